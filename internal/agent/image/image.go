@@ -1,0 +1,46 @@
+// Package image is a node's store of images: content by digest, unpacked layers, and the
+// writable root file systems that machines grow on them.
+//
+// It stands on containerd's content store, metadata with leases and garbage collection and
+// overlay snapshotter, all in this process. It promises that a blob or layer is verified by its
+// digest before anything uses it, stored once, and never written again; that a
+// root file system appears in constant time, whatever its image's size; and that a
+// crash at any instruction leaves nothing that the next Open doesn't collect.
+// It never trusts an archive's paths, sizes or digests.
+package image
+
+import (
+	"time"
+)
+
+// Image is one image in the store.
+type Image struct {
+	Digest       string // of the manifest for this node's platform, "sha256:…"
+	Name         string // the reference or recipe it came from, such as "docker.io/library/nginx:1.27"
+	Architecture string // EC2's word: "x86_64" or "arm64"
+	Created      time.Time
+	Size         int64 // bytes of the unpacked layers
+	Layers       int
+	Config       Config
+}
+
+// Config is what the image's author set for its machines.
+type Config struct {
+	// System is an operating system that wants a long-running init: the image says so by the label
+	// "cloud.nacre.system=true", or has neither an entrypoint nor a command but a shell.
+	System     bool
+	Entrypoint []string
+	Cmd        []string
+	Env        []string
+	WorkingDir string
+	User       string
+	StopSignal string
+	// SSHServer says that the image brings an SSH server of its own (/usr/sbin/sshd).
+	SSHServer bool
+	// LoginUser is the ordinary user that keys are for, such as "admin"; "" means root.
+	LoginUser string
+}
+
+// Progress reports on long work: done of total in bytes or steps (total 0 when unknown), and
+// what is being done, in a few words.
+type Progress func(done, total int64, what string)

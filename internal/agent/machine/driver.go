@@ -1,0 +1,169 @@
+// Package machine is the seam between the agent and whatever runs machines.
+//
+// A Driver turns a Spec into a running machine and tells what became of it. Everything a
+// machine runs on (root file system, network namespace) is made by others before Start and
+// removed by others after Remove: a driver owns the processes, their limits, their console
+// and its own directory below Spec.Dir, nothing else.
+//
+// # Order of calls
+//
+// Recover comes first, once, after every start of the agent; Events may be read from then on.
+// Start, Stop, Reboot, Remove, Exec, Console and Update follow in any order, also for
+// several machines at once; calls for one machine are never concurrent, except Exec,
+// Console and Status, which may come at any time.
+//
+// # What may be repeated
+//
+// Every call. Start of a running machine with the same Boot returns its status; Stop of a
+// stopped one and Remove of an unknown one succeed. The agent repeats a call whose answer
+// it lost.
+//
+// # What survives
+//
+// A machine outlives the agent: killing the agent's process at any instruction stops no
+// machine and loses no exit. Recover adopts what runs, reports what exited meanwhile with
+// its exit code, and finishes or undoes a Start, Stop or Remove that was cut off in the middle:
+// a machine that never got to run is reported as absent and leaves nothing behind.
+package machine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// Spec is a machine to run. It is complete: a driver needs nothing else, also after a restart.
+type Spec struct {
+	ID       cloud.InstanceID
+	Boot     int    // the instance's boot number; a higher one than the running machine's means boot anew
+	Dir      string // the machine's own directory, absolute, kept from launch to removal
+	Hostname string // such as "ip-172-31-0-5"
+	FQDN     string // such as "ip-172-31-0-5.ec2.internal"
+	Address  string // the primary private address, for /etc/hosts
+	Resolver string // the DNS server for /etc/resolv.conf
+	Domain   string // its search domain
+
+	RootFS string // container: the mounted, writable root, owned by IDBase's range
+	NetNS  string // container: the path of the network namespace to join
+	IDBase uint32 // first host id of the machine's 65,536 user and group ids
+
+	// From the image's configuration.
+	System     bool // an operating system: a long-running init instead of Args
+	Args       []string
+	Env        []string // "KEY=value"
+	WorkingDir string
+	User       string // image's user: "", "name", "uid", "name:group", …
+	StopSignal string // such as "SIGQUIT"; "" means SIGTERM
+
+	UserData  []byte // run on the first boot only when it is a script or cloud-config
+	PublicKey string // launch key in authorized_keys form, for the image's ordinary user; "" for none
+
+	Resources Resources
+}
+
+// Resources are a machine's limits. Zero means unlimited, save for Memory and PIDs, which
+// are always set.
+type Resources struct {
+	VCPUs  int   // whole CPUs: the quota is VCPUs x the period
+	Weight int   // share under contention, relative to other machines; 100 a vCPU
+	Memory int64 // bytes, swap included
+	PIDs   int64
+}
+
+// State is what a machine is doing.
+type State string
+
+const (
+	Running State = "running"
+	Exited  State = "exited" // ended by itself or by Stop; its root file system is kept
+)
+
+// Status is what a driver knows of a machine.
+type Status struct {
+	ID      cloud.InstanceID
+	Boot    int
+	State   State
+	PID     int       // the machine's first process on the host, 0 when exited
+	Started time.Time // zero when unknown
+	Engine  string    // such as "runc 1.1.5"
+	Exit    Exit      // set when exited
+}
+
+// Exit is how a machine ended.
+type Exit struct {
+	Code      int  // exit code, 128+n after signal n
+	OOMKilled bool // the kernel killed it at its memory limit
+	Requested bool // Stop asked for it
+	// Reboot says that the machine asked to be started again (reboot from inside).
+	Reboot bool
+	At     time.Time
+}
+
+// ErrNotFound is returned for machines that a driver doesn't know.
+var ErrNotFound = errors.New("no such machine")
+
+// Driver runs machines of one isolation.
+type Driver interface {
+	// Recover finds every machine below the agent's machine directories, running or exited
+	// and not removed, and resumes watching it. See the package's comment.
+	Recover(ctx context.Context) ([]Status, error)
+
+	// Start brings the machine up and returns when its first process runs. On an error nothing
+	// of the machine is left running.
+	Start(ctx context.Context, spec Spec) (Status, error)
+
+	// Stop asks the machine to shut down, waits for grace at most, then kills it, and
+	// returns when it has ended. A grace of zero kills at once.
+	Stop(ctx context.Context, id cloud.InstanceID, grace time.Duration) error
+
+	// Remove kills what still runs and forgets the machine. Spec.Dir's contents that the driver
+	// made are gone afterwards.
+	Remove(ctx context.Context, id cloud.InstanceID) error
+
+	// Status tells about one machine, ErrNotFound when there is none.
+	Status(ctx context.Context, id cloud.InstanceID) (Status, error)
+
+	// Update changes the limits of a running machine in place.
+	Update(ctx context.Context, id cloud.InstanceID, r Resources) error
+
+	// Exec starts a process inside a running machine.
+	Exec(ctx context.Context, id cloud.InstanceID, spec ExecSpec) (Process, error)
+
+	// Console returns the last limit bytes of what the machine wrote to its console since it
+	// was launched, and when the last byte was written.
+	Console(ctx context.Context, id cloud.InstanceID, limit int) ([]byte, time.Time, error)
+
+	// Events tells of machines that ended without Stop having returned yet. The channel is closed
+	// by Close. Events that nobody reads are kept; none is dropped.
+	Events() <-chan Status
+
+	// Close ends the driver's goroutines. Machines go on.
+	Close() error
+}
+
+// ExecSpec is a process to start inside a machine.
+type ExecSpec struct {
+	Args []string
+	Env  []string
+	Dir  string // "" means the user's home
+	User string // "name" or "uid[:gid]", "" means root
+	// TTY gives the process a terminal of Cols x Rows; Stdin, Stdout then carry it and Stderr is unused.
+	TTY        bool
+	Cols, Rows uint16
+	Term       string
+	Stdin      io.Reader // nil means /dev/null
+	Stdout     io.Writer
+	Stderr     io.Writer
+}
+
+// Process is a process started by Exec.
+type Process interface {
+	// Wait returns the exit code (128+n after signal n) when the process has ended and its output was delivered.
+	Wait() (int, error)
+	Signal(sig os.Signal) error
+	Resize(cols, rows uint16) error
+}

@@ -1,0 +1,65 @@
+// Package network is a node's packet path: what makes a VPC a network on this server.
+//
+// One network namespace a VPC keeps overlapping ranges apart. Each interface is a routed
+// point-to-point veth pair into the machine's own namespace; the subnet's router answers
+// ARP for every address, no packet leaves an interface with a source that isn't its own, and
+// security groups are enforced by nftables in the VPC's namespace. An uplink joins a VPC that
+// has an internet gateway to the host, where the public pool lives.
+//
+// It promises that what it was told holds in the kernel when a call returns, that every call
+// may be repeated, and that what it made outlives the process: Open adopts it.
+// It never touches a link, namespace, table, route or setting that it did not make.
+package network
+
+import (
+	"log/slog"
+	"net/netip"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// Config says which cloud the network belongs to.
+type Config struct {
+	CloudID    string       // 6 hexadecimal digits that mark all names this package makes
+	PublicPool netip.Prefix // unassigned addresses of it are unreachable from the host
+	RunDir     string       // for namespace files, such as /run/nacre/<CloudID>
+	StateDir   string       // survives a reboot: what must be put back by Destroy
+	Logger     *slog.Logger
+}
+
+// VPC is the desired state of one VPC on this node.
+type VPC struct {
+	ID      cloud.VPCID
+	CIDR    netip.Prefix
+	Gateway bool // an internet gateway is attached
+	Subnets []Subnet
+	Groups  []Group // every group that an interface here carries or refers to
+}
+
+// Subnet is a range with its router and its way out.
+type Subnet struct {
+	ID       cloud.SubnetID
+	CIDR     netip.Prefix
+	Internet bool // its route table sends 0.0.0.0/0 to the internet gateway
+}
+
+// Group is a security group, with its members' addresses for the rules that refer to it.
+type Group struct {
+	ID      cloud.SecurityGroupID
+	Rules   []cloud.SecurityGroupRule
+	Members []netip.Addr // private addresses of all its interfaces in the VPC, on whatever node
+}
+
+// Interface is the desired state of one network interface on this node.
+type Interface struct {
+	ID              cloud.InterfaceID
+	Instance        cloud.InstanceID
+	VPC             cloud.VPCID
+	Subnet          cloud.SubnetID
+	MAC             string
+	PrivateIP       netip.Addr
+	PublicIP        netip.Addr // zero when there is none
+	Groups          []cloud.SecurityGroupID
+	SourceDestCheck bool
+	DeviceIndex     int // its name inside is eth<DeviceIndex>
+}

@@ -1,0 +1,150 @@
+package agentrpc
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// ToAgent is one message from the control plane to a node. Exactly one field is set.
+//
+// After Welcome the control plane sends everything the node should hold, then Synced; from
+// then on only what changes. An object replaces the node's earlier one of the same id.
+type ToAgent struct {
+	Welcome       *Welcome         `json:"welcome,omitempty"`
+	VPC           *VPC             `json:"vpc,omitempty"`
+	ForgetVPC     cloud.VPCID      `json:"forgetVPC,omitempty"`
+	Machine       *Machine         `json:"machine,omitempty"`
+	ForgetMachine cloud.InstanceID `json:"forgetMachine,omitempty"`
+	Images        *Images          `json:"images,omitempty"`
+	Import        *Import          `json:"import,omitempty"`
+	Query         *Query           `json:"query,omitempty"`
+	// Synced ends the first part: what the node holds beyond what was sent is left over.
+	Synced bool `json:"synced,omitempty"`
+}
+
+// Welcome accepts a node.
+type Welcome struct {
+	Region cloud.Region
+}
+
+// VPC is a virtual private network of which this node runs at least one interface.
+type VPC struct {
+	VPC     cloud.VPC
+	Gateway bool // an internet gateway is attached
+	Subnets []Subnet
+	Groups  []Group
+	// Public tells the resolver which private address stands behind a public one in this VPC.
+	Public map[netip.Addr]netip.Addr
+}
+
+// Subnet is a subnet and whether its route table leads to the internet gateway.
+type Subnet struct {
+	Subnet   cloud.Subnet
+	Internet bool
+}
+
+// Group is a security group with the private addresses that carry it in its VPC.
+type Group struct {
+	Group   cloud.SecurityGroup
+	Members []netip.Addr
+}
+
+// Machine is what a node needs to realise one instance. It carries intent only: the
+// instance's State and what follows it are always as at launch.
+type Machine struct {
+	Instance   cloud.Instance
+	ImageName  string
+	Interfaces []cloud.Interface // by device index
+	GroupNames []string          // of the first interface, for the metadata service
+}
+
+// Images are the digests that the node's store has to keep; others may go.
+type Images struct {
+	Keep []string
+}
+
+// Import asks a node to bring an image into its store, or, with Cancel, to give that up.
+type Import struct {
+	Task   cloud.ImportTask
+	Cancel bool
+}
+
+// Query asks something that is not desired state. The node answers with the same Number.
+type Query struct {
+	Number  uint64
+	Console *ConsoleQuery `json:",omitempty"`
+}
+
+// ConsoleQuery asks for the end of a machine's console, Limit bytes at most.
+type ConsoleQuery struct {
+	Instance cloud.InstanceID
+	Limit    int
+}
+
+// FromAgent is one message from a node to the control plane. Exactly one field is set.
+type FromAgent struct {
+	Hello   *Hello         `json:"hello,omitempty"`
+	Machine *MachineStatus `json:"machine,omitempty"`
+	Import  *ImportStatus  `json:"import,omitempty"`
+	Answer  *Answer        `json:"answer,omitempty"`
+}
+
+// Hello opens a stream: who the node is and all it knows of machines, so that nothing
+// that happened while the stream was down is missed.
+type Hello struct {
+	Node     cloud.Node
+	Machines []MachineStatus
+}
+
+// Phase is how far a node is with a machine.
+type Phase string
+
+const (
+	PhaseRunning Phase = "running" // its first process runs and its network stands
+	PhaseExited  Phase = "exited"  // ended from inside; its root file system is kept
+	PhaseStopped Phase = "stopped" // ended because Desired asked for it
+	PhaseGone    Phase = "gone"    // nothing of it is left on the node
+	PhaseFailed  Phase = "failed"  // could not be started; nothing of it runs
+)
+
+// MachineStatus is a fact about a machine. It may be repeated.
+type MachineStatus struct {
+	Instance  cloud.InstanceID
+	Boot      int
+	Phase     Phase
+	At        time.Time
+	Engine    string
+	ExitCode  int
+	OOMKilled bool
+	Reboot    bool   // exited to be started again
+	Error     string // for PhaseFailed
+}
+
+// ImportStatus is how far an import is.
+type ImportStatus struct {
+	Task         cloud.ImportTaskID
+	Progress     int // 0 to 100
+	Message      string
+	Done         bool
+	Error        string // set when it failed; Done is then set too
+	Digest       string
+	Name         string // what the archive calls the image
+	Architecture string
+	System       bool
+	SizeMiB      int64
+}
+
+// Answer is the answer to a Query.
+type Answer struct {
+	Number  uint64
+	Error   string
+	Console *ConsoleAnswer `json:",omitempty"`
+}
+
+// ConsoleAnswer is the end of a console and when it was last written to.
+type ConsoleAnswer struct {
+	Output  []byte
+	Written time.Time
+}

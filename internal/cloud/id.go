@@ -1,0 +1,114 @@
+package cloud
+
+import (
+	"encoding/hex"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+)
+
+// Typed identifiers: one can't be passed where another belongs. Each looks as AWS's does,
+// a prefix and 17 lower-case hexadecimal digits.
+type (
+	InstanceID          string
+	ReservationID       string
+	ImageID             string
+	ImportTaskID        string
+	VPCID               string
+	SubnetID            string
+	InternetGatewayID   string
+	RouteTableID        string
+	RouteAssociationID  string
+	NetworkACLID        string
+	DHCPOptionsID       string
+	SecurityGroupID     string
+	SecurityGroupRuleID string
+	InterfaceID         string
+	AttachmentID        string
+	AllocationID        string
+	AssociationID       string
+	KeyPairID           string
+
+	// AccountID is a tenant: 12 decimal digits.
+	AccountID string
+	// NodeID names a server that runs instances: "node-" and 17 hexadecimal digits.
+	NodeID string
+	// AccessKeyID names a signing key: "AKIA" and 16 of the base-32 alphabet.
+	AccessKeyID string
+)
+
+// idDigits is how many hexadecimal digits follow an identifier's prefix.
+const idDigits = 17
+
+// ID is every type of identifier that is a prefix and hexadecimal digits.
+type ID interface {
+	InstanceID | ReservationID | ImageID | ImportTaskID | VPCID | SubnetID | InternetGatewayID |
+		RouteTableID | RouteAssociationID | NetworkACLID | DHCPOptionsID | SecurityGroupID |
+		SecurityGroupRuleID | InterfaceID | AttachmentID | AllocationID | AssociationID | KeyPairID | NodeID
+}
+
+// Prefix returns what identifiers of type T start with, such as "i-".
+func Prefix[T ID]() string {
+	var id T
+	switch any(id).(type) {
+	case InstanceID:
+		return "i-"
+	case ReservationID:
+		return "r-"
+	case ImageID:
+		return "ami-"
+	case ImportTaskID:
+		return "import-ami-"
+	case VPCID:
+		return "vpc-"
+	case SubnetID:
+		return "subnet-"
+	case InternetGatewayID:
+		return "igw-"
+	case RouteTableID:
+		return "rtb-"
+	case RouteAssociationID:
+		return "rtbassoc-"
+	case NetworkACLID:
+		return "acl-"
+	case DHCPOptionsID:
+		return "dopt-"
+	case SecurityGroupID:
+		return "sg-"
+	case SecurityGroupRuleID:
+		return "sgr-"
+	case InterfaceID:
+		return "eni-"
+	case AttachmentID:
+		return "eni-attach-"
+	case AllocationID:
+		return "eipalloc-"
+	case AssociationID:
+		return "eipassoc-"
+	case KeyPairID:
+		return "key-"
+	case NodeID:
+		return "node-"
+	}
+	panic("cloud: identifier type without a prefix")
+}
+
+// NewID draws an identifier of type T from rand, which must not run dry
+// (crypto/rand.Reader outside simulations).
+func NewID[T ID](rand io.Reader) T {
+	var raw [9]byte
+	if _, err := io.ReadFull(rand, raw[:]); err != nil {
+		panic(fmt.Sprintf("cloud: draw an identifier: %v", err))
+	}
+	return T(Prefix[T]() + hex.EncodeToString(raw[:])[:idDigits])
+}
+
+var hexTail = regexp.MustCompile(`^([0-9a-f]{8}|[0-9a-f]{17})$`)
+
+// ValidID tells whether s has the form of an identifier of type T. The 8-digit form of
+// older AWS resources is accepted as well formed; nacre never makes one.
+func ValidID[T ID](s string) bool {
+	tail, ok := strings.CutPrefix(s, Prefix[T]())
+	return ok && hexTail.MatchString(tail)
+}

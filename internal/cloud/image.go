@@ -1,0 +1,65 @@
+package cloud
+
+import "time"
+
+// ImageState is EC2's image state.
+type ImageState string
+
+const (
+	ImageAvailable    ImageState = "available"
+	ImageDeregistered ImageState = "deregistered"
+)
+
+// Image is an AMI: a name, attributes, and the digest of an OCI image.
+type Image struct {
+	ID           ImageID
+	Account      AccountID
+	Name         string // 3 to 128 characters, unique in the account
+	Description  string
+	Digest       string // of the OCI manifest, "sha256:…"
+	Location     string // where it came from, such as "docker.io/library/nginx:1.27"
+	Architecture string // "x86_64" or "arm64"
+	State        ImageState
+	// System is an image whose machines are servers (init, users, packages), not one application.
+	System  bool
+	SizeMiB int64 // of the unpacked layers, rounded up
+	Public  bool
+	Launch  []AccountID // other accounts that may launch it
+	Tags    Tags
+	Created time.Time
+	// LastLaunched is coarse: EC2 reports it with a day's delay.
+	LastLaunched time.Time
+}
+
+// ImportState is the state of an image import.
+type ImportState string
+
+const (
+	ImportActive    ImportState = "active"
+	ImportCompleted ImportState = "completed"
+	ImportDeleting  ImportState = "deleting" // cancel was asked for
+	ImportDeleted   ImportState = "deleted"
+	ImportFailed    ImportState = "failed" // shown by EC2 as deleted with a status message
+)
+
+// ImportTask makes an AMI out of an archive, a registry's image or a recipe.
+type ImportTask struct {
+	ID      ImportTaskID
+	Account AccountID
+	// Source is where the bytes come from: "upload:sha256:…" (an archive sent to the
+	// endpoint), "docker://REGISTRY/NAME:TAG", or "bake:RECIPE".
+	Source       string
+	Name         string // of the AMI to register
+	Description  string
+	Architecture string
+	Tags         Tags // of the AMI
+	TaskTags     Tags
+	Node         NodeID
+
+	State    ImportState
+	Progress int    // 0 to 100
+	Message  string // what is being done, or why it failed
+	Image    ImageID
+	Created  time.Time
+	Ended    time.Time
+}

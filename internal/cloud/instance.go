@@ -1,0 +1,149 @@
+package cloud
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Isolation says what stands between an instance and its neighbours.
+type Isolation string
+
+const (
+	// IsolationContainer shares the node's kernel; namespaces and control groups divide it.
+	IsolationContainer Isolation = "container"
+	// IsolationVM has a kernel of its own.
+	IsolationVM Isolation = "vm"
+)
+
+// Instance is a rented server: what was asked for, and what is known of it.
+//
+// Desired and Boot are intent, written by API calls; State and what follows it are the
+// truth as the control plane knows it. All changes of State go through Transition.
+type Instance struct {
+	ID          InstanceID
+	Account     AccountID
+	Reservation ReservationID
+	LaunchIndex int // the place in its RunInstances call, from 0
+	ClientToken string
+	Created     time.Time // when RunInstances was acknowledged
+	LaunchTime  time.Time // the last start: RunInstances or StartInstances
+
+	Image        ImageID
+	ImageDigest  string // digest of the OCI image, "sha256:…"
+	Isolation    Isolation
+	Architecture string // "x86_64" or "arm64"
+	Type         InstanceType
+	KeyName      string
+	PublicKey    string // the key pair's public half at launch, authorized_keys form; "" for none
+	UserData     []byte
+	Command      []string // replaces the image's command when not empty (tag "nacre:command")
+	Zone         string
+	VPC          VPCID
+	Subnet       SubnetID
+	Interfaces   []InterfaceID // by device index
+
+	SourceDestCheck       bool
+	DisableAPITermination bool
+	DisableAPIStop        bool
+	ShutdownBehavior      ShutdownBehavior
+	EBSOptimized          bool
+	Monitoring            bool
+	Metadata              MetadataOptions
+	Tags                  Tags
+
+	Desired DesiredState
+	// Boot counts starts and reboots: a node whose machine has a lower number boots it again.
+	Boot int
+
+	State            InstanceState
+	StateReason      StateReason // code and message, zero when there is none
+	TransitionReason string      // EC2's older text, such as "User initiated (2026-01-02 03:04:05 GMT)"
+	StateChanged     time.Time
+	Node             NodeID // "" until placed
+	RunningSince     time.Time
+	Terminated       time.Time // zero until terminated
+	HostID           string    // facts of the node: the engine that runs it, such as "runc 1.1.5"
+}
+
+// ShutdownBehavior is what a shutdown from inside leads to.
+type ShutdownBehavior string
+
+const (
+	ShutdownStop      ShutdownBehavior = "stop"
+	ShutdownTerminate ShutdownBehavior = "terminate"
+)
+
+// MetadataOptions govern the instance metadata service.
+type MetadataOptions struct {
+	TokensRequired bool // HttpTokens=required: IMDSv2 only
+	HopLimit       int  // 1 to 64: the TTL of answers that carry a token
+	Disabled       bool // HttpEndpoint=disabled
+	InstanceTags   bool // InstanceMetadataTags=enabled
+}
+
+// DefaultMetadataOptions are EC2's for a launch that says nothing.
+func DefaultMetadataOptions() MetadataOptions { return MetadataOptions{HopLimit: 1} }
+
+// Interface is an elastic network interface.
+type Interface struct {
+	ID          InterfaceID
+	Account     AccountID
+	VPC         VPCID
+	Subnet      SubnetID
+	Zone        string
+	Description string
+	MAC         string // "0a:…", lower case
+	PrivateIP   netip.Addr
+	Groups      []SecurityGroupID
+	// SourceDestCheck drops what is neither from nor to the interface's own address.
+	SourceDestCheck bool
+	Tags            Tags
+	Created         time.Time
+
+	Instance            InstanceID // "" when not attached
+	Attachment          AttachmentID
+	AttachTime          time.Time
+	DeviceIndex         int
+	DeleteOnTermination bool
+
+	// PublicIP is the address of the internet gateway's 1:1 translation: assigned at start and
+	// given back at stop, or, with Allocation set, an Elastic IP that stays.
+	PublicIP   netip.Addr // zero when there is none
+	Allocation AllocationID
+	// AutoPublicIP says that each start assigns a public address.
+	AutoPublicIP bool
+}
+
+// PrivateDNSName is the name that the VPC's resolver answers for addr in region, as EC2
+// forms it: "ip-172-31-0-5.ec2.internal" in us-east-1, "….REGION.compute.internal" elsewhere.
+func PrivateDNSName(addr netip.Addr, region string) string {
+	return HostName(addr) + "." + PrivateDomain(region)
+}
+
+// PrivateDomain is the DNS domain of instances in region.
+func PrivateDomain(region string) string {
+	if region == "us-east-1" {
+		return "ec2.internal"
+	}
+	return region + ".compute.internal"
+}
+
+// PublicDNSName is EC2's name for a public address.
+func PublicDNSName(addr netip.Addr, region string) string {
+	name := "ec2" + HostName(addr)[len("ip"):]
+	if region == "us-east-1" {
+		return name + ".compute-1.amazonaws.com"
+	}
+	return name + "." + region + ".compute.amazonaws.com"
+}
+
+// HostName is an instance's host name, such as "ip-172-31-0-5".
+func HostName(addr netip.Addr) string {
+	b := []byte("ip-" + addr.String())
+	for i, c := range b {
+		if c == '.' || c == ':' {
+			b[i] = '-'
+		}
+	}
+	return string(b)
+}

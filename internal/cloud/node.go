@@ -1,0 +1,19 @@
+package cloud
+
+import "time"
+
+// Node is a server that runs instances, as it reported itself.
+type Node struct {
+	ID            NodeID
+	Zone          string
+	Hostname      string
+	Architecture  string // "x86_64" or "arm64"
+	CPUs          int
+	MemoryMiB     int64
+	Kernel        string
+	Engines       map[Isolation]string // isolation to engine and version, such as "runc 1.1.5"
+	CPUFactor     float64              // virtual CPUs sold per real one
+	MemoryFactor  float64              // memory sold per real memory
+	Registered    time.Time
+	LastConnected time.Time
+}

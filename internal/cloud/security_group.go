@@ -1,0 +1,48 @@
+package cloud
+
+import (
+	"net/netip"
+	"time"
+)
+
+// SecurityGroup is a stateful filter that interfaces carry.
+type SecurityGroup struct {
+	ID          SecurityGroupID
+	Account     AccountID
+	VPC         VPCID
+	Name        string
+	Description string
+	Rules       []SecurityGroupRule
+	Tags        Tags
+	Created     time.Time
+}
+
+// SecurityGroupRule lets in (or, with Egress, out) what matches it. Exactly one of CIDR and
+// Group is set.
+type SecurityGroupRule struct {
+	ID          SecurityGroupRuleID
+	Egress      bool
+	Protocol    Protocol
+	FromPort    int // TCP and UDP: 0 to 65535; ICMP: the type, -1 for all; otherwise -1
+	ToPort      int // TCP and UDP: 0 to 65535; ICMP: the code, -1 for all; otherwise -1
+	CIDR        netip.Prefix
+	Group       SecurityGroupID
+	Description string
+	Tags        Tags
+}
+
+// SameFilter tells whether two rules match the same packets; EC2 calls the second one a duplicate.
+func (r SecurityGroupRule) SameFilter(o SecurityGroupRule) bool {
+	return r.Egress == o.Egress && r.Protocol == o.Protocol && r.FromPort == o.FromPort && r.ToPort == o.ToPort &&
+		r.CIDR == o.CIDR && r.Group == o.Group
+}
+
+// Protocol is an IP protocol number, or ProtocolAll.
+type Protocol int
+
+const (
+	ProtocolAll  Protocol = -1
+	ProtocolICMP Protocol = 1
+	ProtocolTCP  Protocol = 6
+	ProtocolUDP  Protocol = 17
+)
