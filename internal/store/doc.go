@@ -1,0 +1,32 @@
+// Package store keeps the cloud's state: typed tables with indexes, optimistic
+// transactions, and watches. One Store serves a whole control plane; it stands on an
+// embedded etcd (OpenEtcd) or on memory (OpenMemory), with the same semantics.
+//
+// # Terms
+//
+// A Table holds objects of one type by key. An Index finds a table's objects by a value they
+// hold. A View is everything at one revision: immutable, taken in constant time, read
+// without locks. A Tx reads a view and collects writes. A Batch is what changed between two
+// views.
+//
+// # Promises
+//
+//   - Transactions are serialisable. A transaction commits only if nothing that its function
+//     read or wrote through the Tx changed since its view, including what a List or ListBy
+//     would have found in addition or no longer; otherwise the function runs again
+//     on a newer view. No update is lost.
+//   - A transaction is atomic: all its writes appear at one revision, or none do.
+//   - When Update returns nil, the writes are on disk (OpenEtcd), every later View of this
+//     Store shows them, and every subscription has them queued.
+//   - A subscription misses nothing: from the view it starts with, its batches lead through
+//     strictly rising revisions to the present. A slow subscriber holds nobody up; it gets
+//     fewer, larger batches, in which each object appears once.
+//   - An object whose function of state is corrupt is never skipped: the store refuses to
+//     open, or stops and says so through Done and Err.
+//
+// # What it never does
+//
+// It knows no rules of the domain: what may follow what, and who may see it, is decided by
+// those who write the transaction. It never hands out an object that a caller may modify,
+// except the private copies that Get, List and ListBy return inside a transaction.
+package store

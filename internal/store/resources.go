@@ -1,0 +1,95 @@
+package store
+
+import "github.com/nacre-cloud/nacre/internal/cloud"
+
+// The region and its tenants.
+var (
+	Regions             = newTable("regions", func(*cloud.Region) RegionKey { return theRegion })
+	Accounts            = newTable("accounts", func(a *cloud.Account) cloud.AccountID { return a.ID })
+	AccessKeys          = newTable("access-keys", func(k *cloud.AccessKey) cloud.AccessKeyID { return k.ID })
+	ClientTokens        = newTable("client-tokens", clientTokenKey)
+	Claims              = newTable("claims", func(c *Claim) ClaimKey { return c.Key })
+	AccessKeysByAccount = newIndexOf(AccessKeys, func(k *cloud.AccessKey) cloud.AccountID { return k.Account })
+	ClaimsByOwner       = newIndexOf(Claims, func(c *Claim) string { return c.Owner })
+)
+
+// RegionKey is the key of the one region's record.
+type RegionKey string
+
+const theRegion RegionKey = "region"
+
+// Region returns the region that this store is of; there is none before the first start has
+// settled it.
+func Region(r Reader) (*cloud.Region, bool) { return Get(r, Regions, theRegion) }
+
+// ClientTokenKey is made by TokenKey.
+type ClientTokenKey string
+
+// TokenKey finds the memory of an account's idempotent call.
+func TokenKey(account cloud.AccountID, action, token string) ClientTokenKey {
+	return ClientTokenKey(JoinKey(string(account), action, token))
+}
+
+func clientTokenKey(t *cloud.ClientToken) ClientTokenKey {
+	return TokenKey(t.Account, t.Action, t.Token)
+}
+
+// Servers and what runs on them.
+var (
+	Nodes       = newTable("nodes", func(n *cloud.Node) cloud.NodeID { return n.ID })
+	Instances   = newTable("instances", func(i *cloud.Instance) cloud.InstanceID { return i.ID })
+	Images      = newTable("images", func(i *cloud.Image) cloud.ImageID { return i.ID })
+	ImportTasks = newTable("import-tasks", func(t *cloud.ImportTask) cloud.ImportTaskID { return t.ID })
+	KeyPairs    = newTable("key-pairs", func(k *cloud.KeyPair) cloud.KeyPairID { return k.ID })
+
+	InstancesByAccount     = newIndexOf(Instances, func(i *cloud.Instance) cloud.AccountID { return i.Account })
+	InstancesByNode        = newIndexOf(Instances, func(i *cloud.Instance) cloud.NodeID { return i.Node })
+	InstancesByState       = newIndexOf(Instances, func(i *cloud.Instance) cloud.InstanceState { return i.State })
+	InstancesByReservation = newIndexOf(Instances, func(i *cloud.Instance) cloud.ReservationID { return i.Reservation })
+	InstancesByVPC         = newIndexOf(Instances, func(i *cloud.Instance) cloud.VPCID { return i.VPC })
+	InstancesBySubnet      = newIndexOf(Instances, func(i *cloud.Instance) cloud.SubnetID { return i.Subnet })
+	InstancesByImage       = newIndexOf(Instances, func(i *cloud.Instance) cloud.ImageID { return i.Image })
+	ImagesByAccount        = newIndexOf(Images, func(i *cloud.Image) cloud.AccountID { return i.Account })
+	ImportTasksByAccount   = newIndexOf(ImportTasks, func(t *cloud.ImportTask) cloud.AccountID { return t.Account })
+	ImportTasksByNode      = newIndexOf(ImportTasks, func(t *cloud.ImportTask) cloud.NodeID { return t.Node })
+	ImportTasksByState     = newIndexOf(ImportTasks, func(t *cloud.ImportTask) cloud.ImportState { return t.State })
+	KeyPairsByAccount      = newIndexOf(KeyPairs, func(k *cloud.KeyPair) cloud.AccountID { return k.Account })
+)
+
+// The network.
+var (
+	VPCs             = newTable("vpcs", func(v *cloud.VPC) cloud.VPCID { return v.ID })
+	Subnets          = newTable("subnets", func(s *cloud.Subnet) cloud.SubnetID { return s.ID })
+	InternetGateways = newTable("internet-gateways", func(g *cloud.InternetGateway) cloud.InternetGatewayID { return g.ID })
+	RouteTables      = newTable("route-tables", func(t *cloud.RouteTable) cloud.RouteTableID { return t.ID })
+	SecurityGroups   = newTable("security-groups", func(g *cloud.SecurityGroup) cloud.SecurityGroupID { return g.ID })
+	Interfaces       = newTable("interfaces", func(i *cloud.Interface) cloud.InterfaceID { return i.ID })
+	Addresses        = newTable("addresses", func(a *cloud.Address) cloud.AllocationID { return a.ID })
+
+	VPCsByAccount             = newIndexOf(VPCs, func(v *cloud.VPC) cloud.AccountID { return v.Account })
+	SubnetsByAccount          = newIndexOf(Subnets, func(s *cloud.Subnet) cloud.AccountID { return s.Account })
+	SubnetsByVPC              = newIndexOf(Subnets, func(s *cloud.Subnet) cloud.VPCID { return s.VPC })
+	InternetGatewaysByAccount = newIndexOf(InternetGateways, func(g *cloud.InternetGateway) cloud.AccountID { return g.Account })
+	InternetGatewaysByVPC     = newIndexOf(InternetGateways, func(g *cloud.InternetGateway) cloud.VPCID { return g.VPC })
+	RouteTablesByAccount      = newIndexOf(RouteTables, func(t *cloud.RouteTable) cloud.AccountID { return t.Account })
+	RouteTablesByVPC          = newIndexOf(RouteTables, func(t *cloud.RouteTable) cloud.VPCID { return t.VPC })
+	SecurityGroupsByAccount   = newIndexOf(SecurityGroups, func(g *cloud.SecurityGroup) cloud.AccountID { return g.Account })
+	SecurityGroupsByVPC       = newIndexOf(SecurityGroups, func(g *cloud.SecurityGroup) cloud.VPCID { return g.VPC })
+	// SecurityGroupsByReference finds the groups with a rule that names a group.
+	SecurityGroupsByReference = newIndex(SecurityGroups, func(g *cloud.SecurityGroup) []cloud.SecurityGroupID {
+		var named []cloud.SecurityGroupID
+		for _, rule := range g.Rules {
+			named = append(named, rule.Group)
+		}
+		return named
+	})
+	InterfacesByAccount  = newIndexOf(Interfaces, func(i *cloud.Interface) cloud.AccountID { return i.Account })
+	InterfacesByVPC      = newIndexOf(Interfaces, func(i *cloud.Interface) cloud.VPCID { return i.VPC })
+	InterfacesBySubnet   = newIndexOf(Interfaces, func(i *cloud.Interface) cloud.SubnetID { return i.Subnet })
+	InterfacesByInstance = newIndexOf(Interfaces, func(i *cloud.Interface) cloud.InstanceID { return i.Instance })
+	// InterfacesByGroup finds the interfaces that carry a security group.
+	InterfacesByGroup  = newIndex(Interfaces, func(i *cloud.Interface) []cloud.SecurityGroupID { return i.Groups })
+	AddressesByAccount = newIndexOf(Addresses, func(a *cloud.Address) cloud.AccountID { return a.Account })
+	// AddressesByInterface finds the Elastic IPs that are associated with an interface.
+	AddressesByInterface = newIndexOf(Addresses, func(a *cloud.Address) cloud.InterfaceID { return a.Interface })
+)
