@@ -1,0 +1,60 @@
+# nacre: one binary that turns Linux servers into a cloud. `make help` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export CGO_ENABLED := 0
+# Packages that touch the kernel run one after the other: they share two cores and one network stack.
+TESTFLAGS ?= -p 1 -timeout 15m
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@2025.1.1
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/nacre-cloud/nacre/internal/version.Version=$(VERSION)
+
+INITBIN := internal/agent/machine/oci/initbin/nacre-init
+SFTPBIN := internal/agent/access/sftpbin/nacre-sftp
+
+.PHONY: help build guest deps deps-bench test test-race lint fuzz bench try generate clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+build: guest ## build bin/nacre, static
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/nacre ./cmd/nacre
+
+guest: ## build the small binaries that nacre carries into instances
+	go build -trimpath -ldflags '-s -w' -o $(INITBIN) ./cmd/nacre-init
+	go build -trimpath -ldflags '-s -w' -o $(SFTPBIN) ./cmd/nacre-sftp
+
+deps: build ## install the Debian packages that running and testing need
+	bin/nacre doctor --install
+	scripts/install-packages awscli openssh-client busybox-static netcat-openbsd iproute2
+
+deps-bench: deps ## install the peers that the benchmarks compare with
+	scripts/install-packages podman containerd fuse-overlayfs
+
+test: deps ## run all tests (root, about ten minutes on two cores)
+	go vet ./...
+	go test $(TESTFLAGS) ./...
+
+test-race: deps ## run all tests under the race detector (needs a C compiler)
+	scripts/install-packages gcc libc6-dev
+	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
+
+lint: guest ## gofmt, vet, staticcheck
+	@out=$$(gofmt -l cmd internal test); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+FUZZTIME ?= 20s
+fuzz: guest ## run every fuzz test for FUZZTIME
+	scripts/fuzz $(FUZZTIME)
+
+bench: deps-bench ## measure, beside the peers, and write bench/results.json
+	go run ./test/bench
+
+try: deps ## the first hour on EC2, for real; KEEP=1 leaves the cloud up
+	KEEP=$(KEEP) scripts/try
+
+generate: ## make all generated code again
+	go generate ./...
+
+clean: ## remove what was built
+	rm -rf bin $(INITBIN) $(SFTPBIN)

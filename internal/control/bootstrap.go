@@ -1,0 +1,163 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/store"
+)
+
+// FirstStart is what a new region is made from.
+type FirstStart struct {
+	Region     string // such as "us-east-1"
+	PublicPool netip.Prefix
+	Rand       io.Reader
+	Now        time.Time
+}
+
+// ErrSettled reports a setting that the first start settled and that can't be changed by a flag.
+var ErrSettled = errors.New("settled by the first start")
+
+// Bootstrap returns the region's record and the operator's access key, making both, the
+// account and its default VPC when the store is empty. All of it is one transaction.
+func Bootstrap(ctx context.Context, s *store.Store, f FirstStart) (cloud.Region, cloud.AccessKey, error) {
+	var region cloud.Region
+	var key cloud.AccessKey
+	err := s.Update(ctx, func(tx *store.Tx) error {
+		if r, ok := store.Region(tx); ok {
+			region = *r
+			return findRootKey(tx, region.Root, &key)
+		}
+		account := cloud.Account{ID: newAccountID(f.Rand), Name: "root", Created: f.Now}
+		region = cloud.Region{
+			Name: f.Region, Zones: []cloud.Zone{{Name: f.Region + "a", ID: zoneID(f.Region, 1)}}, Created: f.Now,
+			CloudID: newCloudID(f.Rand), PublicPool: f.PublicPool.String(), Root: account.ID,
+		}
+		key = newAccessKey(f.Rand, account.ID, f.Now)
+		store.Put(tx, store.Regions, &region)
+		store.Put(tx, store.Accounts, &account)
+		store.Put(tx, store.AccessKeys, &key)
+		DefaultVPC{Account: account.ID, Region: region, Rand: f.Rand, Now: f.Now}.make(tx)
+		return nil
+	})
+	if err != nil {
+		return region, key, fmt.Errorf("set up the region: %w", err)
+	}
+	if f.Region != "" && f.Region != region.Name {
+		return region, key, fmt.Errorf("the region is %s, not %s: %w", region.Name, f.Region, ErrSettled)
+	}
+	if f.PublicPool.IsValid() && f.PublicPool.String() != region.PublicPool {
+		return region, key, fmt.Errorf("the public pool is %s, not %s: %w", region.PublicPool, f.PublicPool, ErrSettled)
+	}
+	return region, key, nil
+}
+
+func findRootKey(tx *store.Tx, root cloud.AccountID, key *cloud.AccessKey) error {
+	for _, k := range store.List(tx, store.AccessKeys) {
+		if k.Account == root {
+			*key = *k
+			return nil
+		}
+	}
+	return fmt.Errorf("account %s has no access key", root)
+}
+
+// DefaultVPC makes what every account starts with, as AWS lays it out: 172.31.0.0/16, a /20 a
+// zone, an internet gateway, a main route table that leads there, and the default group.
+type DefaultVPC struct {
+	Account cloud.AccountID
+	Region  cloud.Region
+	Rand    io.Reader
+	Now     time.Time
+}
+
+func (d DefaultVPC) make(tx *store.Tx) {
+	vpc := cloud.VPC{
+		ID: cloud.NewID[cloud.VPCID](d.Rand), Account: d.Account, CIDR: netip.MustParsePrefix("172.31.0.0/16"), Default: true,
+		DHCPOptions: cloud.NewID[cloud.DHCPOptionsID](d.Rand), EnableDNSSupport: true, EnableDNSHostnames: true, Created: d.Now,
+	}
+	gateway := cloud.InternetGateway{ID: cloud.NewID[cloud.InternetGatewayID](d.Rand), Account: d.Account, VPC: vpc.ID, Created: d.Now}
+	routes := cloud.RouteTable{
+		ID: cloud.NewID[cloud.RouteTableID](d.Rand), Account: d.Account, VPC: vpc.ID, Main: true, Created: d.Now,
+		Routes: []cloud.Route{
+			{Destination: vpc.CIDR, Gateway: "local"},
+			{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: string(gateway.ID)},
+		},
+		Associations: []cloud.RouteAssociation{{ID: cloud.NewID[cloud.RouteAssociationID](d.Rand), Main: true}},
+	}
+	group := cloud.SecurityGroup{
+		ID: cloud.NewID[cloud.SecurityGroupID](d.Rand), Account: d.Account, VPC: vpc.ID, Name: "default",
+		Description: "default VPC security group", Created: d.Now,
+	}
+	group.Rules = []cloud.SecurityGroupRule{
+		{ID: cloud.NewID[cloud.SecurityGroupRuleID](d.Rand), Protocol: cloud.ProtocolAll, FromPort: -1, ToPort: -1, Group: group.ID},
+		{ID: cloud.NewID[cloud.SecurityGroupRuleID](d.Rand), Egress: true, Protocol: cloud.ProtocolAll, FromPort: -1, ToPort: -1,
+			CIDR: netip.MustParsePrefix("0.0.0.0/0")},
+	}
+	store.Put(tx, store.VPCs, &vpc)
+	store.Put(tx, store.InternetGateways, &gateway)
+	store.Put(tx, store.RouteTables, &routes)
+	store.Put(tx, store.SecurityGroups, &group)
+	for n, zone := range d.Region.Zones {
+		base := vpc.CIDR.Addr().As4()
+		base[2] = byte(n * 16)
+		subnet := cloud.Subnet{
+			ID: cloud.NewID[cloud.SubnetID](d.Rand), Account: d.Account, VPC: vpc.ID, CIDR: netip.PrefixFrom(netip.AddrFrom4(base), 20),
+			Zone: zone.Name, DefaultForAZ: true, MapPublicIPOnLaunch: true, Created: d.Now,
+		}
+		store.Put(tx, store.Subnets, &subnet)
+	}
+}
+
+func newAccountID(r io.Reader) cloud.AccountID {
+	n, err := rand.Int(r, big.NewInt(900_000_000_000))
+	if err != nil {
+		panic(fmt.Sprintf("control: draw an account number: %v", err))
+	}
+	return cloud.AccountID(fmt.Sprint(n.Int64() + 100_000_000_000))
+}
+
+func newCloudID(r io.Reader) string { return hex.EncodeToString(draw(r, 3)) }
+
+func newAccessKey(r io.Reader, account cloud.AccountID, now time.Time) cloud.AccessKey {
+	return cloud.AccessKey{
+		ID:      cloud.AccessKeyID("AKIA" + base32.StdEncoding.EncodeToString(draw(r, 10))),
+		Secret:  base64.StdEncoding.EncodeToString(draw(r, 30)),
+		Account: account, Created: now,
+	}
+}
+
+func draw(r io.Reader, n int) []byte {
+	b := make([]byte, n)
+	if _, err := io.ReadFull(r, b); err != nil {
+		panic(fmt.Sprintf("control: draw random bytes: %v", err))
+	}
+	return b
+}
+
+// zoneID forms AWS's zone id: "use1-az1" for us-east-1.
+func zoneID(region string, n int) string {
+	short := ""
+	for part := range strings.SplitSeq(region, "-") {
+		switch {
+		case len(part) <= 2:
+			short += part
+		case part == "northeast" || part == "northwest" || part == "southeast" || part == "southwest":
+			short += part[:1] + part[5:6]
+		default:
+			short += part[:1]
+		}
+	}
+	return fmt.Sprintf("%s-az%d", short, n)
+}

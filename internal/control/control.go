@@ -1,0 +1,128 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/store"
+)
+
+const (
+	// resync is the safety net under the watch.
+	resync = 30 * time.Second
+	// janitorEvery is how often what is over is cleared away.
+	janitorEvery = time.Minute
+	// TerminatedFor is how long a terminated instance can still be described, as in EC2.
+	TerminatedFor = time.Hour
+	// TokensFor is how long a client token is remembered.
+	TokensFor = 24 * time.Hour
+	// ImportsFor is how long an ended import can still be described.
+	ImportsFor = 24 * time.Hour
+	retryAfter = time.Second
+)
+
+// Reconcilers are the parts of the control plane that nobody calls.
+type Reconcilers struct {
+	Store  *store.Store
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+// Run works until ctx ends or the store fails.
+func (r *Reconcilers) Run(ctx context.Context) error {
+	_, sub := r.Store.Watch(store.Instances, store.Nodes, store.ImportTasks)
+	defer sub.Close()
+	clean := time.NewTicker(janitorEvery)
+	defer clean.Stop()
+	if err := r.clean(ctx); err != nil && ctx.Err() == nil {
+		r.Logger.Error("clear away what is over", "error", err)
+	}
+	for {
+		next := resync
+		if err := r.reconcile(ctx); err != nil && ctx.Err() == nil {
+			r.Logger.Error("reconcile", "error", err, "retry", retryAfter)
+			next = retryAfter
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-sub.Ready():
+			if _, err := sub.Next(ctx); err != nil {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return fmt.Errorf("watch the store: %w", err)
+			}
+		case <-clean.C:
+			if err := r.clean(ctx); err != nil && ctx.Err() == nil {
+				r.Logger.Error("clear away what is over", "error", err)
+			}
+		case <-time.After(next):
+		}
+	}
+}
+
+// reconcile does every next step that the store's present state calls for.
+func (r *Reconcilers) reconcile(ctx context.Context) error {
+	if err := schedule(ctx, r.Store, r.Now); err != nil {
+		return fmt.Errorf("place instances: %w", err)
+	}
+	if err := finishUnplaced(ctx, r.Store, r.Now); err != nil {
+		return err
+	}
+	return placeImports(ctx, r.Store)
+}
+
+// clean forgets terminated instances, client tokens and ended imports after their time.
+func (r *Reconcilers) clean(ctx context.Context) error {
+	now := r.Now()
+	err := r.Store.Update(ctx, func(tx *store.Tx) error {
+		view := tx.View()
+		for _, i := range store.ListBy(view, store.InstancesByState, cloud.StateTerminated) {
+			if now.Sub(i.Terminated) > TerminatedFor {
+				store.Delete(tx, store.Instances, i.ID)
+			}
+		}
+		for _, t := range store.List(view, store.ClientTokens) {
+			if now.Sub(t.Created) > TokensFor {
+				store.Delete(tx, store.ClientTokens, store.TokenKey(t.Account, t.Action, t.Token))
+			}
+		}
+		for _, t := range store.List(view, store.ImportTasks) {
+			if !t.Ended.IsZero() && now.Sub(t.Ended) > ImportsFor {
+				store.Delete(tx, store.ImportTasks, t.ID)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("forget what is over: %w", err)
+	}
+	return nil
+}
+
+// TerminateAll notes that no instance is left on any node, for a cloud that is being taken down
+// whole. The caller removes the machines.
+func TerminateAll(ctx context.Context, s *store.Store, now time.Time) error {
+	err := s.Update(ctx, func(tx *store.Tx) error {
+		for _, i := range store.List(tx, store.Instances) {
+			if i.State == cloud.StateTerminated {
+				continue
+			}
+			i.Desired = cloud.DesiredTerminated
+			i.StateReason = cloud.ReasonUserTerminate
+			if err := terminate(tx, i, now); err != nil {
+				return err
+			}
+			store.Put(tx, store.Instances, i)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("terminate all instances: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,178 @@
+package control
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"github.com/nacre-cloud/nacre/internal/agentrpc"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/store"
+)
+
+// desired is everything that one node should hold, at one revision of the store.
+type desired struct {
+	vpcs     map[cloud.VPCID]*agentrpc.VPC
+	machines map[cloud.InstanceID]*agentrpc.Machine
+	imports  map[cloud.ImportTaskID]agentrpc.Import
+	images   []string // digests to keep, sorted
+}
+
+// desiredOf computes what a node should hold. It is pure.
+func desiredOf(r store.Reader, node cloud.NodeID) desired {
+	d := desired{vpcs: map[cloud.VPCID]*agentrpc.VPC{}, machines: map[cloud.InstanceID]*agentrpc.Machine{},
+		imports: map[cloud.ImportTaskID]agentrpc.Import{}}
+	for _, i := range store.ListBy(r, store.InstancesByNode, node) {
+		if i.State == cloud.StateTerminated {
+			continue
+		}
+		d.machines[i.ID] = machineOf(r, i)
+		if d.vpcs[i.VPC] == nil {
+			if v := vpcOf(r, i.VPC); v != nil {
+				d.vpcs[i.VPC] = v
+			}
+		}
+	}
+	for _, t := range store.ListBy(r, store.ImportTasksByNode, node) {
+		switch t.State {
+		case cloud.ImportActive, cloud.ImportDeleting:
+			task := *t
+			task.Progress, task.Message = 0, "" // facts, not intent
+			d.imports[t.ID] = agentrpc.Import{Task: task, Cancel: t.State == cloud.ImportDeleting}
+		}
+	}
+	d.images = imagesToKeep(r)
+	return d
+}
+
+// machineOf strips an instance to what its node acts on.
+func machineOf(r store.Reader, i *cloud.Instance) *agentrpc.Machine {
+	intent := *i
+	intent.State, intent.StateReason, intent.TransitionReason, intent.HostID = "", cloud.StateReason{}, "", ""
+	intent.StateChanged, intent.RunningSince, intent.Terminated = i.Created, i.Created, i.Created
+	m := &agentrpc.Machine{Instance: intent}
+	if img, ok := store.Get(r, store.Images, i.Image); ok {
+		m.ImageName = img.Name
+	}
+	for _, id := range i.Interfaces {
+		if n, ok := store.Get(r, store.Interfaces, id); ok {
+			m.Interfaces = append(m.Interfaces, *n)
+		}
+	}
+	if len(m.Interfaces) > 0 {
+		for _, id := range m.Interfaces[0].Groups {
+			if g, ok := store.Get(r, store.SecurityGroups, id); ok {
+				m.GroupNames = append(m.GroupNames, g.Name)
+			}
+		}
+	}
+	return m
+}
+
+// vpcOf is a VPC with its ways out, its groups and their members.
+func vpcOf(r store.Reader, id cloud.VPCID) *agentrpc.VPC {
+	vpc, ok := store.Get(r, store.VPCs, id)
+	if !ok {
+		return nil
+	}
+	v := &agentrpc.VPC{VPC: *vpc, Gateway: len(store.ListBy(r, store.InternetGatewaysByVPC, id)) > 0, Public: map[netip.Addr]netip.Addr{}}
+	tables := store.ListBy(r, store.RouteTablesByVPC, id)
+	for _, s := range store.ListBy(r, store.SubnetsByVPC, id) {
+		v.Subnets = append(v.Subnets, agentrpc.Subnet{Subnet: *s, Internet: v.Gateway && leadsToInternet(tables, s.ID)})
+	}
+	members := map[cloud.SecurityGroupID][]netip.Addr{}
+	for _, n := range store.ListBy(r, store.InterfacesByVPC, id) {
+		for _, g := range n.Groups {
+			members[g] = append(members[g], n.PrivateIP)
+		}
+		if n.PublicIP.IsValid() {
+			v.Public[n.PublicIP] = n.PrivateIP
+		}
+	}
+	for _, g := range store.ListBy(r, store.SecurityGroupsByVPC, id) {
+		slices.SortFunc(members[g.ID], netip.Addr.Compare)
+		v.Groups = append(v.Groups, agentrpc.Group{Group: *g, Members: members[g.ID]})
+	}
+	return v
+}
+
+// leadsToInternet tells whether a subnet's route table, or else the VPC's main one, sends what it
+// doesn't know to an internet gateway.
+func leadsToInternet(tables []*cloud.RouteTable, subnet cloud.SubnetID) bool {
+	var table *cloud.RouteTable
+	for _, t := range tables {
+		for _, a := range t.Associations {
+			if a.Subnet == subnet {
+				table = t
+			}
+			if a.Main && table == nil {
+				table = t
+			}
+		}
+	}
+	if table == nil {
+		return false
+	}
+	for _, route := range table.Routes {
+		if route.Destination.Bits() == 0 && cloud.ValidID[cloud.InternetGatewayID](route.Gateway) {
+			return true
+		}
+	}
+	return false
+}
+
+// imagesToKeep are the digests that an AMI or an instance stands on.
+func imagesToKeep(r store.Reader) []string {
+	seen := map[string]bool{}
+	for _, i := range store.List(r, store.Images) {
+		if i.State == cloud.ImageAvailable {
+			seen[i.Digest] = true
+		}
+	}
+	for _, i := range store.List(r, store.Instances) {
+		if i.State != cloud.StateTerminated {
+			seen[i.ImageDigest] = true
+		}
+	}
+	digests := make([]string, 0, len(seen))
+	for d := range seen {
+		digests = append(digests, d)
+	}
+	slices.Sort(digests)
+	return digests
+}
+
+// difference is what leads a node from one desired state to the next, in an order in which each message
+// finds what it stands on: VPCs before their machines, machines away before their VPCs.
+func difference(old, next desired) []*agentrpc.ToAgent {
+	var out []*agentrpc.ToAgent
+	for id, v := range next.vpcs {
+		if before, ok := old.vpcs[id]; !ok || !reflect.DeepEqual(before, v) {
+			out = append(out, &agentrpc.ToAgent{VPC: v})
+		}
+	}
+	for id, m := range next.machines {
+		if before, ok := old.machines[id]; !ok || !reflect.DeepEqual(before, m) {
+			out = append(out, &agentrpc.ToAgent{Machine: m})
+		}
+	}
+	for id := range old.machines {
+		if _, ok := next.machines[id]; !ok {
+			out = append(out, &agentrpc.ToAgent{ForgetMachine: id})
+		}
+	}
+	for id := range old.vpcs {
+		if _, ok := next.vpcs[id]; !ok {
+			out = append(out, &agentrpc.ToAgent{ForgetVPC: id})
+		}
+	}
+	if old.images == nil || !slices.Equal(old.images, next.images) {
+		out = append(out, &agentrpc.ToAgent{Images: &agentrpc.Images{Keep: next.images}})
+	}
+	for id, im := range next.imports {
+		if before, ok := old.imports[id]; !ok || !reflect.DeepEqual(before, im) {
+			out = append(out, &agentrpc.ToAgent{Import: &im})
+		}
+	}
+	return out
+}

@@ -1,0 +1,224 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nacre-cloud/nacre/internal/agentrpc"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/store"
+)
+
+// Gateway is the control plane's end of the agents' streams.
+type Gateway struct {
+	store *store.Store
+	now   func() time.Time
+	log   *slog.Logger
+
+	mu    sync.Mutex
+	nodes map[cloud.NodeID]*session
+}
+
+// NewGateway serves agents from s.
+func NewGateway(s *store.Store, now func() time.Time, log *slog.Logger) *Gateway {
+	return &Gateway{store: s, now: now, log: log, nodes: map[cloud.NodeID]*session{}}
+}
+
+// session is one node's stream.
+type session struct {
+	node    cloud.NodeID
+	queries chan *agentrpc.ToAgent
+	done    <-chan struct{}
+
+	mu      sync.Mutex
+	number  uint64
+	waiting map[uint64]chan agentrpc.Answer
+}
+
+var errNoHello = errors.New("a node's first message must be its hello")
+
+// Connect implements agentrpc.Agents.
+func (g *Gateway) Connect(stream agentrpc.ServerStream) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return fmt.Errorf("hear a node's hello: %w", err)
+	}
+	if first.Hello == nil {
+		return errNoHello
+	}
+	node := first.Hello.Node
+	group, ctx := errgroup.WithContext(stream.Context())
+	ses := &session{node: node.ID, queries: make(chan *agentrpc.ToAgent), done: ctx.Done(), waiting: map[uint64]chan agentrpc.Answer{}}
+	if err := g.register(ctx, &node); err != nil {
+		return err
+	}
+	for _, st := range first.Hello.Machines {
+		if err := applyStatus(ctx, g.store, node.ID, st, g.now()); err != nil {
+			return err
+		}
+	}
+	g.mu.Lock()
+	g.nodes[node.ID] = ses // a newer stream of the same node takes over
+	g.mu.Unlock()
+	defer func() {
+		g.mu.Lock()
+		if g.nodes[node.ID] == ses {
+			delete(g.nodes, node.ID)
+		}
+		g.mu.Unlock()
+	}()
+	g.log.Info("node connected", "node", node.ID, "machines", len(first.Hello.Machines))
+	group.Go(func() error { return g.send(ctx, stream, ses) })
+	group.Go(func() error { return g.receive(ctx, stream, ses) })
+	err = group.Wait()
+	g.log.Info("node disconnected", "node", node.ID, "reason", err)
+	return err
+}
+
+// register notes the node's facts.
+func (g *Gateway) register(ctx context.Context, n *cloud.Node) error {
+	err := g.store.Update(ctx, func(tx *store.Tx) error {
+		now := g.now()
+		n.Registered, n.LastConnected = now, now
+		if old, ok := store.Get(tx, store.Nodes, n.ID); ok {
+			n.Registered = old.Registered
+		}
+		store.Put(tx, store.Nodes, n)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("register node %s: %w", n.ID, err)
+	}
+	return nil
+}
+
+// send keeps the node told: everything first, then what changes.
+func (g *Gateway) send(ctx context.Context, stream agentrpc.ServerStream, ses *session) error {
+	view, sub := g.store.Watch()
+	defer sub.Close()
+	region, ok := store.Region(view)
+	if !ok {
+		return errors.New("the store holds no region")
+	}
+	if err := stream.Send(&agentrpc.ToAgent{Welcome: &agentrpc.Welcome{Region: *region}}); err != nil {
+		return err
+	}
+	held := desired{}
+	next := desiredOf(view, ses.node)
+	synced := false
+	for {
+		for _, m := range difference(held, next) {
+			if err := stream.Send(m); err != nil {
+				return fmt.Errorf("send to node %s: %w", ses.node, err)
+			}
+		}
+		held = next
+		if !synced {
+			synced = true
+			if err := stream.Send(&agentrpc.ToAgent{Synced: true}); err != nil {
+				return fmt.Errorf("send to node %s: %w", ses.node, err)
+			}
+		}
+		select {
+		case <-sub.Ready():
+			batch, err := sub.Next(ctx)
+			if err != nil {
+				return err
+			}
+			next = desiredOf(batch.View, ses.node)
+		case q := <-ses.queries:
+			if err := stream.Send(q); err != nil {
+				return fmt.Errorf("send to node %s: %w", ses.node, err)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// receive notes what the node tells.
+func (g *Gateway) receive(ctx context.Context, stream agentrpc.ServerStream, ses *session) error {
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return fmt.Errorf("hear from node %s: %w", ses.node, err)
+		}
+		switch {
+		case m.Machine != nil:
+			err = applyStatus(ctx, g.store, ses.node, *m.Machine, g.now())
+		case m.Import != nil:
+			err = applyImport(ctx, g.store, ses.node, *m.Import, g.now())
+		case m.Answer != nil:
+			ses.answer(*m.Answer)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// ErrNodeAway is returned for questions to a node that has no stream.
+var ErrNodeAway = errors.New("the instance's node is not connected")
+
+// Console asks an instance's node for the last limit bytes of its console, and when it was last
+// written to.
+func (g *Gateway) Console(ctx context.Context, node cloud.NodeID, id cloud.InstanceID, limit int) ([]byte, time.Time, error) {
+	ans, err := g.ask(ctx, node, agentrpc.Query{Console: &agentrpc.ConsoleQuery{Instance: id, Limit: limit}})
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("console of %s: %w", id, err)
+	}
+	if ans.Console == nil {
+		return nil, time.Time{}, fmt.Errorf("console of %s: %s", id, ans.Error)
+	}
+	return ans.Console.Output, ans.Console.Written, nil
+}
+
+func (g *Gateway) ask(ctx context.Context, node cloud.NodeID, q agentrpc.Query) (agentrpc.Answer, error) {
+	g.mu.Lock()
+	ses := g.nodes[node]
+	g.mu.Unlock()
+	if ses == nil {
+		return agentrpc.Answer{}, fmt.Errorf("%w: %s", ErrNodeAway, node)
+	}
+	reply := make(chan agentrpc.Answer, 1)
+	ses.mu.Lock()
+	ses.number++
+	q.Number = ses.number
+	ses.waiting[q.Number] = reply
+	ses.mu.Unlock()
+	defer func() {
+		ses.mu.Lock()
+		delete(ses.waiting, q.Number)
+		ses.mu.Unlock()
+	}()
+	select {
+	case ses.queries <- &agentrpc.ToAgent{Query: &q}:
+	case <-ses.done:
+		return agentrpc.Answer{}, fmt.Errorf("%w: %s", ErrNodeAway, node)
+	case <-ctx.Done():
+		return agentrpc.Answer{}, ctx.Err()
+	}
+	select {
+	case ans := <-reply:
+		return ans, nil
+	case <-ses.done:
+		return agentrpc.Answer{}, fmt.Errorf("%w: %s", ErrNodeAway, node)
+	case <-ctx.Done():
+		return agentrpc.Answer{}, ctx.Err()
+	}
+}
+
+func (s *session) answer(a agentrpc.Answer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if reply := s.waiting[a.Number]; reply != nil {
+		reply <- a
+		delete(s.waiting, a.Number)
+	}
+}

@@ -1,0 +1,121 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/nacre-cloud/nacre/internal/agentrpc"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/store"
+)
+
+// applyStatus turns a node's fact about a machine into the instance's state. It is idempotent, and
+// facts about another boot, or from a node that the instance is not on, change nothing.
+func applyStatus(ctx context.Context, s *store.Store, node cloud.NodeID, st agentrpc.MachineStatus, now time.Time) error {
+	err := s.Update(ctx, func(tx *store.Tx) error {
+		i, ok := store.Get(tx, store.Instances, st.Instance)
+		if !ok || i.Node != node {
+			return nil
+		}
+		changed, err := advance(tx, i, st, now)
+		if err != nil || !changed {
+			return err
+		}
+		store.Put(tx, store.Instances, i)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("instance %s: note that it is %s: %w", st.Instance, st.Phase, err)
+	}
+	return nil
+}
+
+// advance is the step that one fact causes. It changes i, and releases in tx what the instance no longer has.
+func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now time.Time) (changed bool, err error) {
+	current := st.Boot == i.Boot
+	switch st.Phase {
+	case agentrpc.PhaseRunning:
+		if !current || i.Desired != cloud.DesiredRunning || i.State != cloud.StatePending {
+			return false, nil
+		}
+		i.HostID = st.Engine
+		return true, i.Transition(cloud.StateRunning, cloud.StateReason{}, now)
+
+	case agentrpc.PhaseExited:
+		if !current || i.Desired != cloud.DesiredRunning {
+			return false, nil
+		}
+		reason := cloud.ReasonInstanceInitiated
+		if st.OOMKilled {
+			reason = cloud.ReasonOutOfMemory(memoryLimit(i.Type))
+		}
+		return true, end(i, i.ShutdownBehavior == cloud.ShutdownTerminate, reason, now)
+
+	case agentrpc.PhaseFailed:
+		if !current || i.Desired != cloud.DesiredRunning {
+			return false, nil
+		}
+		// A first launch that fails leaves nothing worth keeping; a later start keeps its disk.
+		return true, end(i, i.RunningSince.IsZero(), cloud.ReasonLaunchFailed(st.Error), now)
+
+	case agentrpc.PhaseStopped:
+		if i.Desired != cloud.DesiredStopped || i.State == cloud.StateStopped {
+			return false, nil
+		}
+		releasePublicAddresses(tx, i.ID)
+		return true, i.Transition(cloud.StateStopped, i.StateReason, now)
+
+	case agentrpc.PhaseGone:
+		if i.Desired != cloud.DesiredTerminated || i.State == cloud.StateTerminated {
+			return false, nil
+		}
+		return true, terminate(tx, i, now)
+	}
+	return false, fmt.Errorf("unknown phase %q", st.Phase)
+}
+
+// end starts the way to stopped or terminated for an instance that ended by itself.
+func end(i *cloud.Instance, terminate bool, reason cloud.StateReason, now time.Time) error {
+	if terminate {
+		i.Desired = cloud.DesiredTerminated
+		return i.Transition(cloud.StateShuttingDown, reason, now)
+	}
+	i.Desired = cloud.DesiredStopped
+	return i.Transition(cloud.StateStopping, reason, now)
+}
+
+// terminate ends an instance of which nothing is left on any node, and gives back what it had.
+func terminate(tx *store.Tx, i *cloud.Instance, now time.Time) error {
+	releasePublicAddresses(tx, i.ID)
+	for _, n := range store.ListBy(tx, store.InterfacesByInstance, i.ID) {
+		for _, a := range store.ListBy(tx, store.AddressesByInterface, n.ID) {
+			a.Association, a.Interface = "", ""
+			store.Put(tx, store.Addresses, a)
+		}
+		store.Delete(tx, store.Claims, store.AddressClaim(n.Subnet, n.PrivateIP))
+		store.Delete(tx, store.Interfaces, n.ID)
+	}
+	return i.Transition(cloud.StateTerminated, i.StateReason, now)
+}
+
+// releasePublicAddresses gives back the addresses that were assigned at the start. Elastic IPs stay.
+func releasePublicAddresses(tx *store.Tx, id cloud.InstanceID) {
+	for _, n := range store.ListBy(tx, store.InterfacesByInstance, id) {
+		if !n.PublicIP.IsValid() || n.Allocation != "" {
+			continue
+		}
+		store.Delete(tx, store.Claims, store.PublicAddressClaim(n.PublicIP))
+		n.PublicIP = netip.Addr{}
+		store.Put(tx, store.Interfaces, n)
+	}
+}
+
+func memoryLimit(name cloud.InstanceType) string {
+	size, ok := cloud.LookupInstanceType(name)
+	if !ok {
+		return "memory"
+	}
+	return fmt.Sprintf("%d MiB of memory", size.MemoryMiB)
+}

@@ -1,0 +1,109 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"time"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/cloud/placement"
+	"github.com/nacre-cloud/nacre/internal/store"
+)
+
+// Candidates is the placement's view of a snapshot: every node with what its instances reserve.
+func Candidates(r store.Reader) []placement.Candidate {
+	var list []placement.Candidate
+	for _, n := range store.List(r, store.Nodes) {
+		c := placement.Candidate{Node: *n}
+		for _, i := range store.ListBy(r, store.InstancesByNode, n.ID) {
+			if size, ok := cloud.LookupInstanceType(i.Type); ok && placement.Occupies(i.State) {
+				c.Load.Add(size)
+			}
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+// schedule places every instance that waits for a node, oldest first. An instance that was placed
+// before keeps its node: its disk is there.
+func schedule(ctx context.Context, s *store.Store, now func() time.Time) error {
+	view := s.View()
+	var waiting []*cloud.Instance
+	for _, i := range store.ListBy(view, store.InstancesByState, cloud.StatePending) {
+		if i.Node == "" {
+			waiting = append(waiting, i)
+		}
+	}
+	if len(waiting) == 0 {
+		return nil
+	}
+	sort.Slice(waiting, func(a, b int) bool {
+		if !waiting[a].Created.Equal(waiting[b].Created) {
+			return waiting[a].Created.Before(waiting[b].Created)
+		}
+		return waiting[a].LaunchIndex < waiting[b].LaunchIndex
+	})
+	candidates := Candidates(view)
+	choice := map[cloud.InstanceID]placement.Result{}
+	var problems []error
+	for _, i := range waiting {
+		size, ok := cloud.LookupInstanceType(i.Type)
+		if !ok {
+			problems = append(problems, fmt.Errorf("instance %s: unknown type %s", i.ID, i.Type))
+			continue
+		}
+		res := placement.Place(candidates, placement.Request{Type: size, Zone: i.Zone, Isolation: i.Isolation})
+		for n := range candidates {
+			if candidates[n].Node.ID == res.Node {
+				candidates[n].Load.Add(size)
+			}
+		}
+		choice[i.ID] = res
+	}
+	err := s.Update(ctx, func(tx *store.Tx) error {
+		for id, res := range choice {
+			i, ok := store.Get(tx, store.Instances, id)
+			if !ok || i.Node != "" || i.State != cloud.StatePending {
+				continue
+			}
+			if res.Node == "" {
+				i.Desired = cloud.DesiredTerminated
+				if err := i.Transition(cloud.StateShuttingDown, cloud.ReasonInsufficientCapacity(res.Reason()), now()); err != nil {
+					return err
+				}
+			} else {
+				i.Node = res.Node
+			}
+			store.Put(tx, store.Instances, i)
+		}
+		return nil
+	})
+	return errors.Join(append(problems, err)...)
+}
+
+// finishUnplaced terminates instances that were given up before any node had them.
+func finishUnplaced(ctx context.Context, s *store.Store, now func() time.Time) error {
+	for _, i := range store.ListBy(s.View(), store.InstancesByState, cloud.StateShuttingDown) {
+		if i.Node != "" {
+			continue
+		}
+		err := s.Update(ctx, func(tx *store.Tx) error {
+			i, ok := store.Get(tx, store.Instances, i.ID)
+			if !ok || i.Node != "" || i.State != cloud.StateShuttingDown {
+				return nil
+			}
+			if err := terminate(tx, i, now()); err != nil {
+				return err
+			}
+			store.Put(tx, store.Instances, i)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("instance %s: finish a launch that no node took: %w", i.ID, err)
+		}
+	}
+	return nil
+}
