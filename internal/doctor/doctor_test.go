@@ -1,0 +1,40 @@
+package doctor
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestEveryLackNamesItsCost(t *testing.T) {
+	findings := Examine(t.Context())
+	var names []string
+	for _, f := range findings {
+		names = append(names, f.Name)
+		if f.Verdict != OK && f.Cost == "" {
+			t.Errorf("%s is %s (%s) and doesn't say what that costs", f.Name, f.Verdict, f.Found)
+		}
+		if f.Found == "" {
+			t.Errorf("%s doesn't say what was found", f.Name)
+		}
+	}
+	for _, want := range []string{"root", "control groups", "user namespaces", "overlayfs", "nftables", "runc", "conmon"} {
+		if !slices.Contains(names, want) {
+			t.Errorf("nothing is said of %s", want)
+		}
+	}
+}
+
+func TestAProgramThatIsNotInstalledIsFoundMissingWithItsPackage(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	missing := map[string]string{}
+	for _, f := range Examine(t.Context()) {
+		if f.Package != "" {
+			missing[f.Name] = f.Package
+		}
+	}
+	for name, pkg := range map[string]string{"runc": "runc", "conmon": "conmon", "mmdebstrap": "mmdebstrap", "busybox": "busybox-static"} {
+		if missing[name] != pkg {
+			t.Errorf("%s: package %q, want %q", name, missing[name], pkg)
+		}
+	}
+}
