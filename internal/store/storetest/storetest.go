@@ -27,6 +27,12 @@ func Run(t *testing.T, open func(testing.TB) *store.Store) {
 		{"delete and insert", testDeleteAndInsert},
 		{"limits", testLimits},
 		{"an ended context stops Update", testCancellation},
+		{"every index finds what a search would find", testIndexes},
+		{"the store behaves as a map", testAgainstModel},
+		{"a watch shows each step", testWatchShowsEachStep},
+		{"a slow watch merges", testSlowWatchMerges},
+		{"a watch loses nothing", testWatchLosesNothing},
+		{"a watch ends", testWatchEnds},
 		{"Close ends everything", testClose},
 	} {
 		t.Run(c.name, func(t *testing.T) {
