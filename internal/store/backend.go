@@ -21,8 +21,8 @@ type backend interface {
 	commit(ctx context.Context, guards []guard, writes []write) (revision int64, won bool, err error)
 
 	// follow calls apply with everything committed after a revision, in order, each
-	// revision once and whole, until ctx ends or apply fails, whose errors it returns. It
-	// returns errTrimmed if the backend doesn't remember that far back.
+	// revision once and whole. It never returns nil, but the error of ctx or apply when one of
+	// them ends it, and errTrimmed if the backend doesn't remember that far back.
 	follow(ctx context.Context, after int64, apply func(delta) error) error
 
 	// down is closed when the backend stopped by itself; reason says why.

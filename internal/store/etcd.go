@@ -175,6 +175,7 @@ func (cfg EtcdConfig) embedded(core zapcore.Core) *embed.Config {
 }
 
 // launch starts etcd, and returns as errors what it would panic about, such as damaged files.
+// Parts of etcd may then still run; a process that gets such an error should end.
 func launch(cfg *embed.Config) (e *embed.Etcd, err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -88,33 +88,39 @@ func (s *Store) Close() error {
 // run keeps the view up with the backend until the store is closed or fails.
 func (s *Store) run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
+	var watchdog sync.WaitGroup
+	watchdog.Go(func() {
 		select {
 		case <-s.backend.down():
 			cancel()
 		case <-ctx.Done():
 		}
-	}()
+	})
+	err := s.follow(ctx)
+	cancel()
+	watchdog.Wait()
+	s.end(err)
+}
+
+// follow applies what the backend commits until ctx or the backend ends, and says why.
+func (s *Store) follow(ctx context.Context) error {
 	for {
 		err := s.backend.follow(ctx, s.View().revision, s.publish)
 		if errors.Is(err, errTrimmed) {
 			s.log.Warn("store fell behind the kept history and reads everything again", "revision", s.View().revision)
-			err = s.reload(ctx)
-		}
-		if err == nil && ctx.Err() == nil {
-			continue
+			if err = s.reload(ctx); err == nil {
+				continue
+			}
 		}
 		select {
 		case <-s.backend.down():
-			err = s.backend.reason()
+			return s.backend.reason()
 		default:
-			if ctx.Err() != nil {
-				err = ErrClosed
-			}
 		}
-		s.end(err)
-		return
+		if ctx.Err() != nil {
+			return ErrClosed
+		}
+		return err
 	}
 }
 
