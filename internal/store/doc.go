@@ -21,8 +21,37 @@
 //   - A subscription misses nothing: from the view it starts with, its batches lead through
 //     strictly rising revisions to the present. A slow subscriber holds nobody up; it gets
 //     fewer, larger batches, in which each object appears once.
-//   - An object whose function of state is corrupt is never skipped: the store refuses to
-//     open, or stops and says so through Done and Err.
+//   - An object that can't be decoded is never skipped: the store refuses to open, or stops
+//     and says so through Done and Err.
+//
+// Commits are durable, also against a power cut: etcd syncs its log to disk before it
+// confirms. When it can't (the disk is full or broken), it ends the process rather than
+// confirm; start-up is the recovery.
+//
+// # Use
+//
+//	i, ok := store.Get(s.View(), store.Instances, id)      // shared: don't modify
+//
+//	err := s.Update(ctx, func(tx *store.Tx) error {
+//		i, ok := store.Get(tx, store.Instances, id)        // a copy of one's own
+//		if !ok {
+//			return notFound(id)                             // nothing is written
+//		}
+//		i.Desired = cloud.DesiredStopped
+//		store.Put(tx, store.Instances, i)
+//		return store.Insert(tx, store.Claims, &store.Claim{Key: key, Owner: owner})
+//	})
+//
+//	view, sub := s.Watch(store.Instances)                  // the view, and all that follows it
+//	defer sub.Close()
+//	for {
+//		batch, err := sub.Next(ctx)
+//		…
+//		for _, c := range store.ChangesOf(batch, store.Instances) { … }
+//	}
+//
+// A List or ListBy in a transaction is undone by any write to its table, so a busy table's
+// lists belong into tx.View(), with an Insert or a Get to prove what they propose.
 //
 // # What it never does
 //

@@ -14,12 +14,12 @@ import (
 
 var silent = slog.New(slog.NewTextHandler(io.Discard, nil))
 
-// forgetful is a backend that, while held up, delivers nothing, and then no longer knows
-// what it did not deliver.
+// forgetful is a backend that, once stopped, delivers nothing, and when it goes on no longer
+// knows what it did not deliver.
 type forgetful struct {
 	*memory
-	holdUp  chan struct{} // receives when the follower shall stop
-	forgive chan struct{} // receives when it shall hear that history is gone
+	stop chan struct{} // gives twice: when it is asked to stop, and when it has
+	goOn chan struct{}
 }
 
 func (f *forgetful) follow(ctx context.Context, after int64, apply func(delta) error) error {
@@ -28,17 +28,22 @@ func (f *forgetful) follow(ctx context.Context, after int64, apply func(delta) e
 	ended := make(chan error, 1)
 	go func() { ended <- f.memory.follow(until, after, apply) }()
 	select {
-	case <-f.holdUp:
-		stop()
-		<-ended
-		<-f.forgive
-		f.mu.Lock()
-		f.queue = nil
-		f.mu.Unlock()
-		return errTrimmed
+	case f.stop <- struct{}{}:
 	case err := <-ended:
 		return err
 	}
+	stop()
+	<-ended
+	f.stop <- struct{}{}
+	select {
+	case <-f.goOn:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.queue = nil
+	return errTrimmed
 }
 
 func TestAStoreThatFellBehindCatchesUpAndItsWatchesMissNothing(t *testing.T) {
@@ -59,7 +64,8 @@ func TestAStoreThatFellBehindCatchesUpAndItsWatchesMissNothing(t *testing.T) {
 	_, sub := s.Watch()
 	defer sub.Close()
 
-	f.holdUp <- struct{}{}
+	<-f.stop
+	<-f.stop
 	updated := make(chan error)
 	go func() {
 		updated <- s.Update(t.Context(), func(tx *Tx) error {
@@ -74,7 +80,7 @@ func TestAStoreThatFellBehindCatchesUpAndItsWatchesMissNothing(t *testing.T) {
 		t.Fatalf("Update returned %v before its writes could be seen", err)
 	case <-time.After(20 * time.Millisecond):
 	}
-	f.forgive <- struct{}{}
+	f.goOn <- struct{}{}
 	if err := <-updated; err != nil {
 		t.Fatal(err)
 	}
