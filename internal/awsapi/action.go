@@ -1,0 +1,43 @@
+package awsapi
+
+import (
+	"time"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// Service is what a model says of a service as a whole.
+type Service struct {
+	Name      string // in credential scopes, such as "ec2"
+	Version   string
+	Protocol  string // "ec2" or "query"
+	Namespace string
+	Actions   []string            // all of the model
+	Enums     map[string][]string // values by the enumeration's name
+}
+
+// Action is one of a service's calls, with the types of its request and result.
+type Action[Req, Res any] struct {
+	Service  *Service
+	Name     string
+	NoResult bool // the model has no result: EC2 answers <return>true</return>
+}
+
+// Identity is who signed a request.
+type Identity struct {
+	Account   cloud.AccountID
+	AccessKey cloud.AccessKeyID
+	ARN       string
+	UserID    string
+}
+
+// Call is what a handler is told beside the request.
+type Call struct {
+	Identity
+	Region    string
+	RequestID string
+	Action    string
+	DryRun    bool // validate everything, change nothing, and answer DryRunOperation
+	SourceIP  string
+	Now       time.Time
+}

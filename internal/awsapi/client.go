@@ -1,0 +1,120 @@
+package awsapi
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+)
+
+// Client signs and sends calls to one endpoint.
+type Client struct {
+	Endpoint  string // such as "http://127.0.0.1:6421"
+	Region    string
+	AccessKey string
+	Secret    string
+	HTTP      *http.Client // nil means http.DefaultClient
+}
+
+const (
+	attempts     = 4
+	firstPause   = 50 * time.Millisecond
+	maxErrorBody = 1 << 20
+)
+
+// Invoke makes a call. Failures of the server and of the connection are tried again a few times, as AWS's
+// SDKs do; calls that must not happen twice carry a client token.
+func Invoke[Req, Res any](ctx context.Context, c *Client, a Action[Req, Res], in *Req) (*Res, error) {
+	body := []byte(encodeForm(a.Service, a.Name, in).Encode())
+	var err error
+	for n, pause := 0, firstPause; n < attempts; n, pause = n+1, 3*pause {
+		if n > 0 {
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		res := new(Res)
+		var again bool
+		if again, err = c.once(ctx, a.Service, a.Name, body, res); err == nil {
+			return res, nil
+		}
+		if !again {
+			break
+		}
+	}
+	return nil, err
+}
+
+// once sends a call. again says that another try may help.
+func (c *Client) once(ctx context.Context, s *Service, action string, body []byte, res any) (again bool, err error) {
+	resp, err := c.send(ctx, http.MethodPost, "/", s.Name, "application/x-www-form-urlencoded; charset=utf-8", bytes.NewReader(body), int64(len(body)), hashOf(body))
+	if err != nil {
+		return ctx.Err() == nil, fmt.Errorf("%s: %w", action, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		e := decodeError(io.LimitReader(resp.Body, maxErrorBody), resp.StatusCode)
+		return e.Status >= 500 && e.Code != "InsufficientInstanceCapacity", e
+	}
+	if err := decodeResult(s, action, resp.Body, res); err != nil {
+		return false, fmt.Errorf("%s: %w", action, err)
+	}
+	return false, nil
+}
+
+func hashOf(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// Put sends size bytes to a path of the endpoint, signed for a service by their SHA-256.
+func (c *Client) Put(ctx context.Context, path, service string, body io.Reader, size int64, sha256Hex string) error {
+	resp, err := c.send(ctx, http.MethodPut, path, service, "application/octet-stream", body, size, sha256Hex)
+	if err != nil {
+		return fmt.Errorf("send %d bytes to %s: %w", size, path, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 300 {
+		return decodeError(io.LimitReader(resp.Body, maxErrorBody), resp.StatusCode)
+	}
+	return nil
+}
+
+func (c *Client) send(ctx context.Context, method, path, service, contentType string, body io.Reader, size int64, hash string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.Endpoint, "/")+path, body)
+	if err != nil {
+		return nil, err
+	}
+	req.ContentLength = size
+	req.Header.Set("Content-Type", contentType)
+	req.Header.Set("X-Amz-Content-Sha256", hash)
+	err = v4.NewSigner().SignHTTP(ctx, aws.Credentials{AccessKeyID: c.AccessKey, SecretAccessKey: c.Secret}, req, hash, service, c.Region, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("sign the request: %w", err)
+	}
+	client := c.HTTP
+	if client == nil {
+		client = http.DefaultClient
+	}
+	return client.Do(req)
+}
+
+// CodeOf is the AWS code of an error, "" when it has none.
+func CodeOf(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}

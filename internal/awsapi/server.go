@@ -1,0 +1,195 @@
+package awsapi
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// MaxBody bounds a call's body, in bytes.
+	MaxBody = 1 << 20
+	// Slow clients are cut off after these.
+	headerTimeout = 10 * time.Second
+	readTimeout   = 30 * time.Second
+	writeTimeout  = 2 * time.Minute
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 64 << 10
+)
+
+// Server answers calls. It is an http.Handler for the endpoint's root.
+type Server struct {
+	Registry *Registry
+	Auth     *Authenticator
+	Logger   *slog.Logger
+}
+
+// NewHTTPServer returns a server with the limits that the API needs against slow clients.
+func NewHTTPServer(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader}
+}
+
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	begin := s.Auth.Now()
+	call := &Call{RequestID: newRequestID(), Region: s.Auth.Region, Now: begin.UTC(), SourceIP: sourceIP(r)}
+	service, h, res, err := s.answer(r, call)
+	var body []byte
+	status, code := http.StatusOK, ""
+	if err != nil {
+		e := s.errorOf(err, call)
+		if service == nil || service.Name == "ec2" {
+			errors.As(inEC2sWords(e), &e)
+		}
+		status, code = e.Status, e.Code
+		body = encodeError(service, call.RequestID, e)
+	} else {
+		body = encodeResult(h.service, h.action, h.noResult, call.RequestID, res)
+	}
+	header := w.Header()
+	header.Set("Content-Type", "text/xml;charset=UTF-8")
+	header.Set("X-Amzn-Requestid", call.RequestID)
+	header.Set("Content-Length", fmt.Sprint(len(body)))
+	if status == http.StatusRequestEntityTooLarge {
+		header.Set("Connection", "close")
+	}
+	w.WriteHeader(status)
+	if _, err := w.Write(body); err != nil {
+		s.Logger.Debug("the client went away", "request", call.RequestID, "error", err)
+	}
+	s.Logger.Info("call", "action", call.Action, "account", call.Account, "request", call.RequestID, "status", status, "code", code,
+		"source", call.SourceIP, "took", s.Auth.Now().Sub(begin))
+}
+
+// answer authenticates and dispatches a request. The service is nil while it isn't known.
+func (s *Server) answer(r *http.Request, call *Call) (*Service, *handler, any, error) {
+	if r.URL.Path != "/" && r.URL.Path != "" {
+		return nil, nil, nil, Errorf("InvalidAction", "There is nothing at the path %s.", shorten(r.URL.Path))
+	}
+	if r.Method != http.MethodPost && r.Method != http.MethodGet {
+		return nil, nil, nil, Errorf("InvalidAction", "Calls are POST or GET, not %s.", shorten(r.Method))
+	}
+	body, err := readBody(r)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, nil, nil, InvalidParameterValue("The query string is malformed")
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		return nil, nil, nil, InvalidParameterValue("The request's body is not a well-formed form")
+	}
+	for name, values := range query {
+		form[name] = append(form[name], values...)
+	}
+	call.Action = shorten(form.Get("Action"))
+	who, scope, err := s.Auth.form(r, query, body)
+	service := s.Registry.services[scope]
+	if err != nil {
+		return service, nil, nil, err
+	}
+	call.Identity = who
+	if service == nil {
+		return nil, nil, nil, Errorf("UnsupportedOperation", "The service '%s' is not built.", shorten(scope))
+	}
+	h, err := s.Registry.find(service, form)
+	if err != nil {
+		return service, nil, nil, err
+	}
+	res, err := s.protect(r.Context(), h, call, form)
+	return service, h, res, err
+}
+
+func readBody(r *http.Request) ([]byte, error) {
+	tooLarge := Errorf("RequestEntityTooLarge", "The request's body is larger than %d bytes.", MaxBody)
+	if r.ContentLength > MaxBody {
+		return nil, tooLarge
+	}
+	var b bytes.Buffer
+	n, err := io.Copy(&b, io.LimitReader(r.Body, MaxBody+1))
+	if err != nil {
+		return nil, Errorf("IncompleteBody", "The request's body ended early.")
+	}
+	if n > MaxBody {
+		return nil, tooLarge
+	}
+	return b.Bytes(), nil
+}
+
+// find returns the handler of a form's action.
+func (r *Registry) find(service *Service, form url.Values) (*handler, error) {
+	action := form.Get("Action")
+	if action == "" {
+		return nil, Errorf("MissingAction", "The request must contain the parameter Action.")
+	}
+	if len(form["Action"]) > 1 {
+		return nil, InvalidParameterValue("The parameter Action is given more than once")
+	}
+	if h := r.handlers[service.Name+"/"+action]; h != nil {
+		return h, nil
+	}
+	if slices.Contains(service.Actions, action) {
+		return nil, Unsupported("The action %s is not built.", action)
+	}
+	return nil, Errorf("InvalidAction", "The action %s is not valid for this web service.", shorten(action))
+}
+
+// protect runs a handler so that a panic is one call's failure only.
+func (s *Server) protect(ctx context.Context, h *handler, call *Call, form url.Values) (res any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.Logger.Error("a handler panicked", "action", call.Action, "request", call.RequestID, "panic", p, "stack", string(debug.Stack()))
+			err = Errorf("InternalError", "An internal error has occurred")
+		}
+	}()
+	return h.call(ctx, call, form)
+}
+
+// errorOf makes an answer of any error. What isn't one of AWS's is logged and not shown.
+func (s *Server) errorOf(err error, call *Call) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	s.Logger.Error("a call failed", "action", call.Action, "request", call.RequestID, "error", err)
+	return Errorf("InternalError", "An internal error has occurred")
+}
+
+func sourceIP(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// newRequestID is a random UUID, as AWS's request ids are.
+func newRequestID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return strings.ToLower(fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]))
+}
+
+// WriteError answers a request outside the registry with an error, in EC2's form.
+func WriteError(w http.ResponseWriter, err error) {
+	e := Errorf("InternalError", "An internal error has occurred")
+	errors.As(inEC2sWords(err), &e)
+	body := encodeError(nil, newRequestID(), e)
+	w.Header().Set("Content-Type", "text/xml;charset=UTF-8")
+	w.WriteHeader(e.Status)
+	w.Write(body)
+}
