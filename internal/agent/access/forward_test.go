@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -105,11 +106,12 @@ func TestAPortInsideIsReachedFromTheClient(t *testing.T) {
 		background(t, b.ssh("admin", "-N", "-L", fmt.Sprintf("127.0.0.1:%d:%s:%d", local, host, inside)))
 		checkShout(t, local)
 	}
-	if _, stderr, code := run(b.ssh("admin", "-W", fmt.Sprintf("127.0.0.1:%d", freePort(t)))); code == 0 || !strings.Contains(stderr, "connect failed") {
-		t.Errorf("a closed port: exit %d: %s", code, stderr)
+	conn := dial(t, b, "admin")
+	if _, err := conn.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", freePort(t))); err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("a closed port: %v", err)
 	}
-	if _, stderr, code := run(b.ssh("admin", "-W", "nowhere:80")); code == 0 || !strings.Contains(stderr, "connect failed") {
-		t.Errorf("an unknown name: exit %d: %s", code, stderr)
+	if _, err := conn.Dial("tcp", "nowhere:80"); err == nil || !strings.Contains(err.Error(), "no address for") {
+		t.Errorf("an unknown name: %v", err)
 	}
 }
 
@@ -157,8 +159,8 @@ func TestForwardedNamesAreAskedOfTheInstancesOwnDNSServer(t *testing.T) {
 			t.Errorf("%s: exit %d: %q %s", name, code, stdout, stderr)
 		}
 	}
-	if _, stderr, _ := run(b.ssh("admin", "-W", "other:1")); !strings.Contains(stderr, "NXDOMAIN") {
-		t.Errorf("an unknown name: %s", stderr)
+	if _, err := dial(t, b, "admin").Dial("tcp", "other:1"); err == nil || !strings.Contains(err.Error(), "NXDOMAIN") {
+		t.Errorf("an unknown name: %v", err)
 	}
 }
 
@@ -204,12 +206,15 @@ func TestAPortInsideIsChosenAndClosedAsTheClientAsks(t *testing.T) {
 }
 
 func TestListeningInsideKeepsTheInstancesRules(t *testing.T) {
+	var mu sync.Mutex
 	var asked []string
 	b := serve(t, func(target *access.Target, _ *access.Limits) {
 		listen := target.Listen
 		target.Listen = func(ctx context.Context, network, address string) (net.Listener, error) {
+			mu.Lock()
 			asked = append(asked, network+" "+address)
-			return listen(ctx, network, "127.0.0.1:0")
+			mu.Unlock()
+			return listen(ctx, "tcp4", "127.0.0.1:0")
 		}
 	})
 	for _, c := range []struct{ user, bind, want string }{
@@ -221,17 +226,22 @@ func TestListeningInsideKeepsTheInstancesRules(t *testing.T) {
 		{"admin", "[::1]:8080", "tcp6 [::1]:8080"},
 		{"admin", "example.com:8080", ""},
 	} {
-		asked = nil
 		// The command runs once the forwarding was answered.
 		_, stderr, code := run(b.ssh(c.user, "-o", "ExitOnForwardFailure=yes", "-R", c.bind+":127.0.0.1:9", "sleep 0.1"))
-		if got := strings.Join(asked, ","); got != c.want || (code == 0) != (c.want != "") {
+		mu.Lock()
+		got := strings.Join(asked, ",")
+		asked = nil
+		mu.Unlock()
+		if got != c.want || (code == 0) != (c.want != "") {
 			t.Errorf("%s asks for %s: listened on %q, exit %d: %s", c.user, c.bind, got, code, stderr)
 		}
 	}
 }
 
-func TestForwardedConnectionsAreLimited(t *testing.T) {
-	b := serve(t, func(_ *access.Target, limits *access.Limits) { limits.Forwards, limits.Listeners = 2, 1 })
+func TestSessionsAndForwardedConnectionsAreLimited(t *testing.T) {
+	b := serve(t, func(_ *access.Target, limits *access.Limits) {
+		limits.Sessions, limits.Forwards, limits.Listeners = 1, 2, 1
+	})
 	conn := dial(t, b, "admin")
 	inside := fmt.Sprintf("127.0.0.1:%d", shouting(t))
 	for n := range 3 {
@@ -241,6 +251,11 @@ func TestForwardedConnectionsAreLimited(t *testing.T) {
 		}
 		if err == nil {
 			defer c.Close()
+		}
+	}
+	for n := range 2 {
+		if _, err := conn.NewSession(); (err == nil) != (n < 1) {
+			t.Errorf("session %d: %v", n, err)
 		}
 	}
 	for n := range 2 {

@@ -85,14 +85,20 @@ type hostProcess struct {
 	tty    *os.File // nil without a terminal
 	copies sync.WaitGroup
 	killed syscall.Signal
+
+	mu    sync.Mutex
+	ended bool
 }
 
 func (p *hostProcess) Wait() (int, error) {
 	err := p.cmd.Wait()
 	p.copies.Wait() // the terminal's last output ends with an error once nobody has it open
+	p.mu.Lock()
+	p.ended = true
 	if p.tty != nil {
 		p.tty.Close()
 	}
+	p.mu.Unlock()
 	p.h.mu.Lock()
 	delete(p.h.running, p)
 	p.h.mu.Unlock()
@@ -113,5 +119,10 @@ func (p *hostProcess) ExitSignal() syscall.Signal { return p.killed }
 func (p *hostProcess) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
 
 func (p *hostProcess) Resize(cols, rows uint16) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return os.ErrProcessDone
+	}
 	return pty.Setsize(p.tty, &pty.Winsize{Cols: cols, Rows: rows})
 }

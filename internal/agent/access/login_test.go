@@ -192,8 +192,12 @@ func TestAKeyWithoutForwardingOrTerminalGetsNeither(t *testing.T) {
 	b := serve(t)
 	key := b.newKey("own")
 	b.file("/home/admin/.ssh/authorized_keys", 0o600, "restrict "+b.publicLine(key))
-	if _, stderr, code := run(b.sshWith(key, "admin", "-W", "127.0.0.1:"+b.port)); code == 0 || !strings.Contains(stderr, "administratively prohibited") {
-		t.Errorf("forwarding: exit %d: %s", code, stderr)
+	conn := dialWith(t, b, key, "admin")
+	if _, err := conn.Dial("tcp", "127.0.0.1:"+b.port); err == nil || !strings.Contains(err.Error(), "may not forward") {
+		t.Errorf("a local forwarding: %v", err)
+	}
+	if _, err := conn.Listen("tcp", "127.0.0.1:0"); err == nil {
+		t.Error("a remote forwarding was granted")
 	}
 	if stdout, _, _ := run(b.sshWith(key, "admin", "-tt", "tty")); strings.Contains(stdout, "/dev/") {
 		t.Errorf("it got a terminal: %s", stdout)
@@ -227,7 +231,12 @@ func TestAnAgentIsNotForwarded(t *testing.T) {
 // dial connects Go's own client, for what OpenSSH's doesn't do.
 func dial(t testing.TB, b *bench, user string) *ssh.Client {
 	t.Helper()
-	data, err := os.ReadFile(b.key)
+	return dialWith(t, b, b.key, user)
+}
+
+func dialWith(t testing.TB, b *bench, key, user string) *ssh.Client {
+	t.Helper()
+	data, err := os.ReadFile(key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,5 +324,21 @@ func TestAnInstanceWithoutUsersHasRoot(t *testing.T) {
 	}
 	if _, _, code := run(b.ssh("admin", "true")); code != 255 {
 		t.Errorf("exit %d", code)
+	}
+}
+
+// Without care about acknowledgements, each login takes at least two delays of 40 ms.
+func TestALoginDoesNotWaitForDelayedAcknowledgements(t *testing.T) {
+	b := serve(t)
+	best := time.Hour
+	for range 10 {
+		began := time.Now()
+		if _, stderr, code := run(b.ssh("admin", "true")); code != 0 {
+			t.Fatalf("exit %d: %s", code, stderr)
+		}
+		best = min(best, time.Since(began))
+	}
+	if best > 70*time.Millisecond {
+		t.Errorf("the fastest of ten logins took %v", best)
 	}
 }

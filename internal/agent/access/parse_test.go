@@ -50,7 +50,7 @@ func TestKeysWithOptionsThatAreNotHonouredAreLeftOut(t *testing.T) {
 		case c.want != nil && len(got) != 1:
 			t.Errorf("%s: %d keys", c.options, len(got))
 		case c.want != nil:
-			c.want.key = got[0].key
+			got[0].key = nil // interfaces to keys can't be compared
 			if got[0] != *c.want {
 				t.Errorf("%s: %+v", c.options, got[0])
 			}

@@ -184,7 +184,9 @@ func (e *endpoint) handshake(conn net.Conn, attempted *string) (*ssh.ServerConn,
 	if err := conn.SetDeadline(time.Now().Add(e.limits.LoginGrace)); err != nil {
 		return nil, nil, nil, err
 	}
-	sc, channels, requests, err := ssh.NewServerConn(conn, e.config(attempted))
+	quick := newQuickAck(conn)
+	defer quick.loggedIn()
+	sc, channels, requests, err := ssh.NewServerConn(quick, e.config(attempted))
 	if err != nil {
 		return nil, nil, nil, err
 	}

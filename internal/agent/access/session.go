@@ -148,7 +148,7 @@ func (s *session) resize(payload []byte) bool {
 	if s.process == nil {
 		return true
 	}
-	if err := s.process.Resize(s.cols, s.rows); err != nil {
+	if err := s.process.Resize(s.cols, s.rows); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		s.c.log.Debug("SSH terminal not resized", "error", err)
 		return false
 	}

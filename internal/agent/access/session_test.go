@@ -2,8 +2,10 @@ package access_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +20,7 @@ import (
 	"github.com/creack/pty"
 
 	"github.com/nacre-cloud/nacre/internal/agent/access"
+	"github.com/nacre-cloud/nacre/internal/agent/machine"
 )
 
 func TestACommandsOutputAndExitStatusComeThrough(t *testing.T) {
@@ -263,5 +266,24 @@ func TestSFTPIsRefusedWhereNothingServesIt(t *testing.T) {
 	b := serve(t, func(target *access.Target, _ *access.Limits) { target.SFTPServer = nil })
 	if _, stderr, code := run(b.ssh("admin", "-s", "sftp")); code == 0 || !strings.Contains(stderr, "subsystem request failed") {
 		t.Errorf("exit %d: %s", code, stderr)
+	}
+}
+
+func TestTheImagesOwnSFTPServerIsPreferred(t *testing.T) {
+	commands := make(chan []string, 1)
+	b := serve(t, func(target *access.Target, _ *access.Limits) {
+		target.Exec = func(_ context.Context, spec machine.ExecSpec) (machine.Process, error) {
+			commands <- spec.Args
+			return nil, errors.New("it was only asked")
+		}
+	})
+	own := "/usr/libexec/sftp-server"
+	b.file(own, 0o755, "")
+	_, stderr, code := run(b.ssh("admin", "-s", "sftp"))
+	if got := <-commands; len(got) != 1 || got[0] != own {
+		t.Errorf("%v runs", got)
+	}
+	if code != 127 || !strings.Contains(stderr, own+" could not be started in "+string(instance)) {
+		t.Errorf("what can't be started: exit %d: %s", code, stderr)
 	}
 }

@@ -40,6 +40,7 @@ type Target struct {
 	// process went on for Limits.HangupGrace after its client had gone. Wait must return
 	// soon afterwards; whether the process is killed or goes on unobserved is the driver's to say.
 	//
+	// Signal and Resize may be called while Wait returns. Wait must not wait for the end of Stdin.
 	// A Process that knows its process to have been killed by a signal says so by the method
 	// ExitSignal() syscall.Signal (0 when it was not).
 	Exec func(ctx context.Context, spec machine.ExecSpec) (machine.Process, error)
