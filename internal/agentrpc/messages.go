@@ -133,6 +133,7 @@ type ImportStatus struct {
 	Name         string // what the archive calls the image
 	Architecture string
 	System       bool
+	LoginUser    string // the image's ordinary user, "" for none
 	SizeMiB      int64
 }
 

@@ -52,6 +52,8 @@ type Instance struct {
 	Tags                  Tags
 
 	Desired DesiredState
+	// ForceStop skips the guest's own shutdown when Desired is stopped.
+	ForceStop bool
 	// Boot counts starts and reboots: a node whose machine has a lower number boots it again.
 	Boot int
 

@@ -77,6 +77,9 @@ func applyImport(ctx context.Context, s *store.Store, node cloud.NodeID, st agen
 	return nil
 }
 
+// LoginUserTag tells clients an image's ordinary user, the one that a launch key is for.
+const LoginUserTag = "nacre:login-user"
+
 // registerImported makes the AMI of a finished import. A name that was taken meanwhile fails the
 // import, not the bytes.
 func registerImported(tx *store.Tx, t *cloud.ImportTask, st agentrpc.ImportStatus, id cloud.ImageID, now time.Time) error {
@@ -89,10 +92,17 @@ func registerImported(tx *store.Tx, t *cloud.ImportTask, st agentrpc.ImportStatu
 		t.State, t.Message = cloud.ImportFailed, fmt.Sprintf("an image named %q exists", t.Name)
 		return nil
 	}
+	tags := cloud.Tags{}
+	for k, v := range t.Tags {
+		tags[k] = v
+	}
+	if st.LoginUser != "" {
+		tags[LoginUserTag] = st.LoginUser
+	}
 	t.State, t.Progress, t.Message, t.Image = cloud.ImportCompleted, 100, "", id
 	store.Put(tx, store.Images, &cloud.Image{
 		ID: id, Account: t.Account, Name: t.Name, Description: t.Description, Digest: st.Digest, Location: t.Source,
-		Architecture: st.Architecture, State: cloud.ImageAvailable, System: st.System, SizeMiB: st.SizeMiB, Tags: t.Tags, Created: now,
+		Architecture: st.Architecture, State: cloud.ImageAvailable, System: st.System, SizeMiB: st.SizeMiB, Tags: tags, Created: now,
 	})
 	return nil
 }

@@ -7,25 +7,11 @@ import (
 	"sort"
 	"time"
 
+	"github.com/nacre-cloud/nacre/internal/capacity"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/cloud/placement"
 	"github.com/nacre-cloud/nacre/internal/store"
 )
-
-// Candidates is the placement's view of a snapshot: every node with what its instances reserve.
-func Candidates(r store.Reader) []placement.Candidate {
-	var list []placement.Candidate
-	for _, n := range store.List(r, store.Nodes) {
-		c := placement.Candidate{Node: *n}
-		for _, i := range store.ListBy(r, store.InstancesByNode, n.ID) {
-			if size, ok := cloud.LookupInstanceType(i.Type); ok && placement.Occupies(i.State) {
-				c.Load.Add(size)
-			}
-		}
-		list = append(list, c)
-	}
-	return list
-}
 
 // schedule places every instance that waits for a node, oldest first. An instance that was placed
 // before keeps its node: its disk is there.
@@ -46,7 +32,7 @@ func schedule(ctx context.Context, s *store.Store, now func() time.Time) error {
 		}
 		return waiting[a].LaunchIndex < waiting[b].LaunchIndex
 	})
-	candidates := Candidates(view)
+	candidates := capacity.Candidates(view)
 	choice := map[cloud.InstanceID]placement.Result{}
 	var problems []error
 	for _, i := range waiting {

@@ -59,10 +59,18 @@ type Spec struct {
 	User       string // image's user: "", "name", "uid", "name:group", …
 	StopSignal string // such as "SIGQUIT"; "" means SIGTERM
 
+	Binds []Bind // files of the agent's that the machine may read, such as its SFTP server
+
 	UserData  []byte // run on the first boot only when it is a script or cloud-config
 	PublicKey string // launch key in authorized_keys form, for the image's ordinary user; "" for none
 
 	Resources Resources
+}
+
+// Bind shows a file of the host inside the machine, read-only.
+type Bind struct {
+	Source string // on the host, absolute
+	Target string // inside, absolute; made when it isn't there
 }
 
 // Resources are a machine's limits. Zero means unlimited, save for Memory and PIDs, which

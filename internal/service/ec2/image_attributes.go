@@ -1,0 +1,132 @@
+package ec2
+
+import (
+	"context"
+	"regexp"
+	"slices"
+
+	"github.com/nacre-cloud/nacre/internal/awsapi"
+	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/store"
+)
+
+var accountForm = regexp.MustCompile(`^[0-9]{12}$`)
+
+func (s *Service) describeImageAttribute(_ context.Context, call *awsapi.Call, req *ec2.DescribeImageAttributeRequest) (*ec2.ImageAttribute, error) {
+	img, err := ownImage(s.store.View(), call.Account, deref(req.ImageId))
+	if err != nil {
+		return nil, err
+	}
+	out := &ec2.ImageAttribute{ImageId: text(img.ID)}
+	switch a := deref(req.Attribute); a {
+	case "description":
+		out.Description = &ec2.AttributeValue{Value: &img.Description}
+	case "launchPermission":
+		out.LaunchPermissions = []ec2.LaunchPermission{}
+		if img.Public {
+			out.LaunchPermissions = append(out.LaunchPermissions, ec2.LaunchPermission{Group: new("all")})
+		}
+		for _, account := range img.Launch {
+			out.LaunchPermissions = append(out.LaunchPermissions, ec2.LaunchPermission{UserId: text(account)})
+		}
+	case "productCodes":
+		out.ProductCodes = noProductCodes
+	case "blockDeviceMapping":
+		out.BlockDeviceMappings = []ec2.BlockDeviceMapping{}
+	default:
+		return nil, awsapi.Unsupported("The attribute '%s' is not supported by this cloud.", a)
+	}
+	return out, nil
+}
+
+func (s *Service) modifyImageAttribute(ctx context.Context, call *awsapi.Call, req *ec2.ModifyImageAttributeRequest) (*ec2.ModifyImageAttributeResult, error) {
+	add, remove, err := launchChanges(req)
+	if err != nil {
+		return nil, err
+	}
+	description := req.Description
+	if deref(req.Attribute) == "description" && req.Value != nil {
+		description = &ec2.AttributeValue{Value: req.Value}
+	}
+	if description == nil && len(add) == 0 && len(remove) == 0 {
+		return nil, awsapi.InvalidCombination("No attributes specified.")
+	}
+	err = s.update(ctx, call, func(tx *store.Tx) error {
+		img, err := ownImage(tx, call.Account, deref(req.ImageId))
+		if err != nil {
+			return err
+		}
+		if description != nil {
+			img.Description = deref(description.Value)
+		}
+		for _, p := range add {
+			if err := permit(img, p, true); err != nil {
+				return err
+			}
+		}
+		for _, p := range remove {
+			if err := permit(img, p, false); err != nil {
+				return err
+			}
+		}
+		store.Put(tx, store.Images, img)
+		return nil
+	})
+	return &ec2.ModifyImageAttributeResult{}, err
+}
+
+// launchChanges reads both forms of a change of launch permissions.
+func launchChanges(req *ec2.ModifyImageAttributeRequest) (add, remove []ec2.LaunchPermission, err error) {
+	if req.LaunchPermission != nil {
+		add, remove = req.LaunchPermission.Add, req.LaunchPermission.Remove
+	}
+	var list []ec2.LaunchPermission
+	for _, id := range req.UserIds {
+		list = append(list, ec2.LaunchPermission{UserId: &id})
+	}
+	for _, g := range req.UserGroups {
+		list = append(list, ec2.LaunchPermission{Group: &g})
+	}
+	if len(list) == 0 {
+		return add, remove, nil
+	}
+	switch deref(req.OperationType) {
+	case "add":
+		return append(add, list...), remove, nil
+	case "remove":
+		return add, append(remove, list...), nil
+	}
+	return nil, nil, awsapi.MissingParameter("OperationType")
+}
+
+// permit gives or takes one launch permission.
+func permit(img *cloud.Image, p ec2.LaunchPermission, give bool) error {
+	switch group, user := deref(p.Group), deref(p.UserId); {
+	case group == "all" && user == "":
+		img.Public = give
+	case group != "":
+		return awsapi.Errorf("InvalidAMIAttributeItemValue", "Invalid attribute item value \"%s\" for group item type.", group)
+	case !accountForm.MatchString(user):
+		return awsapi.Errorf("InvalidAMIAttributeItemValue", "Invalid attribute item value \"%s\" for userId item type.", user)
+	default:
+		img.Launch = slices.DeleteFunc(img.Launch, func(a cloud.AccountID) bool { return string(a) == user })
+		if give {
+			img.Launch = append(img.Launch, cloud.AccountID(user))
+		}
+	}
+	return nil
+}
+
+func (s *Service) resetImageAttribute(ctx context.Context, call *awsapi.Call, req *ec2.ResetImageAttributeRequest) (*ec2.ResetImageAttributeResult, error) {
+	err := s.update(ctx, call, func(tx *store.Tx) error {
+		img, err := ownImage(tx, call.Account, deref(req.ImageId))
+		if err != nil {
+			return err
+		}
+		img.Public, img.Launch = false, nil
+		store.Put(tx, store.Images, img)
+		return nil
+	})
+	return &ec2.ResetImageAttributeResult{}, err
+}

@@ -1,0 +1,195 @@
+package ec2
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"regexp"
+	"slices"
+
+	"github.com/nacre-cloud/nacre/internal/awsapi"
+	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/store"
+)
+
+func (s *Service) registerImages(r *awsapi.Registry) {
+	awsapi.Handle(r, ec2.ActionDescribeImages, s.describeImages, awsapi.Honours("ExecutableUsers", "Filters", "ImageIds", "Owners", "MaxResults", "NextToken",
+		"IncludeDeprecated", "IncludeDisabled"))
+	awsapi.Handle(r, ec2.ActionRegisterImage, s.registerImage, awsapi.Honours("Name", "Description", "ImageLocation", "Architecture", "TagSpecifications", "RootDeviceName", "VirtualizationType", "EnaSupport"))
+	awsapi.Handle(r, ec2.ActionDeregisterImage, s.deregisterImage, awsapi.Honours("ImageId"))
+	awsapi.Handle(r, ec2.ActionDescribeImageAttribute, s.describeImageAttribute, awsapi.Honours("Attribute", "ImageId"))
+	awsapi.Handle(r, ec2.ActionModifyImageAttribute, s.modifyImageAttribute, awsapi.Honours("ImageId", "Attribute", "OperationType", "UserIds", "UserGroups", "Value",
+		"Description", "LaunchPermission.Add.UserId", "LaunchPermission.Add.Group", "LaunchPermission.Remove.UserId", "LaunchPermission.Remove.Group"))
+	awsapi.Handle(r, ec2.ActionResetImageAttribute, s.resetImageAttribute, awsapi.Honours("Attribute", "ImageId"))
+}
+
+// imageName is what EC2 allows in an AMI's name.
+var imageName = regexp.MustCompile(`^[A-Za-z0-9()\[\] ./\-'@_:]{3,128}$`)
+
+func validImageName(name string) error {
+	if !imageName.MatchString(name) {
+		return awsapi.Errorf("InvalidAMIName.Malformed", "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, '(', ')', '.', '-', '/' and '_'")
+	}
+	return nil
+}
+
+func (s *Service) describeImages(_ context.Context, call *awsapi.Call, req *ec2.DescribeImagesRequest) (*ec2.DescribeImagesResult, error) {
+	if err := pageBounds(req.MaxResults, 1, 1000, req.ImageIds, "imagesSet"); err != nil {
+		return nil, err
+	}
+	view := s.store.View()
+	list := slices.Clone(store.List(view, store.Images))
+	if len(req.ImageIds) > 0 {
+		list = nil
+		for _, id := range req.ImageIds {
+			img, err := visibleImage(view, call.Account, id)
+			if err != nil {
+				return nil, err
+			}
+			if !slices.Contains(list, img) {
+				list = append(list, img)
+			}
+		}
+	}
+	owned := func(img *cloud.Image) bool {
+		return len(req.Owners) == 0 || slices.ContainsFunc(req.Owners, func(o string) bool {
+			return o == string(img.Account) || o == "self" && img.Account == call.Account
+		})
+	}
+	executable := func(img *cloud.Image) bool {
+		return len(req.ExecutableUsers) == 0 || slices.ContainsFunc(req.ExecutableUsers, func(u string) bool {
+			return u == "all" && img.Public || u == "self" && slices.Contains(img.Launch, call.Account) || slices.Contains(img.Launch, cloud.AccountID(u))
+		})
+	}
+	pass, err := imageFilters.Compile(filters(req.Filters))
+	if err != nil {
+		return nil, err
+	}
+	list = slices.DeleteFunc(list, func(img *cloud.Image) bool {
+		return !mayLaunch(img, call.Account) || img.State != cloud.ImageAvailable || !owned(img) || !executable(img) || !pass(img)
+	})
+	slices.SortFunc(list, func(a, b *cloud.Image) int { return cmp.Compare(a.ID, b.ID) })
+	page, err := awsapi.Paginate(list, func(img *cloud.Image) string { return string(img.ID) }, req.MaxResults, req.NextToken, []any{req.Filters, req.Owners, req.ExecutableUsers})
+	if err != nil {
+		return nil, err
+	}
+	out := &ec2.DescribeImagesResult{NextToken: page.Next, Images: []ec2.Image{}}
+	for _, img := range page.Items {
+		out.Images = append(out.Images, imageShape(img))
+	}
+	return out, nil
+}
+
+func imageShape(img *cloud.Image) ec2.Image {
+	return ec2.Image{
+		ImageId: text(img.ID), ImageLocation: new(img.Location), State: text(img.State), OwnerId: text(img.Account), CreationDate: new(timeText(img.Created)),
+		Public: &img.Public, Architecture: &img.Architecture, ImageType: new("machine"), Name: &img.Name, Description: optional(img.Description),
+		RootDeviceType: new("ebs"), RootDeviceName: &rootDeviceName, BlockDeviceMappings: []ec2.BlockDeviceMapping{}, VirtualizationType: new("hvm"),
+		Hypervisor: new("xen"), EnaSupport: new(true), PlatformDetails: new("Linux/UNIX"), UsageOperation: new("RunInstances"), Tags: tagList(img.Tags),
+	}
+}
+
+// imageFilters are the documented filters of DescribeImages.
+var imageFilters = func() awsapi.FilterSet[*cloud.Image] {
+	one := func(f func(*cloud.Image) string) func(*cloud.Image) []string {
+		return func(img *cloud.Image) []string { return []string{f(img)} }
+	}
+	fixed := func(list ...string) func(*cloud.Image) []string { return func(*cloud.Image) []string { return list } }
+	none := fixed()
+	return awsapi.FilterSet[*cloud.Image]{Tags: func(img *cloud.Image) map[string]string { return img.Tags }, Values: map[string]func(*cloud.Image) []string{
+		"architecture": one(func(i *cloud.Image) string { return i.Architecture }), "block-device-mapping.delete-on-termination": none,
+		"block-device-mapping.device-name": none, "block-device-mapping.snapshot-id": none, "block-device-mapping.volume-size": none,
+		"block-device-mapping.volume-type": none, "block-device-mapping.encrypted": none, "boot-mode": none,
+		"creation-date": one(func(i *cloud.Image) string { return timeText(i.Created) }), "description": one(func(i *cloud.Image) string { return i.Description }),
+		"ena-support": fixed("true"), "hypervisor": fixed("xen"), "image-allowed": fixed("true"), "image-id": one(func(i *cloud.Image) string { return string(i.ID) }),
+		"image-type": fixed("machine"), "imds-support": none, "is-public": one(func(i *cloud.Image) string { return boolText(i.Public) }), "kernel-id": none,
+		"manifest-location": one(func(i *cloud.Image) string { return i.Location }), "name": one(func(i *cloud.Image) string { return i.Name }),
+		"owner-alias": none, "owner-id": one(func(i *cloud.Image) string { return string(i.Account) }), "platform": none, "product-code": none,
+		"product-code.type": none, "ramdisk-id": none, "root-device-name": fixed(rootDeviceName), "root-device-type": fixed("ebs"),
+		"source-image-id": none, "source-image-region": none, "source-instance-id": none, "state": one(func(i *cloud.Image) string { return string(i.State) }),
+		"state-reason-code": none, "state-reason-message": none, "sriov-net-support": none, "tpm-support": none, "virtualization-type": fixed("hvm"),
+	}}
+}()
+
+// registerImage makes a further AMI of content that is there already: ImageLocation is the digest of an image, or the id
+// of one that the caller may launch.
+func (s *Service) registerImage(ctx context.Context, call *awsapi.Call, req *ec2.RegisterImageRequest) (*ec2.RegisterImageResult, error) {
+	name, location := deref(req.Name), deref(req.ImageLocation)
+	if err := validImageName(name); err != nil {
+		return nil, err
+	}
+	switch {
+	case location == "":
+		return nil, awsapi.MissingParameter("ImageLocation")
+	case deref(req.VirtualizationType) == "paravirtual":
+		return nil, awsapi.Unsupported("The virtualization type paravirtual is not supported by this cloud.")
+	case deref(req.RootDeviceName) != "" && deref(req.RootDeviceName) != rootDeviceName:
+		return nil, awsapi.Unsupported("The root device is called %s in this cloud.", rootDeviceName)
+	case req.EnaSupport != nil && !*req.EnaSupport:
+		return nil, awsapi.Unsupported("The value false of EnaSupport is not supported by this cloud.")
+	}
+	tags, err := tagsFor(req.TagSpecifications, "image")
+	if err != nil {
+		return nil, err
+	}
+	id := newID[cloud.ImageID](s)
+	err = s.update(ctx, call, func(tx *store.Tx) error {
+		var from *cloud.Image
+		for _, img := range store.List(tx, store.Images) {
+			if (img.Digest == location || string(img.ID) == location) && mayLaunch(img, call.Account) && img.State == cloud.ImageAvailable {
+				from = img
+			}
+		}
+		if from == nil {
+			return awsapi.InvalidParameterValue("ImageLocation %s is neither the digest nor the id of an image in this cloud; ImportImage brings new ones", location)
+		}
+		if a := deref(req.Architecture); a != "" && a != from.Architecture {
+			return awsapi.InvalidParameterValue("The image's architecture is %s, not %s", from.Architecture, a)
+		}
+		if err := claimImageName(tx, call.Account, name, id); err != nil {
+			return err
+		}
+		store.Put(tx, store.Images, &cloud.Image{ID: id, Account: call.Account, Name: name, Description: deref(req.Description), Digest: from.Digest,
+			Location: from.Location, Architecture: from.Architecture, State: cloud.ImageAvailable, System: from.System, SizeMiB: from.SizeMiB,
+			Tags: tags["image"], Created: call.Now})
+		return nil
+	})
+	return &ec2.RegisterImageResult{ImageId: text(id)}, err
+}
+
+func claimImageName(tx *store.Tx, account cloud.AccountID, name string, id cloud.ImageID) error {
+	err := store.Insert(tx, store.Claims, &store.Claim{Key: store.NameClaim("image", account, name), Owner: string(id)})
+	if errors.Is(err, store.ErrExists) {
+		return awsapi.Errorf("InvalidAMIName.Duplicate", "AMI name %s is already in use by another AMI", name)
+	}
+	return err
+}
+
+// ownImage finds an image that the caller may change: its own.
+func ownImage(tx store.Reader, account cloud.AccountID, id string) (*cloud.Image, error) {
+	img, err := visibleImage(tx, account, id)
+	if err != nil {
+		return nil, err
+	}
+	if img.Account != account {
+		return nil, awsapi.Errorf("AuthFailure", "Not authorized for image:%s", id)
+	}
+	return img, nil
+}
+
+func (s *Service) deregisterImage(ctx context.Context, call *awsapi.Call, req *ec2.DeregisterImageRequest) (*ec2.DeregisterImageResult, error) {
+	err := s.update(ctx, call, func(tx *store.Tx) error {
+		img, err := ownImage(tx, call.Account, deref(req.ImageId))
+		if err != nil {
+			return err
+		}
+		if img.State != cloud.ImageAvailable {
+			return awsapi.Errorf("InvalidAMIID.Unavailable", "The image id '[%s]' is no longer available", img.ID)
+		}
+		store.Delete(tx, store.Images, img.ID)
+		store.Delete(tx, store.Claims, store.NameClaim("image", call.Account, img.Name))
+		return nil
+	})
+	return &ec2.DeregisterImageResult{}, err
+}

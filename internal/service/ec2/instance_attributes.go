@@ -1,0 +1,264 @@
+package ec2
+
+import (
+	"context"
+	"encoding/base64"
+
+	"github.com/nacre-cloud/nacre/internal/awsapi"
+	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/store"
+)
+
+func (s *Service) registerInstanceAttributes(r *awsapi.Registry) {
+	awsapi.Handle(r, ec2.ActionDescribeInstanceAttribute, s.describeInstanceAttribute, awsapi.Honours("Attribute", "InstanceId"))
+	awsapi.Handle(r, ec2.ActionModifyInstanceAttribute, s.modifyInstanceAttribute, awsapi.Honours("InstanceId", "Attribute", "Value", "InstanceType", "UserData",
+		"Groups", "DisableApiTermination", "DisableApiStop", "InstanceInitiatedShutdownBehavior", "SourceDestCheck", "EbsOptimized"))
+	awsapi.Handle(r, ec2.ActionResetInstanceAttribute, s.resetInstanceAttribute, awsapi.Honours("Attribute", "InstanceId"))
+	awsapi.Handle(r, ec2.ActionModifyInstanceMetadataOptions, s.modifyInstanceMetadataOptions, awsapi.Honours("InstanceId", "HttpTokens", "HttpEndpoint",
+		"HttpPutResponseHopLimit", "InstanceMetadataTags", "HttpProtocolIpv6"))
+}
+
+func boolValue(b bool) *ec2.AttributeBooleanValue { return &ec2.AttributeBooleanValue{Value: &b} }
+
+func (s *Service) describeInstanceAttribute(_ context.Context, call *awsapi.Call, req *ec2.DescribeInstanceAttributeRequest) (*ec2.InstanceAttribute, error) {
+	view := s.store.View()
+	i, err := lookup(view, store.Instances, ownerOfInstance, kindInstance, call.Account, deref(req.InstanceId))
+	if err != nil {
+		return nil, err
+	}
+	out := &ec2.InstanceAttribute{InstanceId: text(i.ID)}
+	value := func(v string) *ec2.AttributeValue {
+		if v == "" {
+			return &ec2.AttributeValue{}
+		}
+		return &ec2.AttributeValue{Value: &v}
+	}
+	switch attribute := deref(req.Attribute); attribute {
+	case "instanceType":
+		out.InstanceType = value(string(i.Type))
+	case "kernel":
+		out.KernelId = value("")
+	case "ramdisk":
+		out.RamdiskId = value("")
+	case "userData":
+		out.UserData = value(base64.StdEncoding.EncodeToString(i.UserData))
+	case "disableApiTermination":
+		out.DisableApiTermination = boolValue(i.DisableAPITermination)
+	case "disableApiStop":
+		out.DisableApiStop = boolValue(i.DisableAPIStop)
+	case "instanceInitiatedShutdownBehavior":
+		out.InstanceInitiatedShutdownBehavior = value(string(i.ShutdownBehavior))
+	case "rootDeviceName":
+		out.RootDeviceName = value(rootDeviceName)
+	case "blockDeviceMapping":
+		out.BlockDeviceMappings = noBlockDevices
+	case "productCodes":
+		out.ProductCodes = noProductCodes
+	case "sourceDestCheck":
+		out.SourceDestCheck = boolValue(i.SourceDestCheck)
+	case "groupSet":
+		d := describer{r: view, groups: map[cloud.SecurityGroupID]ec2.GroupIdentifier{}}
+		out.Groups = []ec2.GroupIdentifier{}
+		if len(i.Interfaces) > 0 {
+			if n, ok := store.Get(view, store.Interfaces, i.Interfaces[0]); ok {
+				out.Groups = d.groupList(n.Groups)
+			}
+		}
+	case "ebsOptimized":
+		out.EbsOptimized = boolValue(i.EBSOptimized)
+	case "enaSupport":
+		out.EnaSupport = boolValue(true)
+	case "enclaveOptions":
+		out.EnclaveOptions = &ec2.EnclaveOptions{Enabled: new(false)}
+	default:
+		return nil, awsapi.Unsupported("The attribute '%s' is not supported by this cloud.", attribute)
+	}
+	return out, nil
+}
+
+// legacyAttribute moves the older form of a change, Attribute and Value, into the member that it means.
+func legacyAttribute(req *ec2.ModifyInstanceAttributeRequest) error {
+	attribute, v := deref(req.Attribute), req.Value
+	if attribute == "" {
+		if v != nil {
+			return awsapi.MissingParameter("Attribute")
+		}
+		return nil
+	}
+	if v == nil {
+		return nil // the attribute is only named beside its own member
+	}
+	flag := func() (*ec2.AttributeBooleanValue, error) {
+		switch *v {
+		case "true", "false":
+			return boolValue(*v == "true"), nil
+		}
+		return nil, awsapi.InvalidParameterValue("Invalid value '%s' for %s. Expected 'true' or 'false'.", *v, attribute)
+	}
+	var err error
+	switch attribute {
+	case "instanceType":
+		req.InstanceType = &ec2.AttributeValue{Value: v}
+	case "userData":
+		b, err := base64.StdEncoding.DecodeString(*v)
+		if err != nil {
+			return awsapi.InvalidParameterValue("Invalid BASE64 encoding of user data.")
+		}
+		req.UserData = &ec2.BlobAttributeValue{Value: b}
+	case "disableApiTermination":
+		req.DisableApiTermination, err = flag()
+	case "disableApiStop":
+		req.DisableApiStop, err = flag()
+	case "instanceInitiatedShutdownBehavior":
+		req.InstanceInitiatedShutdownBehavior = &ec2.AttributeValue{Value: v}
+	case "sourceDestCheck":
+		req.SourceDestCheck, err = flag()
+	case "ebsOptimized":
+		req.EbsOptimized, err = flag()
+	default:
+		return awsapi.Unsupported("The attribute '%s' cannot be modified in this cloud.", attribute)
+	}
+	return err
+}
+
+func (s *Service) modifyInstanceAttribute(ctx context.Context, call *awsapi.Call, req *ec2.ModifyInstanceAttributeRequest) (*ec2.ModifyInstanceAttributeResult, error) {
+	if err := legacyAttribute(req); err != nil {
+		return nil, err
+	}
+	given := 0
+	for _, set := range []bool{req.InstanceType != nil, req.UserData != nil, len(req.Groups) > 0, req.DisableApiTermination != nil, req.DisableApiStop != nil,
+		req.InstanceInitiatedShutdownBehavior != nil, req.SourceDestCheck != nil, req.EbsOptimized != nil} {
+		if set {
+			given++
+		}
+	}
+	switch {
+	case given == 0:
+		return nil, awsapi.InvalidCombination("No attributes specified.")
+	case given > 1:
+		return nil, awsapi.InvalidCombination("Fields for multiple attribute types specified: change one attribute a call.")
+	}
+	err := s.update(ctx, call, func(tx *store.Tx) error {
+		i, err := lookup(tx, store.Instances, ownerOfInstance, kindInstance, call.Account, deref(req.InstanceId))
+		if err != nil {
+			return err
+		}
+		if i.State == cloud.StateTerminated || i.State == cloud.StateShuttingDown {
+			return wrongState(i, "modified")
+		}
+		if err := modifyInstance(tx, call, req, i); err != nil {
+			return err
+		}
+		store.Put(tx, store.Instances, i)
+		return nil
+	})
+	return &ec2.ModifyInstanceAttributeResult{}, err
+}
+
+// modifyInstance makes the one change that a call asks for.
+func modifyInstance(tx *store.Tx, call *awsapi.Call, req *ec2.ModifyInstanceAttributeRequest, i *cloud.Instance) error {
+	stopped := func(attribute string) error {
+		if i.State == cloud.StateStopped {
+			return nil
+		}
+		return awsapi.Errorf("IncorrectInstanceState", "The instance '%s' must be in the 'stopped' state to modify its '%s' attribute.", i.ID, attribute)
+	}
+	eachInterface := func(change func(*cloud.Interface)) {
+		for _, id := range i.Interfaces {
+			if n, ok := store.Get(tx, store.Interfaces, id); ok {
+				change(n)
+				store.Put(tx, store.Interfaces, n)
+			}
+		}
+	}
+	switch {
+	case req.InstanceType != nil:
+		if err := stopped("instanceType"); err != nil {
+			return err
+		}
+		size, ok := cloud.LookupInstanceType(cloud.InstanceType(deref(req.InstanceType.Value)))
+		if !ok {
+			return awsapi.InvalidParameterValue("Invalid value '%s' for InstanceType.", deref(req.InstanceType.Value))
+		}
+		if size.Architecture != i.Architecture {
+			return awsapi.InvalidParameterValue("The architecture '%s' of the instance type does not match the instance's, '%s'.", size.Architecture, i.Architecture)
+		}
+		i.Type = size.Name
+	case req.UserData != nil:
+		if err := stopped("userData"); err != nil {
+			return err
+		}
+		if len(req.UserData.Value) > maxUserData {
+			return awsapi.InvalidParameterValue("User data is limited to %d bytes", maxUserData)
+		}
+		i.UserData = req.UserData.Value
+	case len(req.Groups) > 0:
+		groups, err := groupsFor(tx, call.Account, i.VPC, req.Groups, nil)
+		if err != nil {
+			return err
+		}
+		eachInterface(func(n *cloud.Interface) {
+			if n.DeviceIndex == 0 {
+				n.Groups = groups
+			}
+		})
+	case req.DisableApiTermination != nil:
+		i.DisableAPITermination = deref(req.DisableApiTermination.Value)
+	case req.DisableApiStop != nil:
+		i.DisableAPIStop = deref(req.DisableApiStop.Value)
+	case req.InstanceInitiatedShutdownBehavior != nil:
+		switch b := cloud.ShutdownBehavior(deref(req.InstanceInitiatedShutdownBehavior.Value)); b {
+		case cloud.ShutdownStop, cloud.ShutdownTerminate:
+			i.ShutdownBehavior = b
+		default:
+			return awsapi.InvalidParameterValue("Invalid value '%s' for InstanceInitiatedShutdownBehavior.", b)
+		}
+	case req.SourceDestCheck != nil:
+		i.SourceDestCheck = deref(req.SourceDestCheck.Value)
+		eachInterface(func(n *cloud.Interface) { n.SourceDestCheck = i.SourceDestCheck })
+	case req.EbsOptimized != nil:
+		if err := stopped("ebsOptimized"); err != nil {
+			return err
+		}
+		i.EBSOptimized = deref(req.EbsOptimized.Value)
+	}
+	return nil
+}
+
+func (s *Service) resetInstanceAttribute(ctx context.Context, call *awsapi.Call, req *ec2.ResetInstanceAttributeRequest) (*ec2.ResetInstanceAttributeResult, error) {
+	if a := deref(req.Attribute); a != "sourceDestCheck" {
+		return nil, awsapi.Unsupported("The attribute '%s' cannot be reset in this cloud.", a)
+	}
+	err := s.update(ctx, call, func(tx *store.Tx) error {
+		i, err := lookup(tx, store.Instances, ownerOfInstance, kindInstance, call.Account, deref(req.InstanceId))
+		if err != nil {
+			return err
+		}
+		err = modifyInstance(tx, call, &ec2.ModifyInstanceAttributeRequest{SourceDestCheck: boolValue(true)}, i)
+		store.Put(tx, store.Instances, i)
+		return err
+	})
+	return &ec2.ResetInstanceAttributeResult{}, err
+}
+
+func (s *Service) modifyInstanceMetadataOptions(ctx context.Context, call *awsapi.Call, req *ec2.ModifyInstanceMetadataOptionsRequest) (*ec2.ModifyInstanceMetadataOptionsResult, error) {
+	var options cloud.MetadataOptions
+	err := s.update(ctx, call, func(tx *store.Tx) error {
+		i, err := lookup(tx, store.Instances, ownerOfInstance, kindInstance, call.Account, deref(req.InstanceId))
+		if err != nil {
+			return err
+		}
+		if i.State == cloud.StateTerminated || i.State == cloud.StateShuttingDown {
+			return wrongState(i, "modified")
+		}
+		err = applyMetadataOptions(&i.Metadata, req.HttpTokens, req.HttpEndpoint, req.InstanceMetadataTags, req.HttpProtocolIpv6, req.HttpPutResponseHopLimit)
+		if err != nil {
+			return err
+		}
+		options = i.Metadata
+		store.Put(tx, store.Instances, i)
+		return nil
+	})
+	return &ec2.ModifyInstanceMetadataOptionsResult{InstanceId: req.InstanceId, InstanceMetadataOptions: metadataShape(options, "pending")}, err
+}
