@@ -1,0 +1,92 @@
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// bakedAt is the time of all files of baked images, so that the same input makes the same digest.
+var bakedAt = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// notApplets are names that an instance gets from nacre's init: the program's own would act on a real init or a real kernel.
+var notApplets = []string{"busybox", "poweroff", "halt", "reboot", "shutdown", "init", "linuxrc"}
+
+func alreadyThere(err error) bool { return errdefs.IsAlreadyExists(err) }
+
+// bakeBusybox makes a system of one static program, with root and the user admin.
+func (s *Store) bakeBusybox(ctx context.Context, p Progress) (Image, error) {
+	report(p, 0, 1, "packing busybox")
+	program, err := os.ReadFile("/bin/busybox")
+	if errors.Is(err, os.ErrNotExist) {
+		return Image{}, errors.New("baking busybox needs Debian's busybox-static; `nacre doctor --install` installs it")
+	}
+	if err != nil {
+		return Image{}, fmt.Errorf("bake busybox: %w", err)
+	}
+	list, err := exec.CommandContext(ctx, "/bin/busybox", "--list").Output()
+	if err != nil {
+		return Image{}, fmt.Errorf("bake busybox: list its applets: %w", err)
+	}
+	var b bytes.Buffer
+	w := tarWriter{w: tar.NewWriter(&b)}
+	for _, d := range []string{"bin", "dev", "etc", "home", "proc", "root", "run", "sys", "usr", "usr/bin", "usr/sbin", "sbin", "var", "var/lib"} {
+		w.dir(d, 0o755, 0)
+	}
+	w.dir("root", 0o700, 0)
+	w.dir("tmp", 0o1777, 0)
+	w.dir("home/admin", 0o755, 1000)
+	w.file("bin/busybox", 0o755, program)
+	for _, name := range strings.Fields(string(list)) {
+		if !slices.Contains(notApplets, name) {
+			w.link("bin/"+name, "busybox")
+		}
+	}
+	w.file("etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\nadmin:x:1000:1000:admin:/home/admin:/bin/sh\n"))
+	w.file("etc/group", 0o644, []byte("root:x:0:\nadmin:x:1000:\n"))
+	w.file("etc/shadow", 0o600, []byte("root:*:19723:0:99999:7:::\nadmin:*:19723:0:99999:7:::\n"))
+	w.file("etc/profile", 0o644, []byte("export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"))
+	if err := w.close(); err != nil {
+		return Image{}, fmt.Errorf("bake busybox: %w", err)
+	}
+	return s.ImportRootFS(ctx, &b, systemImage("admin"), "busybox", p)
+}
+
+// tarWriter writes entries and keeps the first error.
+type tarWriter struct {
+	w   *tar.Writer
+	err error
+}
+
+func (t *tarWriter) put(h tar.Header, body []byte) {
+	if t.err != nil {
+		return
+	}
+	h.ModTime, h.Size = bakedAt, int64(len(body))
+	if t.err = t.w.WriteHeader(&h); t.err == nil {
+		_, t.err = t.w.Write(body)
+	}
+}
+
+func (t *tarWriter) dir(name string, mode int64, owner int) {
+	t.put(tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: mode, Uid: owner, Gid: owner}, nil)
+}
+
+func (t *tarWriter) file(name string, mode int64, body []byte) {
+	t.put(tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode}, body)
+}
+
+func (t *tarWriter) link(name, target string) {
+	t.put(tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777}, nil)
+}
+
+func (t *tarWriter) close() error { return errors.Join(t.err, t.w.Close()) }

@@ -1,0 +1,112 @@
+package image
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/distribution/reference"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/semaphore"
+)
+
+// parallelFetches is how many layers of an image are fetched at a time.
+const parallelFetches = 3
+
+// Pull brings in an image from a registry by its reference, such as "docker.io/library/nginx:1.27". Content that is
+// here is not fetched again. Registries on this machine's loopback may speak plain HTTP; credentials are those of
+// ~/.docker/config.json.
+func (s *Store) Pull(ctx context.Context, ref string, p Progress) (Image, error) {
+	named, err := reference.ParseDockerRef(ref)
+	if err != nil {
+		return Image{}, fmt.Errorf("%q is not an image's reference: %w", ref, err)
+	}
+	resolver := docker.NewResolver(docker.ResolverOptions{Hosts: docker.ConfigureDefaultRegistries(
+		docker.WithPlainHTTP(docker.MatchLocalhost), docker.WithClient(http.DefaultClient), docker.WithAuthorizer(docker.NewDockerAuthorizer(docker.WithAuthCreds(credentials))))})
+	var img Image
+	err = s.leased(ctx, func(ctx context.Context) error {
+		report(p, 0, 0, "asking for "+named.String())
+		name, desc, err := resolver.Resolve(ctx, named.String())
+		if err != nil {
+			return fmt.Errorf("find %s: %w", named, err)
+		}
+		fetcher, err := resolver.Fetcher(ctx, name)
+		if err != nil {
+			return fmt.Errorf("fetch %s: %w", named, err)
+		}
+		if err := s.fetch(ctx, fetcher, desc, p); err != nil {
+			return fmt.Errorf("fetch %s: %w", named, err)
+		}
+		img, err = s.add(ctx, desc, named.String(), p)
+		return err
+	})
+	return img, err
+}
+
+// fetch brings everything that the image for this node needs into the content store, which checks each digest.
+func (s *Store) fetch(ctx context.Context, fetcher remotes.Fetcher, desc ocispec.Descriptor, p Progress) error {
+	cs := s.db.ContentStore()
+	var done, total atomic.Int64
+	guard := images.HandlerFunc(func(_ context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		if (images.IsManifestType(d.MediaType) || images.IsIndexType(d.MediaType) || images.IsConfigType(d.MediaType)) && d.Size > maxManifest {
+			return nil, invalid("%s has %d bytes; a manifest has %d at most", d.Digest, d.Size, maxManifest)
+		}
+		free, err := s.free()
+		if err != nil {
+			return nil, err
+		}
+		if d.Size > free-reserve {
+			return nil, invalid("layer %s has %d bytes and %d are free", d.Digest, d.Size, free)
+		}
+		total.Add(d.Size)
+		report(p, done.Load(), 2*total.Load(), "fetching layers") // the other half is unpacking
+		return nil, nil
+	})
+	count := images.HandlerFunc(func(_ context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		report(p, done.Add(d.Size), 2*total.Load(), "fetching layers")
+		return nil, nil
+	})
+	children := images.LimitManifests(images.FilterPlatforms(images.ChildrenHandler(cs), host()), host(), 1)
+	return images.Dispatch(ctx, images.Handlers(guard, remotes.FetchHandler(ingester{cs}, fetcher), count, children), semaphore.NewWeighted(parallelFetches), desc)
+}
+
+type ingester struct{ content.Store }
+
+// credentials reads what docker login wrote for a registry.
+func credentials(host string) (user, secret string, err error) {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", "", nil
+	}
+	b, err := os.ReadFile(filepath.Join(home, ".docker", "config.json"))
+	if err != nil {
+		return "", "", nil // nobody logged in
+	}
+	var config struct {
+		Auths map[string]struct {
+			Auth string `json:"auth"`
+		} `json:"auths"`
+	}
+	if err := json.Unmarshal(b, &config); err != nil {
+		return "", "", fmt.Errorf("read docker's credentials: %w", err)
+	}
+	if host == "registry-1.docker.io" {
+		host = "https://index.docker.io/v1/"
+	}
+	raw, err := base64.StdEncoding.DecodeString(config.Auths[host].Auth)
+	if err != nil {
+		return "", "", fmt.Errorf("read docker's credentials for %s: %w", host, err)
+	}
+	user, secret, _ = strings.Cut(string(raw), ":")
+	return user, secret, nil
+}

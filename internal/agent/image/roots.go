@@ -1,0 +1,127 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	idCount    = 65536
+	gcRoot     = "containerd.io/gc.root"
+	rootPrefix = "root-" // before a root's key, so that nothing else of the store is taken for one
+	rootLabel  = "cloud.nacre.target"
+)
+
+// PrepareRoot mounts a machine's writable root file system at target, an existing directory, and makes it the
+// first time: an overlay on the image's layers, which appear through id-mapped mounts as belonging to the 65,536 host
+// ids from idBase. It takes the same time whatever the image's size, and may be repeated: what the machine
+// wrote stays until RemoveRoot.
+func (s *Store) PrepareRoot(ctx context.Context, key, digest string, idBase uint32, target string) error {
+	ctx = s.context(ctx)
+	if mounted(target) {
+		return nil
+	}
+	name := rootPrefix + key
+	mounts, err := s.snap.Mounts(ctx, name)
+	if errdefs.IsNotFound(err) {
+		var r record
+		if r, err = s.find(digest); err != nil {
+			return err
+		}
+		mapping := fmt.Sprintf("0:%d:%d", idBase, idCount)
+		mounts, err = s.snap.Prepare(ctx, name, r.Chain, snapshots.WithLabels(map[string]string{
+			gcRoot: time.Now().UTC().Format(time.RFC3339), rootLabel: target,
+			snapshots.LabelSnapshotUIDMapping: mapping, snapshots.LabelSnapshotGIDMapping: mapping,
+		}))
+	}
+	if err != nil {
+		return fmt.Errorf("prepare the root file system %s: %w", key, err)
+	}
+	if err := mount.All(withOption(mounts, "nodev"), target); err != nil {
+		return fmt.Errorf("mount the root file system %s: %w", key, err)
+	}
+	return nil
+}
+
+func withOption(mounts []mount.Mount, option string) []mount.Mount {
+	out := make([]mount.Mount, len(mounts))
+	for i, m := range mounts {
+		m.Options = append(append([]string(nil), m.Options...), option)
+		out[i] = m
+	}
+	return out
+}
+
+// mounted tells whether an overlay is mounted at a directory.
+func mounted(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC
+}
+
+// UnmountRoot takes a root away from its target and keeps its bytes. Unknown and unmounted ones are no error.
+func (s *Store) UnmountRoot(ctx context.Context, key string) error {
+	info, err := s.snap.Stat(s.context(ctx), rootPrefix+key)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find the root file system %s: %w", key, err)
+	}
+	target := info.Labels[rootLabel]
+	if !mounted(target) {
+		return nil
+	}
+	// Detached, so that a stranger who looks inside can't keep it; what uses it goes on until it lets go.
+	if err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("unmount the root file system %s: %w", key, err)
+	}
+	return nil
+}
+
+// RemoveRoot unmounts a root and deletes what its machine wrote. The deletion itself goes on in the next
+// collection; a crash in between loses nothing but time.
+func (s *Store) RemoveRoot(ctx context.Context, key string) error {
+	if err := s.UnmountRoot(ctx, key); err != nil {
+		return err
+	}
+	ctx = s.context(ctx)
+	info, err := s.snap.Stat(ctx, rootPrefix+key)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find the root file system %s: %w", key, err)
+	}
+	if err := s.snap.Remove(ctx, rootPrefix+key); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("remove the root file system %s: %w", key, err)
+	}
+	if err := os.Remove(info.Labels[rootLabel]); err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.log.Debug("a root's mount point stays", "root", key, "error", err)
+	}
+	s.collectSoon()
+	return nil
+}
+
+// Roots lists the keys of all roots, mounted or not.
+func (s *Store) Roots(ctx context.Context) ([]string, error) {
+	var keys []string
+	err := s.snap.Walk(s.context(ctx), func(_ context.Context, i snapshots.Info) error {
+		if key, ok := strings.CutPrefix(i.Name, rootPrefix); ok {
+			keys = append(keys, key)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the root file systems: %w", err)
+	}
+	return keys, nil
+}
