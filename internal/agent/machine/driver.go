@@ -48,7 +48,8 @@ type Spec struct {
 	Domain   string // its search domain
 
 	RootFS string // container: the mounted, writable root, owned by IDBase's range
-	NetNS  string // container: the path of the network namespace to join
+	UserNS string // container: the path of the user namespace to join, which maps IDBase's range
+	NetNS  string // container: the path of the network namespace to join, which UserNS owns
 	IDBase uint32 // first host id of the machine's 65,536 user and group ids
 
 	// From the image's configuration.

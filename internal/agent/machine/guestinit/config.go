@@ -1,0 +1,34 @@
+// Package guestinit is what the driver of containers and the first process inside them agree on.
+//
+// It is imported by both and stays tiny: the init is mapped by every instance.
+package guestinit
+
+const (
+	// Program is where the init is inside an instance, Config its configuration, readable by root only.
+	Program    = "/run/nacre/init"
+	ConfigFile = "/run/nacre/init.json"
+	// RebootCode is the exit code by which the init asks to be started again. An application's
+	// own exit code of that value is turned into RebootCode-1.
+	RebootCode = 194
+	// Signals that ask the init to end, as systemd has them; 34 is the first that programs may use.
+	SignalPowerOff = 34 + 4
+	SignalReboot   = 34 + 5
+)
+
+// Config tells the init what to do.
+type Config struct {
+	Instance   string
+	System     bool
+	Hostname   string
+	FQDN       string
+	Address    string
+	Resolver   string
+	Domain     string
+	Args       []string // of the application
+	Env        []string
+	WorkingDir string
+	User       string
+	StopSignal int // what the application is told to end by
+	UserData   []byte
+	PublicKey  string
+}

@@ -1,0 +1,71 @@
+package oci
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nacre-cloud/nacre/internal/agent/machine"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// Console implements machine.Driver.
+func (d *Driver) Console(_ context.Context, id cloud.InstanceID, limit int) ([]byte, time.Time, error) {
+	path := filepath.Join(d.bundle(id), consoleLog)
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(d.bundle(id)); err != nil {
+			return nil, time.Time{}, fmt.Errorf("machine %s: %w", id, machine.ErrNotFound)
+		}
+		return nil, time.Time{}, nil // it has not written anything yet
+	}
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("machine %s: open its console: %w", id, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("machine %s: read its console: %w", id, err)
+	}
+	// Every line carries some 40 bytes of its own; short lines need more than the limit to be read.
+	window := int64(limit)*8 + 4096
+	begin := max(0, info.Size()-window)
+	b, err := io.ReadAll(io.NewSectionReader(f, begin, info.Size()-begin))
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("machine %s: read its console: %w", id, err)
+	}
+	if begin > 0 { // the first line is cut
+		if n := bytes.IndexByte(b, '\n'); n >= 0 {
+			b = b[n+1:]
+		}
+	}
+	out := joinLog(b)
+	return out[max(0, len(out)-limit):], info.ModTime().UTC(), nil
+}
+
+// joinLog takes the monitor's marks off: each line is "TIME STREAM TAG TEXT", with the tag F for a whole line and P for
+// a part of one. What isn't such a line, as the last one while it is written, is left out.
+func joinLog(b []byte) []byte {
+	var out []byte
+	for line := range bytes.Lines(b) {
+		if line[len(line)-1] != '\n' {
+			break
+		}
+		fields := bytes.SplitN(line, []byte(" "), 4)
+		if len(fields) != 4 {
+			continue
+		}
+		switch {
+		case bytes.Equal(fields[2], []byte("F")):
+			out = append(out, fields[3]...)
+		case bytes.Equal(fields[2], []byte("P")):
+			out = append(out, fields[3][:len(fields[3])-1]...)
+		}
+	}
+	return out
+}

@@ -1,0 +1,99 @@
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/nacre-cloud/nacre/internal/agent/machine"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// bundleDir is the directory in a machine's own that belongs to this driver.
+const bundleDir = "oci"
+
+func (d *Driver) bundle(id cloud.InstanceID) string {
+	return filepath.Join(d.cfg.MachinesDir, string(id), bundleDir)
+}
+
+func (d *Driver) exitDir() string { return filepath.Join(d.cfg.Dir, "exits") }
+
+func (d *Driver) exitFile(id cloud.InstanceID) string { return filepath.Join(d.exitDir(), string(id)) }
+
+// saved is what the driver keeps of a machine, in machine.json in its bundle: written before the machine is started, and
+// again when it runs and when it ended.
+type saved struct {
+	Spec    machine.Spec
+	PID     int
+	Ticks   uint64 // the process's start time since boot, which tells it from a later one of the same id
+	Status  machine.Status
+	Stopped bool // Stop was asked for
+}
+
+const savedFile = "machine.json"
+
+func (d *Driver) load(id cloud.InstanceID) (saved, bool, error) {
+	var s saved
+	path := filepath.Join(d.bundle(id), savedFile)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, false, nil
+	}
+	if err != nil {
+		return s, false, fmt.Errorf("machine %s: read what was kept of it: %w", id, err)
+	}
+	if err := json.Unmarshal(b, &s); err != nil || s.Spec.ID != id {
+		return s, false, fmt.Errorf("machine %s: %s is damaged: %w", id, path, err)
+	}
+	return s, true, nil
+}
+
+func (d *Driver) save(s saved) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("machine %s: encode what is kept of it: %w", s.Spec.ID, err)
+	}
+	if err := renameio.WriteFile(filepath.Join(d.bundle(s.Spec.ID), savedFile), b, 0o600); err != nil {
+		return fmt.Errorf("machine %s: keep it: %w", s.Spec.ID, err)
+	}
+	return nil
+}
+
+// startTicks is when a process started, in clock ticks since the host's boot (field 22 of /proc/PID/stat).
+func startTicks(pid int) (uint64, error) {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, ok := strings.Cut(string(b), ") ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 20 {
+		return 0, fmt.Errorf("read /proc/%d/stat: it has %d fields", pid, len(fields))
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
+
+// readExit reads what the monitor wrote about a container's end; ok is false while it has not.
+func (d *Driver) readExit(id cloud.InstanceID) (machine.Exit, bool) {
+	path := d.exitFile(id)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return machine.Exit{}, false
+	}
+	code, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return machine.Exit{}, false
+	}
+	exit := machine.Exit{Code: code}
+	if info, err := os.Stat(path); err == nil {
+		exit.At = info.ModTime().UTC()
+	}
+	return exit, true
+}

@@ -1,0 +1,165 @@
+package oci
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nacre-cloud/nacre/internal/agent/machine"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/guestinit"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// exitWait is how long the monitor may take to write an end down, after the process ended.
+const exitWait = 3 * time.Second
+
+// running is a machine whose first process is watched.
+type running struct {
+	rec   saved
+	pidfd *os.File      // nil for one that had ended when it was found
+	done  chan struct{} // closed when rec.Status is the end
+}
+
+// track takes a machine's first process under watch. It fails when the process is another than the one recorded.
+func (d *Driver) track(rec saved) (*running, error) {
+	fd, err := unix.PidfdOpen(rec.PID, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("machine %s: watch its first process %d: %w", rec.Spec.ID, rec.PID, err)
+	}
+	// Only now does the number stand for that very process.
+	if ticks, err := startTicks(rec.PID); err != nil || ticks != rec.Ticks {
+		unix.Close(fd)
+		return nil, fmt.Errorf("machine %s: process %d is not its first process any more", rec.Spec.ID, rec.PID)
+	}
+	r := &running{rec: rec, pidfd: os.NewFile(uintptr(fd), "pidfd"), done: make(chan struct{})}
+	d.mu.Lock()
+	d.machines[rec.Spec.ID] = r
+	d.mu.Unlock()
+	return r, nil
+}
+
+// watch waits in the background for the machine's end, notes it and tells it.
+func (d *Driver) watch(r *running) {
+	d.wg.Go(func() {
+		if !awaitExit(r.pidfd) || d.ctx.Err() != nil {
+			return // closed
+		}
+		d.ended(r)
+	})
+}
+
+// awaitExit parks until a process has ended; it returns false when the descriptor was closed.
+func awaitExit(pidfd *os.File) bool {
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return false
+	}
+	gone := false
+	err = raw.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		gone = err == nil && n > 0
+		return gone
+	})
+	return err == nil && gone
+}
+
+// ended works out how a machine ended and tells it, unless Stop is waiting for just that.
+func (d *Driver) ended(r *running) {
+	exit := d.exitOf(r.rec.Spec)
+	d.mu.Lock()
+	r.rec.Status.State, r.rec.Status.PID = machine.Exited, 0
+	exit.Requested = r.rec.Stopped
+	exit.Reboot = exit.Code == guestinit.RebootCode && !exit.Requested
+	r.rec.Status.Exit = exit
+	rec := r.rec
+	d.mu.Unlock()
+	if err := d.save(rec); err != nil {
+		d.log.Error("an end can't be kept", "instance", rec.Spec.ID, "error", err)
+	}
+	close(r.done)
+	if !exit.Requested {
+		d.events.put(rec.Status)
+	}
+}
+
+// exitOf reads the end that the monitor wrote down. A monitor that died can't: then the end is only known to have come.
+func (d *Driver) exitOf(s machine.Spec) machine.Exit {
+	deadline := time.Now().Add(exitWait)
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		if exit, ok := d.readExit(s.ID); ok {
+			exit.OOMKilled = exit.Code == 137 && d.outOfMemory(s)
+			return exit
+		}
+		if time.Now().After(deadline) {
+			d.log.Warn("the monitor wrote no end down; was it killed?", "instance", s.ID)
+			return machine.Exit{Code: 255, At: time.Now().UTC()}
+		}
+		time.Sleep(pause)
+	}
+}
+
+// outOfMemory tells whether the kernel killed something of the machine at its memory limit: the monitor leaves a file then.
+func (d *Driver) outOfMemory(s machine.Spec) bool {
+	_, err := os.Stat(filepath.Join(d.bundle(s.ID), "oom"))
+	return err == nil
+}
+
+// drop forgets a machine that is not watched any more.
+func (d *Driver) drop(id cloud.InstanceID) {
+	d.mu.Lock()
+	r := d.machines[id]
+	delete(d.machines, id)
+	d.mu.Unlock()
+	if r != nil && r.pidfd != nil {
+		r.pidfd.Close()
+	}
+}
+
+// events hands ends over without ever dropping or blocking.
+type events struct {
+	out  chan machine.Status
+	wake chan struct{}
+	mu   sync.Mutex
+	list []machine.Status
+}
+
+func newEvents() *events {
+	return &events{out: make(chan machine.Status), wake: make(chan struct{}, 1)}
+}
+
+func (e *events) put(st machine.Status) {
+	e.mu.Lock()
+	e.list = append(e.list, st)
+	e.mu.Unlock()
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (e *events) run(ctx context.Context) {
+	defer close(e.out)
+	for {
+		e.mu.Lock()
+		list := e.list
+		e.list = nil
+		e.mu.Unlock()
+		for _, st := range list {
+			select {
+			case e.out <- st:
+			case <-ctx.Done():
+				return
+			}
+		}
+		select {
+		case <-e.wake:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
