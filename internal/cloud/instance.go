@@ -132,11 +132,15 @@ func PrivateDomain(region string) string {
 
 // PublicDNSName is EC2's name for a public address.
 func PublicDNSName(addr netip.Addr, region string) string {
-	name := "ec2" + HostName(addr)[len("ip"):]
+	return "ec2" + HostName(addr)[len("ip"):] + "." + PublicDomain(region)
+}
+
+// PublicDomain is the DNS domain of public addresses in region.
+func PublicDomain(region string) string {
 	if region == "us-east-1" {
-		return name + ".compute-1.amazonaws.com"
+		return "compute-1.amazonaws.com"
 	}
-	return name + "." + region + ".compute.amazonaws.com"
+	return region + ".compute.amazonaws.com"
 }
 
 // HostName is an instance's host name, such as "ip-172-31-0-5".

@@ -54,6 +54,7 @@ type Group struct {
 type Interface struct {
 	ID              cloud.InterfaceID
 	Instance        cloud.InstanceID
+	IDBase          uint32 // first host id of the machine's user namespace
 	VPC             cloud.VPCID
 	Subnet          cloud.SubnetID
 	MAC             string
@@ -62,4 +63,17 @@ type Interface struct {
 	Groups          []cloud.SecurityGroupID
 	SourceDestCheck bool
 	DeviceIndex     int // its name inside is eth<DeviceIndex>
+}
+
+// Keep is what a sweep leaves alone.
+type Keep struct {
+	VPCs       map[cloud.VPCID]bool
+	Instances  map[cloud.InstanceID]bool
+	Interfaces map[cloud.InterfaceID]bool
+}
+
+// Namespaces are the files of a machine's namespaces.
+type Namespaces struct {
+	User string
+	Net  string
 }

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/nacre-cloud/nacre/internal/agent"
+	sshaccess "github.com/nacre-cloud/nacre/internal/agent/access"
+	"github.com/nacre-cloud/nacre/internal/agent/image"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/oci"
+	"github.com/nacre-cloud/nacre/internal/agent/network"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/control"
+	"github.com/nacre-cloud/nacre/internal/store"
+	"github.com/nacre-cloud/nacre/internal/upload"
+)
+
+// node is this server's parts: what an agent works with.
+type node struct {
+	agent  *agent.Agent
+	closes []func() error
+}
+
+func (n *node) close() error {
+	var problems []error
+	for i := len(n.closes) - 1; i >= 0; i-- {
+		problems = append(problems, n.closes[i]())
+	}
+	return errors.Join(problems...)
+}
+
+// openNode opens the parts and adopts what runs.
+func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *upload.Dir, conn grpc.ClientConnInterface, log *slog.Logger) (n *node, err error) {
+	n = &node{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+	id, err := o.dir.identity()
+	if err != nil {
+		return n, err
+	}
+	pool, err := netip.ParsePrefix(region.PublicPool)
+	if err != nil {
+		return n, fmt.Errorf("the region's public pool %q: %w", region.PublicPool, err)
+	}
+	run := runDir(region.CloudID)
+	for _, dir := range []string{o.dir.engine(), o.dir.network(), o.dir.machines(), run} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return n, fmt.Errorf("make a directory: %w", err)
+		}
+	}
+	images, err := image.Open(ctx, image.StoreConfig{Root: o.dir.images(), Logger: log.With("component", "image")})
+	if err != nil {
+		return n, err
+	}
+	n.closes = append(n.closes, images.Close)
+	net, err := network.Open(ctx, network.Config{CloudID: region.CloudID, PublicPool: pool, RunDir: run, StateDir: o.dir.network(), Logger: log.With("component", "network")})
+	if err != nil {
+		return n, err
+	}
+	n.closes = append(n.closes, net.Close)
+	driver, err := oci.New(ctx, oci.Config{CloudID: region.CloudID, MachinesDir: o.dir.machines(), StateDir: filepath.Join(run, "runc"), Dir: o.dir.engine(),
+		Logger: log.With("component", "oci")})
+	if err != nil {
+		return n, err
+	}
+	n.closes = append(n.closes, driver.Close)
+	sftp, err := sshaccess.InstallSFTPServer(o.dir.engine())
+	if err != nil {
+		return n, err
+	}
+	var open func(context.Context, string) (io.ReadCloser, error)
+	if uploads != nil {
+		open = uploads.Open
+	}
+	n.agent, err = agent.New(ctx, agent.Config{
+		Node: cloud.Node{ID: id.ID, Zone: region.Zones[0].Name, Engines: map[cloud.Isolation]string{cloud.IsolationContainer: driver.Engine()},
+			CPUFactor: o.cpuFactor, MemoryFactor: o.memoryFactor},
+		MachinesDir: o.dir.machines(), Driver: driver, Network: net, Images: images, Access: sshaccess.New(sshaccess.Config{Logger: log.With("component", "ssh")}),
+		SFTPServer: sftp, MetadataSecret: id.MetadataSecret, OpenUpload: open, Control: conn, Now: time.Now, Logger: log,
+	})
+	return n, err
+}
+
+// runAgent is this server as a node of the cloud, until ctx ends.
+func runAgent(ctx context.Context, o upOptions, region cloud.Region, uploads *upload.Dir, log *slog.Logger) (err error) {
+	conn, err := dialControl(o.dir)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	n, err := openNode(ctx, o, region, uploads, conn, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	return n.agent.Run(ctx)
+}
+
+// removeAll terminates every instance of a data directory whose manager does not run, and removes all that it has on this
+// host. Images, accounts and keys stay.
+func removeAll(ctx context.Context, dir dataDir, logs io.Writer) (err error) {
+	if _, err := os.Stat(dir.etcd()); errors.Is(err, os.ErrNotExist) {
+		fmt.Fprintf(logs, "there is no cloud in %s\n", dir)
+		return nil
+	}
+	lock, err := dir.takeLock()
+	if err != nil {
+		return err
+	}
+	defer lock.release()
+	log := slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	s, err := store.OpenEtcd(ctx, store.EtcdConfig{DataDir: dir.etcd(), Logger: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	region, ok := store.Region(s.View())
+	if !ok {
+		return nil
+	}
+	n, err := openNode(ctx, upOptions{dir: dir, cpuFactor: 1, memoryFactor: 1}, *region, nil, nil, log)
+	if err != nil {
+		return err
+	}
+	err = n.agent.RemoveAll(ctx)
+	err = errors.Join(err, n.close())
+	if err != nil {
+		return fmt.Errorf("some of the cloud is left on this host; `nacre down --all` may be repeated: %w", err)
+	}
+	if err := control.TerminateAll(ctx, s, time.Now()); err != nil {
+		return err
+	}
+	return os.RemoveAll(runDir(region.CloudID))
+}

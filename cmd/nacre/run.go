@@ -1,0 +1,209 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/nacre-cloud/nacre/internal/awsapi"
+	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
+)
+
+const (
+	// commandTag carries the command that replaces the image's, a JSON list of strings.
+	commandTag = "nacre:command"
+	// defaultKey is the key pair that `nacre run` makes and uses when no other is named.
+	defaultKey = "nacre"
+	// sshGroup is the security group that `nacre run` makes and uses when no other is named.
+	sshGroup = "nacre-ssh"
+)
+
+type runOptions struct {
+	size, name, key, userData string
+	groups                    []string
+	count                     int64
+	wait                      bool
+}
+
+func runCommand(g *globals) *cobra.Command {
+	var o runOptions
+	cmd := &cobra.Command{
+		Use:   "run IMAGE [-- COMMAND...]",
+		Short: "Launch an instance",
+		Long: `Launch an instance from an image, named by its name or id, and wait until it runs.
+
+Without --key the key pair "nacre" is used, which is made the first time; "nacre ssh" then finds its private half.
+Without --group the security group "nacre-ssh" is used, which lets in SSH. A COMMAND replaces the image's own.`,
+		Example: "  nacre run debian-12 --name web\n  nacre run debian-12 --type t3.large --count 3\n  nacre run nginx -- nginx -g 'daemon off;'",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if n := cmd.ArgsLenAtDash(); len(args) == 0 || n == 0 || n < 0 && len(args) > 1 || n > 1 {
+				return errors.New("name one IMAGE, and a command only after --; `nacre image ls` shows the images")
+			}
+			return nil
+		},
+		ValidArgsFunction: g.completeImages,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := g.connect()
+			if err != nil {
+				return err
+			}
+			list, err := a.launch(cmd, o, args[0], args[1:])
+			if err != nil {
+				return err
+			}
+			return g.printInstances(cmd, list, nil)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.size, "type", "t3.micro", "`TYPE` of the instance")
+	f.StringVar(&o.name, "name", "", "`NAME`, kept as the tag Name")
+	f.StringVar(&o.key, "key", "", "`KEY` pair that may log in (default \""+defaultKey+"\")")
+	f.StringSliceVar(&o.groups, "group", nil, "security `GROUPS` by name or id (default \""+sshGroup+"\")")
+	f.StringVar(&o.userData, "user-data", "", "`FILE` that the instance runs on its first boot")
+	f.Int64Var(&o.count, "count", 1, "how many to launch")
+	f.BoolVar(&o.wait, "wait", true, "wait until it runs")
+	return cmd
+}
+
+func (a *api) launch(cmd *cobra.Command, o runOptions, image string, command []string) ([]instanceView, error) {
+	ctx := cmd.Context()
+	img, err := a.findImage(ctx, image)
+	if err != nil {
+		return nil, err
+	}
+	in := &ec2.RunInstancesRequest{ImageId: &img.ID, InstanceType: &o.size, MinCount: &o.count, MaxCount: &o.count, ClientToken: new(rand.Text())}
+	var tags []ec2.Tag
+	if o.name != "" {
+		tags = append(tags, ec2.Tag{Key: new("Name"), Value: &o.name})
+	}
+	if len(command) > 0 {
+		b, err := json.Marshal(command)
+		if err != nil {
+			return nil, fmt.Errorf("encode the command: %w", err)
+		}
+		tags = append(tags, ec2.Tag{Key: new(commandTag), Value: new(string(b))})
+	}
+	if len(tags) > 0 {
+		in.TagSpecifications = []ec2.TagSpecification{{ResourceType: new("instance"), Tags: tags}}
+	}
+	if o.userData != "" {
+		b, err := os.ReadFile(o.userData)
+		if err != nil {
+			return nil, fmt.Errorf("read the user data: %w", err)
+		}
+		in.UserData = new(base64Text(b))
+	}
+	if in.KeyName = &o.key; o.key == "" {
+		if err := a.ensureKey(cmd); err != nil {
+			return nil, err
+		}
+		in.KeyName = new(defaultKey)
+	}
+	if in.SecurityGroupIds, err = a.groupIDs(cmd, o.groups); err != nil {
+		return nil, err
+	}
+	out, err := a.ec2.RunInstances(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	var list []instanceView
+	for _, i := range out.Instances {
+		ids = append(ids, deref(i.InstanceId))
+		list = append(list, viewOf(i))
+	}
+	if !o.wait {
+		return list, nil
+	}
+	return a.waitFor(cmd, ids, "running")
+}
+
+// ensureKey makes the default key pair: its private half stays in a file here.
+func (a *api) ensureKey(cmd *cobra.Command) error {
+	path := filepath.Join(a.keys, defaultKey+".pem")
+	text, err := os.ReadFile(path)
+	var public ssh.PublicKey
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		pub, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return fmt.Errorf("make the key pair %q: %w", defaultKey, err)
+		}
+		block, err := ssh.MarshalPrivateKey(private, "nacre")
+		if err != nil {
+			return fmt.Errorf("make the key pair %q: %w", defaultKey, err)
+		}
+		if err := os.MkdirAll(a.keys, 0o700); err != nil {
+			return fmt.Errorf("make the directory for keys: %w", err)
+		}
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			return fmt.Errorf("write the private key: %w", err)
+		}
+		if public, err = ssh.NewPublicKey(pub); err != nil {
+			return fmt.Errorf("make the key pair %q: %w", defaultKey, err)
+		}
+	case err != nil:
+		return fmt.Errorf("read the private key: %w", err)
+	default:
+		signer, err := ssh.ParsePrivateKey(text)
+		if err != nil {
+			return fmt.Errorf("read the private key %s: %w", path, err)
+		}
+		public = signer.PublicKey()
+	}
+	material := ssh.MarshalAuthorizedKey(public)
+	_, err = a.ec2.ImportKeyPair(cmd.Context(), &ec2.ImportKeyPairRequest{KeyName: new(defaultKey), PublicKeyMaterial: material})
+	if err == nil || awsapi.CodeOf(err) == "InvalidKeyPair.Duplicate" {
+		return nil
+	}
+	return fmt.Errorf("import the key pair %q: %w", defaultKey, err)
+}
+
+// groupIDs finds the security groups that were named, or the one for SSH, which it makes when it isn't there.
+func (a *api) groupIDs(cmd *cobra.Command, names []string) ([]string, error) {
+	ctx := cmd.Context()
+	make := len(names) == 0
+	if make {
+		names = []string{sshGroup}
+	}
+	var ids []string
+	for _, name := range names {
+		filter := "group-name"
+		if len(name) > 3 && name[:3] == "sg-" {
+			filter = "group-id"
+		}
+		out, err := a.ec2.DescribeSecurityGroups(ctx, &ec2.DescribeSecurityGroupsRequest{Filters: []ec2.Filter{{Name: &filter, Values: []string{name}}}})
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case len(out.SecurityGroups) == 1:
+			ids = append(ids, deref(out.SecurityGroups[0].GroupId))
+		case len(out.SecurityGroups) > 1:
+			return nil, fmt.Errorf("%d security groups are called %q; give the id", len(out.SecurityGroups), name)
+		case !make:
+			return nil, fmt.Errorf("no security group is called %q", name)
+		default:
+			made, err := a.ec2.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupRequest{GroupName: new(sshGroup), Description: new("lets in SSH; made by nacre run")})
+			if err != nil {
+				return nil, err
+			}
+			_, err = a.ec2.AuthorizeSecurityGroupIngress(ctx, &ec2.AuthorizeSecurityGroupIngressRequest{GroupId: made.GroupId, IpPermissions: []ec2.IpPermission{{
+				IpProtocol: new("tcp"), FromPort: new(int64(22)), ToPort: new(int64(22)), IpRanges: []ec2.IpRange{{CidrIp: new("0.0.0.0/0")}}}}})
+			if err != nil {
+				return nil, err
+			}
+			ids = append(ids, deref(made.GroupId))
+		}
+	}
+	return ids, nil
+}

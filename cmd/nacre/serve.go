@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/nacre-cloud/nacre/internal/agentrpc"
+	"github.com/nacre-cloud/nacre/internal/awsapi"
+	genec2 "github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
+	gensts "github.com/nacre-cloud/nacre/internal/awsapi/gen/sts"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/control"
+	"github.com/nacre-cloud/nacre/internal/service/ec2"
+	"github.com/nacre-cloud/nacre/internal/service/sts"
+	"github.com/nacre-cloud/nacre/internal/store"
+	"github.com/nacre-cloud/nacre/internal/upload"
+)
+
+const (
+	// cloudIDFile tells operators and tests by which mark to find this cloud's traces on the host.
+	cloudIDFile = "cloud-id"
+	// closeGrace is what calls under way get when the manager ends.
+	closeGrace   = 2 * time.Second
+	uploadsEvery = 10 * time.Minute
+)
+
+// serve runs control plane and agent until ctx ends. Machines go on.
+func serve(ctx context.Context, o upOptions, out, logs io.Writer) (err error) {
+	lock, err := o.dir.takeLock()
+	if err != nil {
+		return err
+	}
+	defer lock.release()
+	log := slog.New(slog.NewTextHandler(logs, nil))
+	s, err := store.OpenEtcd(ctx, store.EtcdConfig{DataDir: o.dir.etcd(), Logger: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	region, key, err := bootstrap(ctx, s, o)
+	if err != nil {
+		return err
+	}
+	// The port first: a cloud whose endpoint is taken must not start to run things.
+	l, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return fmt.Errorf("listen for the API: %w; choose another address with --listen", err)
+	}
+	a := access{Endpoint: "http://" + l.Addr().String(), Region: region.Name, Account: string(region.Root), AccessKey: string(key.ID), Secret: key.Secret}
+	if err := errors.Join(o.dir.writeAccess(a), renameio.WriteFile(o.dir.path(cloudIDFile), []byte(region.CloudID+"\n"), 0o644)); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	uploads, err := upload.Open(o.dir.uploads())
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	gateway := control.NewGateway(s, time.Now, log.With("part", "gateway"))
+	reconcilers := &control.Reconcilers{Store: s, Now: time.Now, Logger: log.With("part", "control")}
+
+	group, ctx := errgroup.WithContext(ctx)
+	agents, err := listenAgents(o.dir, gateway)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	api := awsapi.NewHTTPServer(apiHandler(s, region, gateway, uploads, log))
+	api.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
+	group.Go(func() error { return reconcilers.Run(ctx) })
+	group.Go(func() error { return cleanUploads(ctx, s, uploads, log) })
+	group.Go(func() error {
+		if err := api.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve the API: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		if err := agents.server.Serve(agents.listener); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("serve the agents: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error { return runAgent(ctx, o, region, uploads, log.With("part", "agent")) })
+	group.Go(func() error {
+		select {
+		case <-s.Done():
+			return fmt.Errorf("the store ended: %w", s.Err())
+		case <-ctx.Done():
+		}
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
+		defer cancel()
+		agents.server.Stop()
+		if err := api.Shutdown(closing); err != nil {
+			api.Close()
+		}
+		return nil
+	})
+	greet(out, o.dir, a)
+	return group.Wait()
+}
+
+func bootstrap(ctx context.Context, s *store.Store, o upOptions) (cloud.Region, cloud.AccessKey, error) {
+	first := control.FirstStart{Region: o.region, Rand: rand.Reader, Now: time.Now().UTC()}
+	if o.pool != "" {
+		first.PublicPool = netip.MustParsePrefix(o.pool)
+	}
+	if _, settled := store.Region(s.View()); !settled {
+		if first.Region == "" {
+			first.Region = defaultRegion
+		}
+		if o.pool == "" {
+			first.PublicPool = netip.MustParsePrefix(defaultPool)
+		}
+	}
+	return control.Bootstrap(ctx, s, first)
+}
+
+// apiHandler is everything that answers at the endpoint.
+func apiHandler(s *store.Store, region cloud.Region, console ec2.Console, uploads *upload.Dir, log *slog.Logger) http.Handler {
+	auth := &awsapi.Authenticator{Region: region.Name, Now: time.Now, Keys: func(_ context.Context, id cloud.AccessKeyID) (string, awsapi.Identity, error) {
+		k, ok := store.Get(s.View(), store.AccessKeys, id)
+		if !ok {
+			return "", awsapi.Identity{}, awsapi.ErrNoKey
+		}
+		return k.Secret, awsapi.Identity{Account: k.Account, AccessKey: k.ID, ARN: "arn:aws:iam::" + string(k.Account) + ":root", UserID: string(k.Account)}, nil
+	}}
+	registry := awsapi.NewRegistry(genec2.Service, gensts.Service)
+	ec2.New(ec2.Config{Store: s, Console: console, Rand: rand.Reader, Now: time.Now, Logger: log.With("part", "ec2")}).Register(registry)
+	sts.Register(registry)
+	mux := http.NewServeMux()
+	mux.Handle("/", &awsapi.Server{Registry: registry, Auth: auth, Logger: log.With("part", "api")})
+	mux.HandleFunc("PUT "+uploadPath+"{digest}", uploadHandler(uploads, auth, log.With("part", "uploads")))
+	return mux
+}
+
+// agentServer is where agents connect.
+type agentServer struct {
+	server   *grpc.Server
+	listener net.Listener
+}
+
+// listenAgents listens on a socket that only root can open.
+func listenAgents(dir dataDir, gateway *control.Gateway) (agentServer, error) {
+	path := dir.agentSocket()
+	// This process holds the data directory's lock: whoever bound the socket is gone.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return agentServer{}, fmt.Errorf("listen for agents: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return agentServer{}, fmt.Errorf("listen for agents: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return agentServer{}, errors.Join(fmt.Errorf("listen for agents: %w", err), l.Close())
+	}
+	server := grpc.NewServer(agentrpc.ServerOptions()...)
+	agentrpc.Register(server, gateway)
+	return agentServer{server, l}, nil
+}
+
+// dialControl connects this node's agent to the control plane beside it.
+func dialControl(dir dataDir) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("unix://"+filepath.ToSlash(dir.agentSocket()), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the control plane: %w", err)
+	}
+	return conn, nil
+}
+
+// cleanUploads forgets archives that no import wants.
+func cleanUploads(ctx context.Context, s *store.Store, uploads *upload.Dir, log *slog.Logger) error {
+	tick := time.NewTicker(uploadsEvery)
+	defer tick.Stop()
+	for {
+		wanted := map[string]bool{}
+		for _, t := range store.ListBy(s.View(), store.ImportTasksByState, cloud.ImportActive) {
+			if digest, ok := strings.CutPrefix(t.Source, "upload:"); ok {
+				wanted[digest] = true
+			}
+		}
+		if err := uploads.Clean(wanted, time.Now()); err != nil {
+			log.Error("clean uploads away", "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

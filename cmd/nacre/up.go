@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// upOptions are the flags of `nacre up`.
+type upOptions struct {
+	dir          dataDir
+	listen       string
+	region       string
+	pool         string
+	detach       bool
+	cpuFactor    float64
+	memoryFactor float64
+}
+
+// readyLimit is how long --detach waits for the API.
+const readyLimit = 30 * time.Second
+
+func upCommand(g *globals) *cobra.Command {
+	o := upOptions{}
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Start the cloud on this machine",
+		Long: `Start the control plane and the agent of this machine.
+
+The first start makes the region, an account with a root access key, and its default VPC. Later starts
+adopt what runs. Ending nacre, also by kill -9, leaves every instance running.`,
+		Example: "  nacre up --detach\n  eval \"$(nacre env)\"\n  aws ec2 describe-instances",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := g.absoluteDir()
+			if err != nil {
+				return err
+			}
+			o.dir = dir
+			if err := o.validate(); err != nil {
+				return err
+			}
+			if o.detach {
+				return o.startDetached(cmd)
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return serve(ctx, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.listen, "listen", "", "`ADDRESS` of the API (default "+defaultListen+", or what the last start used)")
+	f.StringVar(&o.region, "region", "", "`NAME` of the region, settled by the first start (default "+defaultRegion+")")
+	f.StringVar(&o.pool, "public-pool", "", "`CIDR` that public addresses are drawn from, settled by the first start (default "+defaultPool+")")
+	f.BoolVar(&o.detach, "detach", false, "return when the API answers, and go on in the background")
+	f.Float64Var(&o.cpuFactor, "cpu-overcommit", 8, "virtual CPUs sold for each real one")
+	f.Float64Var(&o.memoryFactor, "memory-overcommit", 4, "memory sold for each byte of real memory")
+	return cmd
+}
+
+func (o *upOptions) validate() error {
+	if os.Geteuid() != 0 {
+		return errors.New("nacre up needs root, for namespaces, mounts and links; run it with sudo")
+	}
+	if o.listen == "" {
+		o.listen = defaultListen
+		if a, err := o.dir.readAccess(); err == nil {
+			o.listen = a.Endpoint[len("http://"):]
+		}
+	}
+	if _, _, err := net.SplitHostPort(o.listen); err != nil {
+		return fmt.Errorf("--listen %q: %w", o.listen, err)
+	}
+	if o.pool != "" {
+		p, err := netip.ParsePrefix(o.pool)
+		if err != nil || !p.Addr().Is4() || p != p.Masked() || p.Bits() < 8 || p.Bits() > 29 {
+			return fmt.Errorf("--public-pool %q: give an IPv4 range from /8 to /29 by its first address, such as %s", o.pool, defaultPool)
+		}
+	}
+	if o.cpuFactor < 1 || o.memoryFactor < 1 {
+		return errors.New("--cpu-overcommit and --memory-overcommit are 1 or more")
+	}
+	if err := os.MkdirAll(string(o.dir), 0o711); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	// The first process of a container, which is nobody outside, has to get through to its root.
+	return os.Chmod(string(o.dir), 0o711)
+}
+
+// startDetached starts nacre again in the background and waits until its API answers.
+func (o *upOptions) startDetached(cmd *cobra.Command) error {
+	if pid, err := o.dir.manager(); err != nil {
+		return err
+	} else if pid != 0 {
+		return fmt.Errorf("data directory %s: %w (process %d); `nacre env` tells how to use it", o.dir, errRunning, pid)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program's file: %w", err)
+	}
+	logFile, err := os.OpenFile(o.dir.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the log: %w", err)
+	}
+	defer logFile.Close()
+	begin, err := logFile.Seek(0, io.SeekEnd)
+	if err != nil {
+		return fmt.Errorf("open the log: %w", err)
+	}
+	args := []string{"up", "--data-dir", string(o.dir), "--listen", o.listen,
+		"--cpu-overcommit", fmt.Sprint(o.cpuFactor), "--memory-overcommit", fmt.Sprint(o.memoryFactor)}
+	if o.region != "" {
+		args = append(args, "--region", o.region)
+	}
+	if o.pool != "" {
+		args = append(args, "--public-pool", o.pool)
+	}
+	child := exec.Command(self, args...)
+	child.Stdout, child.Stderr = logFile, logFile
+	child.Dir = "/"
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := child.Start(); err != nil {
+		return fmt.Errorf("start nacre in the background: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- child.Wait() }()
+	ctx, cancel := context.WithTimeout(cmd.Context(), readyLimit)
+	defer cancel()
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		if conn, err := net.DialTimeout("tcp", o.listen, time.Second); err == nil {
+			conn.Close()
+			break
+		}
+		select {
+		case <-ended:
+			return fmt.Errorf("nacre ended while starting:\n%s", logSince(o.dir.log(), begin))
+		case <-ctx.Done():
+			return fmt.Errorf("the API did not answer within %v; the log is %s:\n%s", readyLimit, o.dir.log(), logSince(o.dir.log(), begin))
+		case <-time.After(pause):
+		}
+	}
+	// Whoever answers must be the one just started, not a stranger on its port.
+	if pid, err := o.dir.manager(); err != nil || pid != child.Process.Pid {
+		return fmt.Errorf("something else answers at %s; choose another --listen. nacre said:\n%s", o.listen, logSince(o.dir.log(), begin))
+	}
+	a, err := o.dir.readAccess()
+	if err != nil {
+		return err
+	}
+	greet(cmd.OutOrStdout(), o.dir, a)
+	return nil
+}
+
+func logSince(path string, begin int64) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	if _, err := f.Seek(begin, io.SeekStart); err != nil {
+		return err.Error()
+	}
+	b, _ := io.ReadAll(io.LimitReader(f, 16<<10))
+	return string(b)
+}
+
+// greet says how to go on.
+func greet(w io.Writer, dir dataDir, a access) {
+	data := ""
+	if string(dir) != defaultDataDir {
+		data = " --data-dir " + string(dir)
+	}
+	self := filepath.Base(os.Args[0])
+	fmt.Fprintf(w, `The cloud is up: region %s, account %s, endpoint %s
+
+  eval "$(%s env%s)"            # point AWS's tools at it
+  %s image bake debian-12%s     # make an image, once
+  %s run debian-12%s            # launch a server
+  %s ls%s
+`, a.Region, a.Account, a.Endpoint, self, data, self, data, self, data, self, data)
+}

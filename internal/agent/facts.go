@@ -1,0 +1,54 @@
+package agent
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// facts reads what this server is. Identity, zone, engines and over-commitment come from the
+// configuration.
+func facts(n cloud.Node) (cloud.Node, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return n, fmt.Errorf("read the host name: %w", err)
+	}
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return n, fmt.Errorf("read the kernel's version: %w", err)
+	}
+	mem, err := totalMemoryMiB("/proc/meminfo")
+	if err != nil {
+		return n, err
+	}
+	n.Hostname, n.Kernel, n.CPUs, n.MemoryMiB = host, unix.ByteSliceToString(uts.Release[:]), runtime.NumCPU(), mem
+	n.Architecture = map[string]string{"amd64": "x86_64", "arm64": "arm64"}[runtime.GOARCH]
+	return n, nil
+}
+
+func totalMemoryMiB(path string) (int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, fmt.Errorf("read the server's memory size: %w", err)
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		rest, ok := strings.CutPrefix(lines.Text(), "MemTotal:")
+		if !ok {
+			continue
+		}
+		kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read the server's memory size from %q: %w", lines.Text(), err)
+		}
+		return kib / 1024, nil
+	}
+	return 0, fmt.Errorf("read the server's memory size: %s has no MemTotal", path)
+}

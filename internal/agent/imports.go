@@ -1,0 +1,176 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nacre-cloud/nacre/internal/agent/image"
+	"github.com/nacre-cloud/nacre/internal/agentrpc"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// progressEvery bounds how often an import reports.
+const progressEvery = 250 * time.Millisecond
+
+// imports runs the image imports assigned to this node, one at a time a task, and removes images
+// that nobody keeps any more.
+type imports struct {
+	a  *Agent
+	wg sync.WaitGroup
+
+	mu     sync.Mutex
+	active map[cloud.ImportTaskID]*importRun
+	kept   map[string]bool // digests that the control plane wants; nil before the first word
+	// fresh are digests that an import of this life brought: the control plane may not have
+	// registered them yet.
+	fresh map[string]bool
+}
+
+type importRun struct {
+	cancel context.CancelFunc
+	result *agentrpc.ImportStatus // set when it ended
+}
+
+func newImports(a *Agent) *imports {
+	return &imports{a: a, active: map[cloud.ImportTaskID]*importRun{}, fresh: map[string]bool{}}
+}
+
+func (im *imports) wait() { im.wg.Wait() }
+
+// order starts an import, cancels it, or repeats its result.
+func (im *imports) order(life context.Context, o agentrpc.Import) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	run := im.active[o.Task.ID]
+	switch {
+	case o.Cancel && run == nil:
+		im.report(agentrpc.ImportStatus{Task: o.Task.ID, Done: true, Error: "cancelled"})
+	case o.Cancel:
+		run.cancel()
+	case run != nil && run.result != nil:
+		im.report(*run.result)
+	case run == nil:
+		ctx, cancel := context.WithCancel(life)
+		run = &importRun{cancel: cancel}
+		im.active[o.Task.ID] = run
+		im.wg.Go(func() { im.run(ctx, run, o.Task) })
+	}
+}
+
+func (im *imports) report(st agentrpc.ImportStatus) {
+	im.a.out.put("import/"+string(st.Task), &agentrpc.FromAgent{Import: &st})
+}
+
+func (im *imports) run(ctx context.Context, run *importRun, task cloud.ImportTask) {
+	defer run.cancel()
+	log := im.a.log.With("import", task.ID, "source", task.Source)
+	log.Info("import started")
+	var last time.Time
+	progress := func(done, total int64, what string) {
+		now := im.a.cfg.Now()
+		if now.Sub(last) < progressEvery {
+			return
+		}
+		last = now
+		percent := 0
+		if total > 0 {
+			percent = int(min(99, 100*done/total))
+		}
+		im.report(agentrpc.ImportStatus{Task: task.ID, Progress: percent, Message: what})
+	}
+	img, err := im.bring(ctx, task, progress)
+	result := agentrpc.ImportStatus{Task: task.ID, Done: true}
+	switch {
+	case err != nil && ctx.Err() != nil:
+		result.Error = "cancelled"
+	case err != nil:
+		result.Error = err.Error()
+	default:
+		result.Progress, result.Digest, result.Name = 100, img.Digest, img.Name
+		result.Architecture, result.System, result.LoginUser = img.Architecture, img.Config.System, img.Config.LoginUser
+		result.SizeMiB = (img.Size + 1<<20 - 1) >> 20
+	}
+	im.mu.Lock()
+	run.result = &result
+	if result.Digest != "" {
+		im.fresh[result.Digest] = true
+	}
+	im.mu.Unlock()
+	log.Info("import ended", "digest", result.Digest, "error", result.Error)
+	im.report(result)
+}
+
+// bring gets an image from its source into the store.
+func (im *imports) bring(ctx context.Context, task cloud.ImportTask, p image.Progress) (image.Image, error) {
+	images := im.a.cfg.Images
+	scheme, rest, _ := strings.Cut(task.Source, ":")
+	switch scheme {
+	case "bake":
+		return images.Bake(ctx, rest, p)
+	case "docker":
+		return images.Pull(ctx, strings.TrimPrefix(rest, "//"), p)
+	case "upload":
+		r, err := im.a.cfg.OpenUpload(ctx, rest)
+		if err != nil {
+			return image.Image{}, err
+		}
+		return im.fromArchive(ctx, r, task, p)
+	}
+	return image.Image{}, fmt.Errorf("the source %q is none that this node can import from", task.Source)
+}
+
+func (im *imports) fromArchive(ctx context.Context, r io.ReadCloser, task cloud.ImportTask, p image.Progress) (image.Image, error) {
+	defer r.Close()
+	found, err := im.a.cfg.Images.Import(ctx, r, task.Name, p)
+	if err != nil {
+		return image.Image{}, err
+	}
+	if len(found) != 1 {
+		return image.Image{}, fmt.Errorf("the archive holds %d images for this server's architecture; an import takes exactly one", len(found))
+	}
+	return found[0], nil
+}
+
+// keep notes what the control plane wants and removes the rest.
+func (im *imports) keep(digests []string) {
+	im.mu.Lock()
+	im.kept = map[string]bool{}
+	for _, d := range digests {
+		im.kept[d] = true
+		delete(im.fresh, d)
+	}
+	im.mu.Unlock()
+}
+
+// collect removes the images that nobody keeps. A failure is not the machines' concern; the next
+// collection tries again.
+func (im *imports) collect(ctx context.Context) {
+	found, err := im.a.cfg.Images.List(ctx)
+	if err != nil {
+		im.a.log.Error("list the images of this server", "error", err)
+		return
+	}
+	im.mu.Lock()
+	var drop []string
+	for _, run := range im.active {
+		if run.result == nil {
+			found = nil // it may be bringing one of these; the next collection sees
+		}
+	}
+	for _, img := range found {
+		if im.kept != nil && !im.kept[img.Digest] && !im.fresh[img.Digest] {
+			drop = append(drop, img.Digest)
+		}
+	}
+	im.mu.Unlock()
+	for _, d := range drop {
+		if err := im.a.cfg.Images.Delete(ctx, d); err != nil && !errors.Is(err, context.Canceled) {
+			im.a.log.Error("remove an image that nobody keeps", "digest", d, "error", err)
+		}
+	}
+}

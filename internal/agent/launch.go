@@ -1,0 +1,140 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nacre-cloud/nacre/internal/agent/machine"
+	"github.com/nacre-cloud/nacre/internal/agent/network"
+	"github.com/nacre-cloud/nacre/internal/agentrpc"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// pidsPerVCPU bounds an instance's processes and threads: generous for servers, fatal for fork bombs.
+const pidsPerVCPU = 4096
+
+// rootFS is where a machine's root file system is mounted.
+func (a *Agent) rootFS(id cloud.InstanceID) string { return filepath.Join(a.machineDir(id), "rootfs") }
+
+// start brings a machine up: root file system and network side by side, then the machine. Each
+// step may be repeated; a crash in between is resumed by the next step of the worker.
+func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status, error) {
+	if err := w.a.launches.Acquire(ctx, 1); err != nil {
+		return machine.Status{}, err
+	}
+	defer w.a.launches.Release(1)
+
+	rec, err := w.a.ensureRecord(d)
+	if err != nil {
+		return machine.Status{}, err
+	}
+	img, err := w.a.cfg.Images.Get(ctx, d.Instance.ImageDigest)
+	if err != nil {
+		return machine.Status{}, fmt.Errorf("image %s: %w", d.Instance.Image, err)
+	}
+	rootFS := w.a.rootFS(w.id)
+	var ns network.Namespaces
+	steps, stepCtx := errgroup.WithContext(ctx)
+	steps.Go(func() error {
+		if err := os.MkdirAll(rootFS, 0o711); err != nil {
+			return fmt.Errorf("machine %s: make the root's mount point: %w", w.id, err)
+		}
+		if err := w.a.cfg.Images.PrepareRoot(stepCtx, string(w.id), d.Instance.ImageDigest, rec.IDBase, rootFS); err != nil {
+			return fmt.Errorf("machine %s: root file system: %w", w.id, err)
+		}
+		return nil
+	})
+	steps.Go(func() (err error) {
+		ns, err = w.attachAll(stepCtx, d, rec.IDBase)
+		return err
+	})
+	if err := steps.Wait(); err != nil {
+		return machine.Status{}, err
+	}
+	spec, err := w.a.spec(d, img.Config)
+	if err != nil {
+		return machine.Status{}, err
+	}
+	spec.RootFS, spec.UserNS, spec.NetNS, spec.IDBase = rootFS, ns.User, ns.Net, rec.IDBase
+	return w.a.cfg.Driver.Start(ctx, spec)
+}
+
+// attachAll makes all interfaces of a machine and returns its namespaces.
+func (w *worker) attachAll(ctx context.Context, d *agentrpc.Machine, idBase uint32) (ns network.Namespaces, err error) {
+	if len(d.Interfaces) == 0 {
+		return ns, fmt.Errorf("machine %s: it has no network interface", w.id)
+	}
+	for _, i := range d.Interfaces {
+		if ns, err = w.a.attach(ctx, w.id, i, idBase); err != nil {
+			return ns, err
+		}
+		w.attached[i.ID] = i
+	}
+	return ns, nil
+}
+
+// stop ends the machine and what only a running one has: network and mount. The root file system's
+// bytes stay.
+func (w *worker) stop(ctx context.Context, grace time.Duration) error {
+	w.closeSSH()
+	if err := w.a.cfg.Driver.Stop(ctx, w.id, grace); err != nil && !errors.Is(err, machine.ErrNotFound) {
+		return err
+	}
+	if err := w.detachAll(ctx); err != nil {
+		return err
+	}
+	if err := w.a.cfg.Images.UnmountRoot(ctx, string(w.id)); err != nil {
+		return fmt.Errorf("machine %s: unmount its root: %w", w.id, err)
+	}
+	return nil
+}
+
+// remove ends the machine and deletes everything it had on this server.
+func (w *worker) remove(ctx context.Context) error {
+	w.closeSSH()
+	if err := w.a.cfg.Driver.Stop(ctx, w.id, terminateGrace); err != nil && !errors.Is(err, machine.ErrNotFound) {
+		return err
+	}
+	if err := w.a.cfg.Driver.Remove(ctx, w.id); err != nil {
+		return err
+	}
+	rec, known, err := w.a.readRecord(w.id)
+	if err != nil {
+		w.log.Warn("the record is unreadable; removing what is found by the instance's id", "error", err)
+	}
+	for _, i := range rec.Interfaces {
+		w.attached[i] = cloud.Interface{ID: i}
+	}
+	if err := w.detachAll(ctx); err != nil {
+		return err
+	}
+	if err := w.a.cfg.Images.RemoveRoot(ctx, string(w.id)); err != nil {
+		return fmt.Errorf("machine %s: remove its root: %w", w.id, err)
+	}
+	if err := os.RemoveAll(w.a.machineDir(w.id)); err != nil {
+		return fmt.Errorf("machine %s: remove its directory: %w", w.id, err)
+	}
+	if known {
+		w.a.ids.release(w.id, rec.IDBase)
+	}
+	return nil
+}
+
+func (w *worker) detachAll(ctx context.Context) error {
+	for id := range w.attached {
+		if err := w.a.cfg.Network.Detach(ctx, id); err != nil {
+			return fmt.Errorf("machine %s: detach %s: %w", w.id, id, err)
+		}
+		delete(w.attached, id)
+	}
+	if err := w.a.cfg.Network.RemoveInstance(ctx, w.id); err != nil {
+		return fmt.Errorf("machine %s: remove its network namespace: %w", w.id, err)
+	}
+	return nil
+}

@@ -1,0 +1,293 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// change is a fragment of a filter's next transaction, and who waits for it.
+type change struct {
+	script string
+	done   chan error
+}
+
+// commit applies a fragment together with all others that come while a transaction is under way. When the transaction
+// that holds several fails, each is tried alone, so that one bad fragment fails nobody else's.
+func (v *vpc) commit(ctx context.Context, script string) error {
+	c := &change{script, make(chan error, 1)}
+	v.mu.Lock()
+	v.wait = append(v.wait, c)
+	if v.busy {
+		v.mu.Unlock()
+		return <-c.done
+	}
+	v.busy = true
+	// One caller works for all; its own context must not fail the others.
+	ctx = context.WithoutCancel(ctx)
+	for len(v.wait) > 0 {
+		batch := v.wait
+		v.wait = nil
+		v.mu.Unlock()
+		var b strings.Builder
+		for _, c := range batch {
+			b.WriteString(c.script)
+		}
+		err := nft(ctx, v.ns, b.String())
+		for _, c := range batch {
+			if err != nil && len(batch) > 1 {
+				c.done <- nft(ctx, v.ns, c.script)
+			} else {
+				c.done <- err
+			}
+		}
+		v.mu.Lock()
+	}
+	v.busy = false
+	v.mu.Unlock()
+	return <-c.done
+}
+
+func (v *vpc) internet(id cloud.SubnetID) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return internetOf(v.spec)[id]
+}
+
+func (v *vpc) subnet(id cloud.SubnetID) (Subnet, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, s := range v.spec.Subnets {
+		if s.ID == id {
+			return s, true
+		}
+	}
+	return Subnet{}, false
+}
+
+// Attach makes an interface and joins it to its machine, whose namespaces it returns; or brings one that is there up to date:
+// its groups, its public address, its check of sources. It may be repeated.
+func (n *Network) Attach(ctx context.Context, i Interface) (Namespaces, error) {
+	fail := func(err error) (Namespaces, error) {
+		return Namespaces{}, fmt.Errorf("interface %s: %w", i.ID, err)
+	}
+	v, err := n.known(i.VPC)
+	if err != nil {
+		return fail(err)
+	}
+	subnet, ok := v.subnet(i.Subnet)
+	if !ok {
+		return fail(fmt.Errorf("its subnet %s is not known on this node", i.Subnet))
+	}
+	files, err := n.machineNamespaces(i.Instance, i.IDBase)
+	if err != nil {
+		return fail(err)
+	}
+	n.mu.Lock()
+	old, had := n.interfaces[i.ID]
+	n.mu.Unlock()
+	if err := n.record(i); err != nil {
+		return fail(err)
+	}
+	if err := n.plug(v, i, subnet, files); err != nil {
+		return fail(err)
+	}
+	internet := v.internet(i.Subnet)
+	var b strings.Builder
+	if had {
+		dropElements(&b, old, internet)
+	}
+	addInterface(&b, i, internet)
+	if err := v.commit(ctx, b.String()); err != nil {
+		return fail(err)
+	}
+	if had && old.PublicIP != i.PublicIP {
+		if err := n.unpublish(old); err != nil {
+			return fail(err)
+		}
+	}
+	if internet {
+		if err := n.publish(i); err != nil {
+			return fail(err)
+		}
+	}
+	return files, nil
+}
+
+// plug makes the link between a VPC's namespace and the machine's, with addresses and routes on both ends.
+func (n *Network) plug(v *vpc, i Interface, subnet Subnet, files Namespaces) error {
+	mac, err := net.ParseMAC(i.MAC)
+	if err != nil {
+		return fmt.Errorf("its hardware address: %w", err)
+	}
+	ns, err := os.Open(files.Net)
+	if err != nil {
+		return fmt.Errorf("open its machine's namespace: %w", err)
+	}
+	defer ns.Close()
+	name := linkOf(i.ID)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = name, n.mtu, macFor(name)
+	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: fmt.Sprintf("eth%d", i.DeviceIndex), PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(int(ns.Fd())), PeerMTU: uint32(n.mtu)}
+	if err := exists(v.nl.LinkAdd(pair)); err != nil {
+		return fmt.Errorf("make its link: %w", err)
+	}
+	link, err := v.nl.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find its link: %w", err)
+	}
+	// The router answers for others at once; by default it waits a while, in favour of whom it answers for.
+	err = within(v.ns, func() error { return setting("net/ipv4/neigh/"+name+"/proxy_delay", "0") })
+	if err = errors.Join(err, v.nl.LinkSetUp(link)); err != nil {
+		return fmt.Errorf("set its link up: %w", err)
+	}
+	inside, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("reach its machine's namespace: %w", err)
+	}
+	defer inside.Close()
+	if err := configureInside(inside, i, subnet, attrs.HardwareAddr); err != nil {
+		return err
+	}
+	// The way to the machine, and its hardware address: nobody is asked, so nobody can lie.
+	err = errors.Join(v.nl.NeighSet(neighbour(link, i.PrivateIP, mac)),
+		v.nl.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(i.PrivateIP.AsSlice(), 32, 32), Scope: netlink.SCOPE_LINK}))
+	if err != nil {
+		return fmt.Errorf("route to it: %w", err)
+	}
+	return nil
+}
+
+// configureInside sets the machine's end up.
+func configureInside(nl *netlink.Handle, i Interface, subnet Subnet, peer net.HardwareAddr) error {
+	lo, err := nl.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find its machine's loopback: %w", err)
+	}
+	eth, err := nl.LinkByName(fmt.Sprintf("eth%d", i.DeviceIndex))
+	if err != nil {
+		return fmt.Errorf("find its machine's end: %w", err)
+	}
+	gateway := subnet.CIDR.Masked().Addr().Next()
+	err = errors.Join(nl.LinkSetUp(lo), exists(nl.AddrAdd(eth, &netlink.Addr{IPNet: ipNet(i.PrivateIP.AsSlice(), subnet.CIDR.Bits(), 32)})), nl.LinkSetUp(eth))
+	if err != nil {
+		return fmt.Errorf("set its machine's end up: %w", err)
+	}
+	err = nl.NeighSet(neighbour(eth, gateway, peer))
+	if i.DeviceIndex == 0 {
+		err = errors.Join(err, nl.RouteReplace(&netlink.Route{LinkIndex: eth.Attrs().Index, Dst: ipNet(net.IPv4zero.To4(), 0, 32), Gw: gateway.AsSlice()}))
+	}
+	if err != nil {
+		return fmt.Errorf("route from it: %w", err)
+	}
+	return nil
+}
+
+// publish leads an interface's public address from the host to its VPC.
+func (n *Network) publish(i Interface) error {
+	if !i.PublicIP.IsValid() {
+		return nil
+	}
+	name := n.hostUplink(i.VPC)
+	link, err := n.host.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find the uplink of %s: %w", i.VPC, err)
+	}
+	err = errors.Join(n.host.NeighSet(neighbour(link, i.PublicIP, macFor(name+"/vpc"))), n.host.RouteReplace(publicRoute(link, i.PublicIP)))
+	if err != nil {
+		return fmt.Errorf("route its public address %s: %w", i.PublicIP, err)
+	}
+	return nil
+}
+
+func publicRoute(link netlink.Link, ip netip.Addr) *netlink.Route {
+	return &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(ip.AsSlice(), 32, 32), Scope: netlink.SCOPE_LINK, Protocol: unix.RTPROT_STATIC}
+}
+
+// unpublish takes the way to a public address away, unless it leads to another VPC by now.
+func (n *Network) unpublish(i Interface) error {
+	if !i.PublicIP.IsValid() {
+		return nil
+	}
+	n.mu.Lock()
+	for _, other := range n.interfaces {
+		if other.ID != i.ID && other.PublicIP == i.PublicIP {
+			n.mu.Unlock()
+			return nil
+		}
+	}
+	n.mu.Unlock()
+	link, err := n.host.LinkByName(n.hostUplink(i.VPC))
+	if err != nil {
+		return nil // it went with its uplink
+	}
+	err = n.host.RouteDel(publicRoute(link, i.PublicIP))
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("remove the route to %s: %w", i.PublicIP, err)
+	}
+	if err := n.host.NeighDel(neighbour(link, i.PublicIP, macFor(n.hostUplink(i.VPC)+"/vpc"))); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("forget the neighbour %s: %w", i.PublicIP, err)
+	}
+	return nil
+}
+
+// Detach takes an interface away. Unknown ones are no error.
+func (n *Network) Detach(ctx context.Context, id cloud.InterfaceID) error {
+	n.mu.Lock()
+	i, ok := n.interfaces[id]
+	v := n.vpcs[i.VPC]
+	n.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	if err := n.unpublish(i); err != nil {
+		return fmt.Errorf("interface %s: %w", id, err)
+	}
+	if v != nil {
+		var b strings.Builder
+		removeInterface(&b, i, v.internet(i.Subnet))
+		if err := v.commit(ctx, b.String()); err != nil {
+			return fmt.Errorf("interface %s: %w", id, err)
+		}
+		if link, err := v.nl.LinkByName(linkOf(id)); err == nil {
+			if err := v.nl.LinkDel(link); err != nil {
+				return fmt.Errorf("interface %s: remove its link: %w", id, err)
+			}
+		}
+	}
+	n.mu.Lock()
+	delete(n.interfaces, id)
+	n.mu.Unlock()
+	if err := os.Remove(n.recordFile(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("interface %s: forget it: %w", id, err)
+	}
+	return nil
+}
+
+// RemoveInstance detaches all of a machine's interfaces and lets its namespaces go.
+func (n *Network) RemoveInstance(ctx context.Context, id cloud.InstanceID) error {
+	n.mu.Lock()
+	var own []cloud.InterfaceID
+	for _, i := range n.interfaces {
+		if i.Instance == id {
+			own = append(own, i.ID)
+		}
+	}
+	n.mu.Unlock()
+	for _, i := range own {
+		if err := n.Detach(ctx, i); err != nil {
+			return err
+		}
+	}
+	return n.dropNamespaces(id)
+}

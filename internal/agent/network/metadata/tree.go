@@ -1,0 +1,89 @@
+package metadata
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// tree is an instance's meta-data.
+func tree(i Instance) *node {
+	n := &node{}
+	in := i.Instance
+	n.set("ami-id", string(in.Image))
+	n.set("ami-launch-index", strconv.Itoa(in.LaunchIndex))
+	n.set("ami-manifest-path", "(unknown)")
+	n.set("block-device-mapping/ami", "xvda")
+	n.set("block-device-mapping/root", "/dev/xvda")
+	n.set("instance-action", "none")
+	n.set("instance-id", string(in.ID))
+	n.set("instance-life-cycle", "on-demand")
+	n.set("instance-type", string(in.Type))
+	n.set("placement/availability-zone", in.Zone)
+	n.set("placement/availability-zone-id", i.ZoneID)
+	n.set("placement/region", i.Region)
+	n.set("profile", "default-hvm")
+	n.set("reservation-id", string(in.Reservation))
+	n.set("security-groups", strings.Join(i.Groups, "\n"))
+	n.set("services/domain", "amazonaws.com")
+	n.set("services/partition", "aws")
+	if in.PublicKey != "" {
+		n.set("public-keys/0", "0="+in.KeyName)
+		n.set("public-keys/0/openssh-key", strings.TrimSpace(in.PublicKey)+" "+in.KeyName)
+	}
+	if in.Metadata.InstanceTags {
+		for k, v := range in.Tags {
+			if !strings.Contains(k, "/") { // EC2 refuses such tags where tags are shown here
+				n.set("tags/instance/"+k, v)
+			}
+		}
+	}
+	for at, nic := range i.Interfaces {
+		interfaceTree(n, i, nic)
+		if at > 0 {
+			continue
+		}
+		name := cloud.PrivateDNSName(nic.PrivateIP, i.Region)
+		n.set("hostname", name)
+		n.set("local-hostname", name)
+		n.set("local-ipv4", nic.PrivateIP.String())
+		n.set("mac", nic.MAC)
+		if nic.PublicIP.IsValid() {
+			n.set("public-hostname", cloud.PublicDNSName(nic.PublicIP, i.Region))
+			n.set("public-ipv4", nic.PublicIP.String())
+		}
+	}
+	return n
+}
+
+func interfaceTree(n *node, i Instance, nic cloud.Interface) {
+	at := "network/interfaces/macs/" + nic.MAC + "/"
+	private := nic.PrivateIP.String()
+	n.set(at+"device-number", strconv.Itoa(nic.DeviceIndex))
+	n.set(at+"interface-id", string(nic.ID))
+	n.set(at+"local-hostname", cloud.PrivateDNSName(nic.PrivateIP, i.Region))
+	n.set(at+"local-ipv4s", private)
+	n.set(at+"mac", nic.MAC)
+	n.set(at+"owner-id", string(nic.Account))
+	n.set(at+"subnet-id", string(nic.Subnet))
+	n.set(at+"vpc-id", string(nic.VPC))
+	ids := make([]string, len(nic.Groups))
+	for k, g := range nic.Groups {
+		ids[k] = string(g)
+	}
+	n.set(at+"security-group-ids", strings.Join(ids, "\n"))
+	n.set(at+"security-groups", strings.Join(i.Groups, "\n"))
+	if s, ok := i.Subnets[nic.Subnet]; ok {
+		n.set(at+"subnet-ipv4-cidr-block", s.CIDR.String())
+	}
+	if i.VPC != nil {
+		n.set(at+"vpc-ipv4-cidr-block", i.VPC.CIDR.String())
+		n.set(at+"vpc-ipv4-cidr-blocks", i.VPC.CIDR.String())
+	}
+	if nic.PublicIP.IsValid() {
+		n.set(at+"ipv4-associations/"+nic.PublicIP.String(), private)
+		n.set(at+"public-hostname", cloud.PublicDNSName(nic.PublicIP, i.Region))
+		n.set(at+"public-ipv4s", nic.PublicIP.String())
+	}
+}

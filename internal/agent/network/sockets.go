@@ -1,0 +1,127 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// Sockets are made by a thread inside a namespace and used from anywhere.
+
+// freebind lets a service listen on an address before the kernel has it.
+func freebind(_, _ string, c syscall.RawConn) error {
+	var err error
+	if cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) }); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// ListenVPC listens for TCP inside a VPC.
+func (n *Network) ListenVPC(id cloud.VPCID, network, address string) (l net.Listener, err error) {
+	v, err := n.known(id)
+	if err != nil {
+		return nil, err
+	}
+	err = within(v.ns, func() (err error) {
+		l, err = (&net.ListenConfig{Control: freebind, KeepAlive: -1}).Listen(context.Background(), network, address)
+		return err
+	})
+	return l, err
+}
+
+// ListenPacketVPC listens for UDP inside a VPC.
+func (n *Network) ListenPacketVPC(id cloud.VPCID, network, address string) (c net.PacketConn, err error) {
+	v, err := n.known(id)
+	if err != nil {
+		return nil, err
+	}
+	err = within(v.ns, func() (err error) {
+		c, err = (&net.ListenConfig{Control: freebind}).ListenPacket(context.Background(), network, address)
+		return err
+	})
+	return c, err
+}
+
+func (n *Network) inside(id cloud.InstanceID, fn func() error) error {
+	ns, err := os.Open(n.namespaceFiles(id).Net)
+	if err != nil {
+		return fmt.Errorf("machine %s: its network namespace: %w", id, err)
+	}
+	defer ns.Close()
+	return within(ns, fn)
+}
+
+// DialInstance connects from inside a machine. The address is an IP address and a port.
+func (n *Network) DialInstance(ctx context.Context, id cloud.InstanceID, network, address string) (c net.Conn, err error) {
+	err = n.inside(id, func() (err error) {
+		c, err = (&net.Dialer{FallbackDelay: -1}).DialContext(ctx, network, address)
+		return err
+	})
+	return c, err
+}
+
+// ListenInstance listens inside a machine.
+func (n *Network) ListenInstance(ctx context.Context, id cloud.InstanceID, network, address string) (l net.Listener, err error) {
+	err = n.inside(id, func() (err error) {
+		l, err = (&net.ListenConfig{}).Listen(ctx, network, address)
+		return err
+	})
+	return l, err
+}
+
+const (
+	// sshPort is where the agent's SSH listens inside a machine, in the stead of port 22. It can't be reached itself.
+	sshPort  = 65022
+	redirect = `
+add table ip nacre
+delete table ip nacre
+table ip nacre {
+	chain guard {
+		type filter hook prerouting priority raw; policy accept;
+		iifname != "lo" tcp dport PORT drop
+	}
+	chain ssh {
+		type nat hook prerouting priority dstnat; policy accept;
+		SOCKET
+		tcp dport 22 redirect to :PORT
+	}
+}
+`
+	// ownServer lets connections alone for which the machine itself has a listener, on this address or on all.
+	ownServer = "tcp dport 22 socket wildcard 0 accept\n\t\ttcp dport 22 socket wildcard 1 accept"
+)
+
+// ListenSSH listens in the stead of the machine's port 22, for as long as none of its own processes listens there.
+func (n *Network) ListenSSH(ctx context.Context, id cloud.InstanceID) (net.Listener, error) {
+	l, err := n.ListenInstance(ctx, id, "tcp4", fmt.Sprintf(":%d", sshPort))
+	if err != nil {
+		return nil, fmt.Errorf("machine %s: listen for SSH: %w", id, err)
+	}
+	ns, err := os.Open(n.namespaceFiles(id).Net)
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("machine %s: its network namespace: %w", id, err)
+	}
+	defer ns.Close()
+	if err := nft(ctx, ns, redirectScript(ownServer)); err != nil {
+		// Kernels without the socket expression: the agent's server answers always.
+		n.cfg.Logger.Debug("this kernel can't tell whether a machine has an SSH server of its own", "error", err)
+		if err := nft(ctx, ns, redirectScript("")); err != nil {
+			l.Close()
+			return nil, fmt.Errorf("machine %s: lead port 22 to the agent: %w", id, err)
+		}
+	}
+	return l, nil
+}
+
+func redirectScript(socket string) string {
+	return strings.NewReplacer("PORT", fmt.Sprint(sshPort), "SOCKET", socket).Replace(redirect)
+}

@@ -1,0 +1,297 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// Addresses of the services that every VPC has, and of the two ends of its uplink.
+var (
+	metadataAddr = netip.MustParseAddr("169.254.169.254")
+	resolverAddr = netip.MustParseAddr("169.254.169.253")
+	outsideAddr  = netip.MustParseAddr("169.254.0.1")
+)
+
+// vpc is one VPC's namespace and what its filter holds.
+type vpc struct {
+	ns *os.File
+	nl *netlink.Handle
+
+	mu   sync.Mutex // over changes of the filter
+	spec VPC        // as last applied
+	wait []*change  // fragments that the next transaction takes along
+	busy bool
+}
+
+func (v *vpc) close() {
+	v.nl.Close()
+	v.ns.Close()
+}
+
+// vpcSettings make a VPC's namespace a router that answers for everyone and believes nobody.
+var vpcSettings = [][2]string{
+	{"net/ipv4/ip_forward", "1"}, {"net/ipv4/conf/all/rp_filter", "0"}, {"net/ipv4/conf/default/rp_filter", "0"},
+	{"net/ipv4/conf/default/proxy_arp", "1"},
+	{"net/ipv4/conf/all/send_redirects", "0"}, {"net/ipv4/conf/default/send_redirects", "0"},
+	{"net/ipv4/conf/all/accept_redirects", "0"}, {"net/ipv4/conf/default/accept_redirects", "0"},
+	{"net/ipv6/conf/all/disable_ipv6", "1"}, {"net/ipv6/conf/default/disable_ipv6", "1"},
+}
+
+// ApplyVPC makes a VPC as told: its namespace, its way out, and its groups. Whatever changed in the groups
+// takes hold in one transaction.
+func (n *Network) ApplyVPC(ctx context.Context, spec VPC) error {
+	v, fresh, err := n.openVPC(spec.ID)
+	if err != nil {
+		return err
+	}
+	if err := n.route(v, spec); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var b strings.Builder
+	if fresh || v.spec.CIDR != spec.CIDR || !reflect.DeepEqual(internetOf(v.spec), internetOf(spec)) {
+		n.wholeFilter(&b, spec)
+	} else {
+		groupChanges(&b, v.spec, spec)
+	}
+	if b.Len() > 0 {
+		if err := nft(ctx, v.ns, b.String()); err != nil {
+			return fmt.Errorf("VPC %s: %w", spec.ID, err)
+		}
+	}
+	v.spec = spec
+	return nil
+}
+
+// internetOf are the subnets whose packets may leave.
+func internetOf(v VPC) map[cloud.SubnetID]bool {
+	m := map[cloud.SubnetID]bool{}
+	for _, s := range v.Subnets {
+		m[s.ID] = s.Internet && v.Gateway
+	}
+	return m
+}
+
+// wholeFilter is the filter of a VPC from nothing, with all interfaces that are attached.
+func (n *Network) wholeFilter(b *strings.Builder, spec VPC) {
+	b.WriteString(frame(spec))
+	for _, g := range spec.Groups {
+		declareGroup(b, g.ID)
+	}
+	for _, g := range spec.Groups {
+		for _, r := range g.Rules {
+			if r.Group != "" {
+				declareGroup(b, r.Group)
+			}
+		}
+		fillGroup(b, g)
+	}
+	internet := internetOf(spec)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, i := range n.interfaces {
+		if i.VPC == spec.ID {
+			addInterface(b, i, internet[i.Subnet])
+		}
+	}
+}
+
+// groupChanges is what leads from one set of groups to the next.
+func groupChanges(b *strings.Builder, old, next VPC) {
+	before := map[cloud.SecurityGroupID]Group{}
+	for _, g := range old.Groups {
+		before[g.ID] = g
+	}
+	var changed []Group
+	for _, g := range next.Groups {
+		o, known := before[g.ID]
+		delete(before, g.ID)
+		if known && reflect.DeepEqual(o, g) {
+			continue
+		}
+		declareGroup(b, g.ID)
+		for _, r := range g.Rules {
+			if r.Group != "" {
+				declareGroup(b, r.Group)
+			}
+		}
+		changed = append(changed, g)
+	}
+	for _, g := range changed {
+		fillGroup(b, g)
+	}
+	for id := range before {
+		removeGroup(b, id)
+	}
+}
+
+// openVPC returns a VPC's namespace, made or adopted. fresh says that this process has not filled its filter yet.
+func (n *Network) openVPC(id cloud.VPCID) (v *vpc, fresh bool, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if v := n.vpcs[id]; v != nil {
+		return v, false, nil
+	}
+	path := n.vpcFile(id)
+	if !pinned(path) {
+		ns, err := newNetNS()
+		if err != nil {
+			return nil, false, fmt.Errorf("VPC %s: %w", id, err)
+		}
+		err = pin(ns, path)
+		ns.Close()
+		if err != nil {
+			return nil, false, fmt.Errorf("VPC %s: %w", id, err)
+		}
+	}
+	ns, err := os.Open(path)
+	if err != nil {
+		return nil, false, fmt.Errorf("VPC %s: %w", id, err)
+	}
+	err = within(ns, func() error {
+		for _, s := range vpcSettings {
+			if err := setting(s[0], s[1]); err != nil && !(errors.Is(err, os.ErrNotExist) && strings.HasPrefix(s[0], "net/ipv6")) {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		ns.Close()
+		return nil, false, fmt.Errorf("VPC %s: %w", id, err)
+	}
+	nl, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		ns.Close()
+		return nil, false, fmt.Errorf("VPC %s: %w", id, err)
+	}
+	v = &vpc{ns: ns, nl: nl}
+	n.vpcs[id] = v
+	return v, true, nil
+}
+
+func (n *Network) known(id cloud.VPCID) (*vpc, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if v := n.vpcs[id]; v != nil {
+		return v, nil
+	}
+	return nil, fmt.Errorf("VPC %s has not been applied on this node", id)
+}
+
+func addressOf(a netip.Addr) *netlink.Addr { return &netlink.Addr{IPNet: ipNet(a.AsSlice(), 32, 32)} }
+
+// exists lets a netlink call be repeated.
+func exists(err error) error {
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
+}
+
+// route sets a VPC's own addresses and its way out.
+func (n *Network) route(v *vpc, spec VPC) error {
+	lo, err := v.nl.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("VPC %s: %w", spec.ID, err)
+	}
+	if err := v.nl.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("VPC %s: %w", spec.ID, err)
+	}
+	own := []netip.Addr{metadataAddr, resolverAddr, spec.CIDR.Masked().Addr().Next().Next()}
+	for _, s := range spec.Subnets {
+		own = append(own, s.CIDR.Masked().Addr().Next())
+	}
+	for _, a := range own {
+		if err := exists(v.nl.AddrAdd(lo, addressOf(a))); err != nil {
+			return fmt.Errorf("VPC %s: add its own address %s: %w", spec.ID, a, err)
+		}
+	}
+	if !spec.Gateway {
+		return n.closeGateway(spec.ID)
+	}
+	return n.openGateway(v, spec.ID)
+}
+
+// openGateway joins a VPC to the host: a pair of links whose ends know each other, so that nothing on them is ever asked for.
+func (n *Network) openGateway(v *vpc, id cloud.VPCID) error {
+	name := n.hostUplink(id)
+	hostMAC, vpcMAC := macFor(name), macFor(name+"/vpc")
+	if _, err := n.host.LinkByName(name); err != nil {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MTU, attrs.HardwareAddr = name, n.mtu, hostMAC
+		pair := &netlink.Veth{LinkAttrs: attrs, PeerName: uplink, PeerHardwareAddr: vpcMAC, PeerNamespace: netlink.NsFd(int(v.ns.Fd())), PeerMTU: uint32(n.mtu)}
+		if err := exists(n.host.LinkAdd(pair)); err != nil {
+			return fmt.Errorf("VPC %s: make its uplink: %w", id, err)
+		}
+	}
+	outside, err := n.host.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("VPC %s: find its uplink: %w", id, err)
+	}
+	inside, err := v.nl.LinkByName(uplink)
+	if err != nil {
+		return fmt.Errorf("VPC %s: find its end of the uplink: %w", id, err)
+	}
+	err = within(v.ns, func() error { return setting("net/ipv4/conf/"+uplink+"/proxy_arp", "0") })
+	if err = errors.Join(err, n.host.LinkSetUp(outside), v.nl.LinkSetUp(inside), v.nl.NeighSet(neighbour(inside, outsideAddr, hostMAC))); err != nil {
+		return fmt.Errorf("VPC %s: set its uplink up: %w", id, err)
+	}
+	way := &netlink.Route{LinkIndex: inside.Attrs().Index, Dst: ipNet(net.IPv4zero.To4(), 0, 32), Gw: outsideAddr.AsSlice(), Flags: int(netlink.FLAG_ONLINK)}
+	if err := v.nl.RouteReplace(way); err != nil {
+		return fmt.Errorf("VPC %s: route through its uplink: %w", id, err)
+	}
+	return nil
+}
+
+func neighbour(link netlink.Link, ip netip.Addr, mac net.HardwareAddr) *netlink.Neigh {
+	return &netlink.Neigh{LinkIndex: link.Attrs().Index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT, IP: ip.AsSlice(), HardwareAddr: mac}
+}
+
+func (n *Network) closeGateway(id cloud.VPCID) error {
+	link, err := n.host.LinkByName(n.hostUplink(id))
+	if err != nil {
+		return nil // there is none
+	}
+	if err := n.host.LinkDel(link); err != nil {
+		return fmt.Errorf("VPC %s: remove its uplink: %w", id, err)
+	}
+	return nil
+}
+
+// RemoveVPC takes a VPC off this node, with everything in its namespace.
+func (n *Network) RemoveVPC(_ context.Context, id cloud.VPCID) error {
+	n.mu.Lock()
+	v := n.vpcs[id]
+	delete(n.vpcs, id)
+	n.mu.Unlock()
+	if v != nil {
+		v.close()
+	}
+	return errors.Join(n.closeGateway(id), unpin(n.vpcFile(id)))
+}
+
+// listVPCs lists the VPCs whose namespaces are on this host.
+func (n *Network) listVPCs() ([]cloud.VPCID, error) {
+	names, err := listFiles(filepath.Join(n.cfg.RunDir, "vpc"), "")
+	ids := make([]cloud.VPCID, len(names))
+	for i, name := range names {
+		ids[i] = cloud.VPCID(name)
+	}
+	return ids, err
+}

@@ -1,0 +1,170 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"github.com/nacre-cloud/nacre/internal/agent/network"
+	"github.com/nacre-cloud/nacre/internal/agentrpc"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// vpcs is what this node knows of its VPCs: their desired state, the services that answer inside
+// them, and who has which address there.
+type vpcs struct {
+	a *Agent
+
+	mu       sync.RWMutex
+	known    map[cloud.VPCID]*agentrpc.VPC
+	services map[cloud.VPCID]func()
+	machines map[cloud.InstanceID]*agentrpc.Machine
+	byAddr   map[vpcAddr]cloud.InstanceID
+}
+
+type vpcAddr struct {
+	vpc  cloud.VPCID
+	addr netip.Addr
+}
+
+func newVPCs(a *Agent) *vpcs {
+	return &vpcs{a: a, known: map[cloud.VPCID]*agentrpc.VPC{}, services: map[cloud.VPCID]func(){},
+		machines: map[cloud.InstanceID]*agentrpc.Machine{}, byAddr: map[vpcAddr]cloud.InstanceID{}}
+}
+
+func (v *vpcs) get(id cloud.VPCID) *agentrpc.VPC {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.known[id]
+}
+
+// apply makes a VPC as told, and starts its metadata service and resolver with the first time.
+func (v *vpcs) apply(ctx context.Context, m *agentrpc.VPC) error {
+	if err := v.a.cfg.Network.ApplyVPC(ctx, networkVPC(m)); err != nil {
+		return fmt.Errorf("VPC %s: %w", m.VPC.ID, err)
+	}
+	v.mu.Lock()
+	v.known[m.VPC.ID] = m
+	started := v.services[m.VPC.ID] != nil
+	v.mu.Unlock()
+	if started {
+		return nil
+	}
+	stop, err := v.a.startServices(m.VPC)
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	v.services[m.VPC.ID] = stop
+	v.mu.Unlock()
+	return nil
+}
+
+// forget removes a VPC of which no interface is left here.
+func (v *vpcs) forget(ctx context.Context, id cloud.VPCID) error {
+	v.mu.Lock()
+	stop := v.services[id]
+	delete(v.services, id)
+	delete(v.known, id)
+	v.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	if err := v.a.cfg.Network.RemoveVPC(ctx, id); err != nil {
+		return fmt.Errorf("remove VPC %s: %w", id, err)
+	}
+	return nil
+}
+
+// close ends the services of all VPCs; their packet path goes on.
+func (v *vpcs) close() {
+	v.mu.Lock()
+	services := v.services
+	v.services = map[cloud.VPCID]func(){}
+	v.mu.Unlock()
+	for _, stop := range services {
+		stop()
+	}
+}
+
+// index notes who has which address, for the metadata service.
+func (v *vpcs) index(m *agentrpc.Machine) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.unindexLocked(m.Instance.ID)
+	v.machines[m.Instance.ID] = m
+	for _, i := range m.Interfaces {
+		v.byAddr[vpcAddr{i.VPC, i.PrivateIP}] = m.Instance.ID
+	}
+}
+
+func (v *vpcs) unindex(id cloud.InstanceID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.unindexLocked(id)
+}
+
+func (v *vpcs) unindexLocked(id cloud.InstanceID) {
+	if old := v.machines[id]; old != nil {
+		for _, i := range old.Interfaces {
+			if at := (vpcAddr{i.VPC, i.PrivateIP}); v.byAddr[at] == id {
+				delete(v.byAddr, at)
+			}
+		}
+		delete(v.machines, id)
+	}
+}
+
+// lookup finds the machine behind an address of a VPC.
+func (v *vpcs) lookup(vpc cloud.VPCID, addr netip.Addr) (*agentrpc.Machine, *agentrpc.VPC, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	id, ok := v.byAddr[vpcAddr{vpc, addr}]
+	if !ok || v.known[vpc] == nil {
+		return nil, nil, false
+	}
+	return v.machines[id], v.known[vpc], true
+}
+
+// interfaces lists all interfaces of the machines assigned to this node.
+func (v *vpcs) interfaces() map[cloud.InterfaceID]bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	ids := map[cloud.InterfaceID]bool{}
+	for _, m := range v.machines {
+		for _, i := range m.Interfaces {
+			ids[i.ID] = true
+		}
+	}
+	return ids
+}
+
+var errUnknownVPC = errors.New("the control plane has not told of this VPC")
+
+// attach makes an interface of a machine, or brings it up to date, and returns the machine's namespaces.
+func (a *Agent) attach(ctx context.Context, id cloud.InstanceID, i cloud.Interface, idBase uint32) (network.Namespaces, error) {
+	if a.vpcs.get(i.VPC) == nil {
+		return network.Namespaces{}, fmt.Errorf("attach %s to %s: %w: %s", i.ID, id, errUnknownVPC, i.VPC)
+	}
+	ns, err := a.cfg.Network.Attach(ctx, network.Interface{
+		ID: i.ID, Instance: id, IDBase: idBase, VPC: i.VPC, Subnet: i.Subnet, MAC: i.MAC, PrivateIP: i.PrivateIP, PublicIP: i.PublicIP,
+		Groups: i.Groups, SourceDestCheck: i.SourceDestCheck, DeviceIndex: i.DeviceIndex,
+	})
+	if err != nil {
+		return ns, fmt.Errorf("attach %s to %s: %w", i.ID, id, err)
+	}
+	return ns, nil
+}
+
+func networkVPC(m *agentrpc.VPC) network.VPC {
+	v := network.VPC{ID: m.VPC.ID, CIDR: m.VPC.CIDR, Gateway: m.Gateway}
+	for _, s := range m.Subnets {
+		v.Subnets = append(v.Subnets, network.Subnet{ID: s.Subnet.ID, CIDR: s.Subnet.CIDR, Internet: s.Internet})
+	}
+	for _, g := range m.Groups {
+		v.Groups = append(v.Groups, network.Group{ID: g.Group.ID, Rules: g.Group.Rules, Members: g.Members})
+	}
+	return v
+}

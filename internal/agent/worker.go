@@ -1,0 +1,205 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/nacre-cloud/nacre/internal/agent/machine"
+	"github.com/nacre-cloud/nacre/internal/agentrpc"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// worker brings one machine to its desired state. It is level-triggered: it acts on the
+// newest wish only, and does the whole comparison again after every wake-up.
+type worker struct {
+	a   *Agent
+	id  cloud.InstanceID
+	log *slog.Logger
+
+	mu      sync.Mutex
+	desired *agentrpc.Machine // nil: nobody wants the machine
+	exited  *machine.Status   // an end that the driver told of and that was not handled yet
+	wake    chan struct{}
+
+	// Only the worker's goroutine touches what follows.
+	attached map[cloud.InterfaceID]cloud.Interface // what the network was last told
+	sshStop  func()                                // ends the SSH listener, nil when there is none
+	failed   int                                   // the boot whose start failed, for not trying it again
+	backoff  time.Duration
+}
+
+const (
+	stopGrace  = 30 * time.Second // from the stop signal to the kill, as long as EC2's guests get at least
+	retryFirst = 200 * time.Millisecond
+	retryLast  = 30 * time.Second
+	resync     = time.Minute
+)
+
+func (w *worker) set(m *agentrpc.Machine) {
+	w.mu.Lock()
+	w.desired = m
+	w.mu.Unlock()
+	w.kick()
+}
+
+func (w *worker) ended(st machine.Status) {
+	w.mu.Lock()
+	w.exited = &st
+	w.mu.Unlock()
+	w.kick()
+}
+
+func (w *worker) kick() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run works until the machine is gone or ctx ends; the machine itself goes on in the second case.
+func (w *worker) run(ctx context.Context) {
+	defer w.closeSSH()
+	timer := time.NewTimer(resync)
+	defer timer.Stop()
+	for {
+		gone, err := w.step(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		next := resync
+		switch {
+		case err != nil:
+			w.backoff = min(max(2*w.backoff, retryFirst), retryLast)
+			next = w.backoff
+			w.log.Error("machine did not reach its desired state, trying again", "error", err, "in", next)
+		case gone && w.a.dropWorker(w):
+			return
+		default:
+			w.backoff = 0
+		}
+		timer.Reset(next)
+		select {
+		case <-w.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// step does what the newest wish asks for. gone says that nothing of the machine is left and
+// nobody wants it.
+func (w *worker) step(ctx context.Context) (gone bool, err error) {
+	w.mu.Lock()
+	d, exited := w.desired, w.exited
+	w.exited = nil
+	w.mu.Unlock()
+
+	switch {
+	case d == nil || d.Instance.Desired == cloud.DesiredTerminated:
+		if err := w.remove(ctx); err != nil {
+			return false, err
+		}
+		if d != nil {
+			w.report(agentrpc.MachineStatus{Boot: d.Instance.Boot, Phase: agentrpc.PhaseGone})
+		}
+		return d == nil, nil
+	case d.Instance.Desired == cloud.DesiredStopped:
+		grace := stopGrace
+		if d.Instance.ForceStop {
+			grace = 0
+		}
+		if err := w.stop(ctx, grace); err != nil {
+			return false, err
+		}
+		w.report(agentrpc.MachineStatus{Boot: d.Instance.Boot, Phase: agentrpc.PhaseStopped})
+		return false, nil
+	default:
+		return false, w.ensureRunning(ctx, d, exited)
+	}
+}
+
+func (w *worker) ensureRunning(ctx context.Context, d *agentrpc.Machine, exited *machine.Status) error {
+	boot := d.Instance.Boot
+	st, err := w.a.cfg.Driver.Status(ctx, w.id)
+	absent := errors.Is(err, machine.ErrNotFound)
+	if err != nil && !absent {
+		return err
+	}
+	if exited != nil && (absent || st.State == machine.Exited) {
+		st, absent = *exited, false
+	}
+	switch {
+	case !absent && st.State == machine.Running && st.Boot >= boot:
+		if err := w.updateNetwork(ctx, d); err != nil {
+			return err
+		}
+		w.openSSH(ctx, d)
+		w.report(runningStatus(st))
+		return nil
+	case !absent && st.State == machine.Running: // an older boot: reboot
+		if err := w.a.cfg.Driver.Stop(ctx, w.id, stopGrace); err != nil {
+			return err
+		}
+	case !absent && st.Boot >= boot && !st.Exit.Reboot && !st.Exit.Requested:
+		// It ended by itself. What follows, stop or terminate, is the control plane's to say.
+		w.report(agentrpc.MachineStatus{Boot: st.Boot, Phase: agentrpc.PhaseExited, At: st.Exit.At,
+			ExitCode: st.Exit.Code, OOMKilled: st.Exit.OOMKilled, Engine: st.Engine})
+		return nil
+	}
+	if w.failed == boot && boot > 0 {
+		return nil // told already; a new start has a new boot number
+	}
+	st, err = w.start(ctx, d)
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		w.log.Error("machine did not start", "boot", boot, "error", err)
+		if err := w.stop(ctx, 0); err != nil {
+			return err
+		}
+		w.failed = boot
+		w.report(agentrpc.MachineStatus{Boot: boot, Phase: agentrpc.PhaseFailed, Error: err.Error()})
+		return nil
+	}
+	w.report(runningStatus(st))
+	w.openSSH(ctx, d)
+	return nil
+}
+
+func runningStatus(st machine.Status) agentrpc.MachineStatus {
+	return agentrpc.MachineStatus{Boot: st.Boot, Phase: agentrpc.PhaseRunning, At: st.Started, Engine: st.Engine}
+}
+
+func (w *worker) report(st agentrpc.MachineStatus) {
+	st.Instance = w.id
+	if st.At.IsZero() {
+		st.At = w.a.cfg.Now()
+	}
+	w.a.remember(st)
+	w.a.out.put("machine/"+string(w.id), &agentrpc.FromAgent{Machine: &st})
+}
+
+// updateNetwork tells the network what changed on a running machine's interfaces.
+func (w *worker) updateNetwork(ctx context.Context, d *agentrpc.Machine) error {
+	rec, ok, err := w.a.readRecord(w.id)
+	if err != nil || !ok {
+		return fmt.Errorf("machine %s runs and has no record: %w", w.id, err)
+	}
+	for _, i := range d.Interfaces {
+		if old, ok := w.attached[i.ID]; ok && reflect.DeepEqual(old, i) {
+			continue
+		}
+		if _, err := w.a.attach(ctx, w.id, i, rec.IDBase); err != nil {
+			return err
+		}
+		w.attached[i.ID] = i
+	}
+	return nil
+}
