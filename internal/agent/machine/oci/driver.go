@@ -43,6 +43,7 @@ type Driver struct {
 
 	mu       sync.Mutex
 	machines map[cloud.InstanceID]*running
+	starting int // machines being started, whose control groups may appear any moment
 	events   *events
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
@@ -128,4 +129,20 @@ func (d *Driver) forget(ctx context.Context, id cloud.InstanceID) error {
 		return fmt.Errorf("machine %s: %w", id, err)
 	}
 	return nil
+}
+
+// tidy removes the cloud's own control group when no machine is left in it. It is made again by the next start.
+func (d *Driver) tidy() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.machines) > 0 || d.starting > 0 {
+		return
+	}
+	name := "nacre-" + d.cfg.CloudID
+	dirs, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup", "*", name)) // version 1: one a hierarchy
+	for _, dir := range append(dirs, filepath.Join("/sys/fs/cgroup", name)) {
+		if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+			d.log.Debug("a control group stays", "path", dir, "error", err)
+		}
+	}
 }

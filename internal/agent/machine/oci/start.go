@@ -34,6 +34,14 @@ func (d *Driver) Start(ctx context.Context, s machine.Spec) (machine.Status, err
 	if err := check(s); err != nil {
 		return machine.Status{}, err
 	}
+	d.mu.Lock()
+	d.starting++
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		d.starting--
+		d.mu.Unlock()
+	}()
 	d.drop(s.ID)
 	if err := d.forget(ctx, s.ID); err != nil {
 		return machine.Status{}, err

@@ -91,6 +91,7 @@ func (d *Driver) Remove(ctx context.Context, id cloud.InstanceID) error {
 		return err
 	}
 	d.drop(id)
+	d.tidy()
 	return d.clear(id)
 }
 
