@@ -118,3 +118,17 @@ func CodeOf(err error) string {
 	}
 	return ""
 }
+
+// Measure makes a call once and reads the answer without decoding it. It returns the answer's length.
+func Measure[Req, Res any](ctx context.Context, c *Client, a Action[Req, Res], in *Req) (int64, error) {
+	body := []byte(encodeForm(a.Service, a.Name, in).Encode())
+	resp, err := c.send(ctx, http.MethodPost, "/", a.Service.Name, "application/x-www-form-urlencoded; charset=utf-8", bytes.NewReader(body), int64(len(body)), hashOf(body))
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", a.Name, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return 0, decodeError(io.LimitReader(resp.Body, maxErrorBody), resp.StatusCode)
+	}
+	return io.Copy(io.Discard, resp.Body)
+}

@@ -11,7 +11,7 @@ import (
 const burstSize = 100
 
 // burst launches a hundred instances in one call, and weighs what they cost beyond their own processes.
-func burst(c *cloud) ([]row, error) {
+func burst(c *testCloud) ([]row, error) {
 	if err := c.bake(); err != nil {
 		return nil, err
 	}

@@ -20,8 +20,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// cloud is a nacre of the benchmark's own.
-type cloud struct {
+// testCloud is a nacre of the benchmark's own.
+type testCloud struct {
 	dir, listen string
 	cmd         *exec.Cmd
 	log         bytes.Buffer
@@ -29,7 +29,7 @@ type cloud struct {
 	image       string
 }
 
-func startCloud() (*cloud, error) {
+func startCloud() (*testCloud, error) {
 	dir, err := os.MkdirTemp("", "nacre-bench-")
 	if err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func startCloud() (*cloud, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cloud{dir: dir, listen: l.Addr().String()}
+	c := &testCloud{dir: dir, listen: l.Addr().String()}
 	l.Close()
 	c.cmd = exec.Command("bin/nacre", "up", "--data-dir", dir, "--listen", c.listen, "--public-pool", "198.19.252.0/22", "--cpu-overcommit", "64", "--memory-overcommit", "16")
 	c.cmd.Stdout, c.cmd.Stderr = &c.log, &c.log
@@ -73,7 +73,7 @@ func startCloud() (*cloud, error) {
 	return c, nil
 }
 
-func (c *cloud) nacre(args ...string) ([]byte, error) {
+func (c *testCloud) nacre(args ...string) ([]byte, error) {
 	cmd := exec.Command("bin/nacre", args...)
 	cmd.Env = append(os.Environ(), "NACRE_DATA_DIR="+c.dir, "AWS_ENDPOINT_URL=", "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=")
 	var stderr bytes.Buffer
@@ -85,14 +85,14 @@ func (c *cloud) nacre(args ...string) ([]byte, error) {
 	return out, nil
 }
 
-func (c *cloud) remove() error {
+func (c *testCloud) remove() error {
 	_, err := c.nacre("down", "--all")
 	c.cmd.Wait()
 	return errors.Join(err, os.RemoveAll(c.dir))
 }
 
 // bake makes the image that the launches run.
-func (c *cloud) bake() error {
+func (c *testCloud) bake() error {
 	if c.image != "" {
 		return nil
 	}
@@ -109,7 +109,7 @@ func (c *cloud) bake() error {
 
 // launch runs n instances in one call and returns their ids and the time from the call until the API shows all
 // of them running.
-func (c *cloud) launch(n int) ([]string, time.Duration, error) {
+func (c *testCloud) launch(n int) ([]string, time.Duration, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	begin := time.Now()
@@ -150,7 +150,7 @@ func (c *cloud) launch(n int) ([]string, time.Duration, error) {
 	}
 }
 
-func (c *cloud) terminate(ids []string) error {
+func (c *testCloud) terminate(ids []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	if _, err := c.ec2.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: ids}); err != nil {

@@ -14,14 +14,14 @@ import (
 const launchRuns = 15
 
 // idle measures what nacre needs with no instances, after it has settled.
-func idle(c *cloud) ([]row, error) {
+func idle(c *testCloud) ([]row, error) {
 	time.Sleep(3 * time.Second)
 	return []row{row{Name: "memory of nacre up, no instances", Unit: "MiB", Ours: residentOf(c.cmd.Process.Pid), Runs: 1}.atMost(150)}, nil
 }
 
 // launches measures one launch at a time on a warm image, and the peers in turn with it, so that
 // the machine's drift hits all.
-func launches(c *cloud) ([]row, error) {
+func launches(c *testCloud) ([]row, error) {
 	if err := c.bake(); err != nil {
 		return nil, err
 	}

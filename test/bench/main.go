@@ -47,7 +47,7 @@ func run() (err error) {
 	}
 	defer func() { err = errors.Join(err, c.remove()) }()
 	var rows []row
-	for _, measure := range []func(*cloud) ([]row, error){idle, launches, burst, describes} {
+	for _, measure := range []func(*testCloud) ([]row, error){idle, launches, burst, describes} {
 		more, err := measure(c)
 		if err != nil {
 			return err

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
@@ -62,9 +61,7 @@ func TestBadInputGetsAWSErrorsAndMakesNothing(t *testing.T) {
 	err = run(func(in *ec2.RunInstancesInput) { in.DryRun = aws.Bool(true) })
 	cloudtest.WantCode(t, err, "DryRunOperation")
 
-	forged := ec2.New(c.EC2.Options(), func(o *ec2.Options) {
-		o.Credentials = credentials.NewStaticCredentialsProvider(c.Key.AccessKey, "not-the-secret", "")
-	})
+	forged := c.As(c.Key.AccessKey, "not-the-secret")
 	_, err = forged.DescribeInstances(ctx, &ec2.DescribeInstancesInput{})
 	cloudtest.WantCode(t, err, "AuthFailure")
 }

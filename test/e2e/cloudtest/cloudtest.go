@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +41,7 @@ type Cloud struct {
 	t      testing.TB
 	listen string
 	before []string
+	config aws.Config
 	slot   *os.File
 
 	mu  sync.Mutex
@@ -158,9 +160,18 @@ func (c *Cloud) Up() {
 	if err := json.Unmarshal([]byte(out), &c.Key); err != nil {
 		c.t.Fatalf("nacre env printed %q: %v", out, err)
 	}
-	cfg := aws.Config{Region: c.Key.Region, BaseEndpoint: &c.Endpoint, RetryMaxAttempts: 1,
+	transport := &http.Transport{MaxIdleConnsPerHost: 8}
+	c.t.Cleanup(transport.CloseIdleConnections)
+	c.config = aws.Config{HTTPClient: &http.Client{Transport: transport}, Region: c.Key.Region, BaseEndpoint: &c.Endpoint, RetryMaxAttempts: 1,
 		Credentials: credentials.NewStaticCredentialsProvider(c.Key.AccessKey, c.Key.Secret, "")}
-	c.EC2, c.STS = ec2.NewFromConfig(cfg), sts.NewFromConfig(cfg)
+	c.EC2, c.STS = ec2.NewFromConfig(c.config), sts.NewFromConfig(c.config)
+}
+
+// As is the EC2 client of somebody with another access key.
+func (c *Cloud) As(key, secret string) *ec2.Client {
+	cfg := c.config
+	cfg.Credentials = credentials.NewStaticCredentialsProvider(key, secret, "")
+	return ec2.NewFromConfig(cfg)
 }
 
 // lockedWriter collects nacre's output.

@@ -149,7 +149,7 @@ func (c *Cloud) KeyPair(name string) string {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	path := filepath.Join(c.c.t.TempDir(), name+".pem")
+	path := filepath.Join(c.t.TempDir(), name+".pem")
 	if err := os.WriteFile(path, []byte(*out.KeyMaterial), 0o600); err != nil {
 		c.t.Fatal(err)
 	}
