@@ -42,7 +42,7 @@ func TestBadInputGetsAWSErrorsAndMakesNothing(t *testing.T) {
 		"no such subnet":       {func(in *ec2.RunInstancesInput) { in.SubnetId = aws.String("subnet-0123456789abcdef0") }, "InvalidSubnetID.NotFound"},
 		"no instances":         {func(in *ec2.RunInstancesInput) { in.MinCount, in.MaxCount = aws.Int32(0), aws.Int32(0) }, "InvalidParameterValue"},
 		"more least than most": {func(in *ec2.RunInstancesInput) { in.MinCount = aws.Int32(2) }, "InvalidParameterValue"},
-		"unknown type":         {func(in *ec2.RunInstancesInput) { in.InstanceType = "t3.gigantic" }, "InvalidInstanceType"},
+		"unknown type":         {func(in *ec2.RunInstancesInput) { in.InstanceType = "t3.gigantic" }, "InvalidParameterValue"},
 		"other architecture":   {func(in *ec2.RunInstancesInput) { in.InstanceType = types.InstanceTypeT4gNano }, "InvalidParameterValue"},
 		"user data too long": {func(in *ec2.RunInstancesInput) {
 			in.UserData = aws.String(base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("x"), 16385)))

@@ -151,6 +151,9 @@ func (n *Network) plug(v *vpc, i Interface, subnet Subnet, files Namespaces) err
 	if err = errors.Join(err, v.nl.LinkSetUp(link)); err != nil {
 		return fmt.Errorf("set its link up: %w", err)
 	}
+	if err := within(ns, insideSettings); err != nil {
+		return fmt.Errorf("set its machine's network up: %w", err)
+	}
 	inside, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("reach its machine's namespace: %w", err)
@@ -166,6 +169,15 @@ func (n *Network) plug(v *vpc, i Interface, subnet Subnet, files Namespaces) err
 		return fmt.Errorf("route to it: %w", err)
 	}
 	return nil
+}
+
+// insideSettings let everybody inside ping, and leave IPv6 out until VPCs have it.
+func insideSettings() error {
+	err := setting("net/ipv6/conf/all/disable_ipv6", "1")
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil // the kernel has no IPv6
+	}
+	return errors.Join(err, setting("net/ipv4/ping_group_range", "0 2147483647"))
 }
 
 // configureInside sets the machine's end up.
