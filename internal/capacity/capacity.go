@@ -2,6 +2,8 @@
 package capacity
 
 import (
+	"sort"
+
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/cloud/placement"
 	"github.com/nacre-cloud/nacre/internal/store"
@@ -18,6 +20,42 @@ func Candidates(r store.Reader) []placement.Candidate {
 			}
 		}
 		list = append(list, c)
+	}
+	return list
+}
+
+// Waiting is the instances that no node has yet, in the order in which they are placed: oldest first.
+func Waiting(r store.Reader) []*cloud.Instance {
+	var waiting []*cloud.Instance
+	for _, i := range store.ListBy(r, store.InstancesByState, cloud.StatePending) {
+		if i.Node == "" {
+			waiting = append(waiting, i)
+		}
+	}
+	sort.Slice(waiting, func(a, b int) bool {
+		if !waiting[a].Created.Equal(waiting[b].Created) {
+			return waiting[a].Created.Before(waiting[b].Created)
+		}
+		return waiting[a].LaunchIndex < waiting[b].LaunchIndex
+	})
+	return waiting
+}
+
+// Promised is Candidates with the waiting instances where they would be placed now: what is left of it can be
+// promised to new ones, however fast calls follow one another.
+func Promised(r store.Reader) []placement.Candidate {
+	list := Candidates(r)
+	for _, i := range Waiting(r) {
+		size, ok := cloud.LookupInstanceType(i.Type)
+		if !ok {
+			continue
+		}
+		res := placement.Place(list, placement.Request{Type: size, Zone: i.Zone, Isolation: i.Isolation})
+		for n := range list {
+			if list[n].Node.ID == res.Node {
+				list[n].Load.Add(size)
+			}
+		}
 	}
 	return list
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sort"
 	"time"
 
 	"github.com/nacre-cloud/nacre/internal/capacity"
@@ -17,21 +16,10 @@ import (
 // before keeps its node: its disk is there.
 func schedule(ctx context.Context, s *store.Store, now func() time.Time) error {
 	view := s.View()
-	var waiting []*cloud.Instance
-	for _, i := range store.ListBy(view, store.InstancesByState, cloud.StatePending) {
-		if i.Node == "" {
-			waiting = append(waiting, i)
-		}
-	}
+	waiting := capacity.Waiting(view)
 	if len(waiting) == 0 {
 		return nil
 	}
-	sort.Slice(waiting, func(a, b int) bool {
-		if !waiting[a].Created.Equal(waiting[b].Created) {
-			return waiting[a].Created.Before(waiting[b].Created)
-		}
-		return waiting[a].LaunchIndex < waiting[b].LaunchIndex
-	})
 	candidates := capacity.Candidates(view)
 	choice := map[cloud.InstanceID]placement.Result{}
 	var problems []error

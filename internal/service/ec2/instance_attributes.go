@@ -101,9 +101,9 @@ func legacyAttribute(req *ec2.ModifyInstanceAttributeRequest) error {
 	case "instanceType":
 		req.InstanceType = &ec2.AttributeValue{Value: v}
 	case "userData":
-		b, err := base64.StdEncoding.DecodeString(*v)
+		b, err := userDataOf(*v)
 		if err != nil {
-			return awsapi.InvalidParameterValue("Invalid BASE64 encoding of user data.")
+			return err
 		}
 		req.UserData = &ec2.BlobAttributeValue{Value: b}
 	case "disableApiTermination":
@@ -235,9 +235,14 @@ func (s *Service) resetInstanceAttribute(ctx context.Context, call *awsapi.Call,
 		if err != nil {
 			return err
 		}
-		err = modifyInstance(tx, call, &ec2.ModifyInstanceAttributeRequest{SourceDestCheck: boolValue(true)}, i)
+		if i.State == cloud.StateTerminated || i.State == cloud.StateShuttingDown {
+			return wrongState(i, "modified")
+		}
+		if err := modifyInstance(tx, call, &ec2.ModifyInstanceAttributeRequest{SourceDestCheck: boolValue(true)}, i); err != nil {
+			return err
+		}
 		store.Put(tx, store.Instances, i)
-		return err
+		return nil
 	})
 	return &ec2.ResetInstanceAttributeResult{}, err
 }

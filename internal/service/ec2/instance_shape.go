@@ -71,7 +71,7 @@ func (d *describer) instance(i *cloud.Instance) ec2.Instance {
 		MetadataOptions:                  metadataShape(i.Metadata, "applied"),
 	}
 	if size, ok := cloud.LookupInstanceType(i.Type); ok {
-		out.CpuOptions = &ec2.CpuOptions{CoreCount: new(int64(max(1, size.VCPUs/2))), ThreadsPerCore: new(int64(min(2, size.VCPUs)))}
+		out.CpuOptions = &ec2.CpuOptions{CoreCount: new(cores(size)), ThreadsPerCore: new(int64(threads(size)))}
 	}
 	if i.StateReason.Code != "" {
 		out.StateReason = &ec2.StateReason{Code: &i.StateReason.Code, Message: &i.StateReason.Message}

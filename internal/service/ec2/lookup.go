@@ -149,9 +149,12 @@ func groupsFor(r store.Reader, account cloud.AccountID, vpc cloud.VPCID, ids, na
 		}
 		add(g)
 	}
-	in := store.ListBy(r, store.SecurityGroupsByVPC, vpc)
 	if len(ids) == 0 && len(names) == 0 {
 		names = []string{"default"}
+	}
+	var in []*cloud.SecurityGroup
+	if len(names) > 0 {
+		in = store.ListBy(r, store.SecurityGroupsByVPC, vpc)
 	}
 	for _, name := range names {
 		at := slices.IndexFunc(in, func(g *cloud.SecurityGroup) bool { return g.Name == name })

@@ -2,18 +2,23 @@ package ec2
 
 import (
 	"context"
-	"encoding/base64"
-	"errors"
 	"net/netip"
+	"slices"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
+	"github.com/nacre-cloud/nacre/internal/capacity"
 	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/cloud/placement"
 	"github.com/nacre-cloud/nacre/internal/store"
 )
 
-// change applies one step to every instance of a call, or to none.
-func (s *Service) change(ctx context.Context, call *awsapi.Call, ids []string, step func(*store.Tx, *cloud.Instance) error) ([]ec2.InstanceStateChange, error) {
+// step is what a call does to one of its instances. It tells whether it changed it.
+type step func(*store.Tx, *cloud.Instance) (changed bool, err error)
+
+// change applies one step to every instance of a call, or to none. begin makes the step anew for each run of the
+// transaction.
+func (s *Service) change(ctx context.Context, call *awsapi.Call, ids []string, begin func() step) ([]ec2.InstanceStateChange, error) {
 	if len(ids) == 0 {
 		return nil, awsapi.MissingParameter("InstanceId")
 	}
@@ -24,12 +29,16 @@ func (s *Service) change(ctx context.Context, call *awsapi.Call, ids []string, s
 		if err != nil {
 			return err
 		}
+		step := begin()
 		for _, i := range list {
 			before := i.State
-			if err := step(tx, i); err != nil {
+			changed, err := step(tx, i)
+			if err != nil {
 				return err
 			}
-			store.Put(tx, store.Instances, i)
+			if changed {
+				store.Put(tx, store.Instances, i)
+			}
 			changes = append(changes, ec2.InstanceStateChange{InstanceId: text(i.ID), PreviousState: stateShape(before), CurrentState: stateShape(i.State)})
 		}
 		return nil
@@ -37,112 +46,146 @@ func (s *Service) change(ctx context.Context, call *awsapi.Call, ids []string, s
 	return changes, err
 }
 
+// always begins with the same step, for those that keep nothing from one instance to the next.
+func always(s step) func() step { return func() step { return s } }
+
 func wrongState(i *cloud.Instance, verb string) error {
 	return awsapi.Errorf("IncorrectInstanceState", "The instance '%s' is not in a state from which it can be %s.", i.ID, verb)
 }
 
 func (s *Service) startInstances(ctx context.Context, call *awsapi.Call, req *ec2.StartInstancesRequest) (*ec2.StartInstancesResult, error) {
-	changes, err := s.change(ctx, call, req.InstanceIds, func(tx *store.Tx, i *cloud.Instance) error {
-		switch i.State {
-		case cloud.StateRunning, cloud.StatePending:
-			return nil
-		case cloud.StateStopped:
-		default:
-			return wrongState(i, "started")
+	changes, err := s.change(ctx, call, req.InstanceIds, func() step {
+		var room returns
+		return func(tx *store.Tx, i *cloud.Instance) (bool, error) {
+			switch i.State {
+			case cloud.StateRunning, cloud.StatePending:
+				return false, nil
+			case cloud.StateStopped:
+			default:
+				return false, wrongState(i, "started")
+			}
+			if err := room.take(tx.View(), i); err != nil {
+				return false, err
+			}
+			if err := lendPublicAddresses(tx, i); err != nil {
+				return false, err
+			}
+			i.Desired, i.ForceStop, i.LaunchTime = cloud.DesiredRunning, false, call.Now
+			i.Boot++
+			return true, i.Transition(cloud.StatePending, cloud.StateReason{}, call.Now)
+		}
+	})
+	return &ec2.StartInstancesResult{StartingInstances: changes}, err
+}
+
+// returns counts the room on the nodes to which instances come back in one transaction. A stopped instance
+// reserves nothing, so its node, where its disk is, may have filled up meanwhile.
+type returns struct{ candidates []placement.Candidate }
+
+func (t *returns) take(r store.Reader, i *cloud.Instance) error {
+	if t.candidates == nil {
+		t.candidates = capacity.Promised(r)
+	}
+	size, ok := cloud.LookupInstanceType(i.Type)
+	if !ok {
+		return awsapi.Unsupported("The instance type %s of %s is not served by this cloud.", i.Type, i.ID)
+	}
+	candidates := t.candidates
+	if i.Node != "" {
+		at := slices.IndexFunc(candidates, func(c placement.Candidate) bool { return c.Node.ID == i.Node })
+		if at < 0 {
+			return awsapi.Errorf("InsufficientInstanceCapacity", "The server that holds the disk of %s has left the cloud.", i.ID)
+		}
+		candidates = candidates[at : at+1]
+	}
+	res := placement.Place(candidates, placement.Request{Type: size, Zone: i.Zone, Isolation: i.Isolation})
+	if res.Node == "" {
+		return insufficientCapacity(size.Name, i.Zone, res)
+	}
+	for n := range t.candidates {
+		if t.candidates[n].Node.ID == res.Node {
+			t.candidates[n].Load.Add(size)
+		}
+	}
+	return nil
+}
+
+// insufficientCapacity says why no server takes an instance.
+func insufficientCapacity(size cloud.InstanceType, zone string, res placement.Result) error {
+	return awsapi.Errorf("InsufficientInstanceCapacity", "We currently do not have sufficient %s capacity in the Availability Zone you requested (%s): %s.",
+		size, zone, res.Reason())
+}
+
+// lendPublicAddresses gives an instance's interfaces the public addresses that each start assigns.
+func lendPublicAddresses(tx *store.Tx, i *cloud.Instance) error {
+	for _, id := range i.Interfaces {
+		n, ok := store.Get(tx, store.Interfaces, id)
+		if !ok || !n.AutoPublicIP || n.PublicIP.IsValid() {
+			continue
 		}
 		pool, err := publicPool(tx.View())
 		if err != nil {
 			return err
 		}
-		for _, id := range i.Interfaces {
-			n, ok := store.Get(tx, store.Interfaces, id)
-			if !ok || !n.AutoPublicIP || n.PublicIP.IsValid() {
-				continue
-			}
-			if n.PublicIP, err = claimPublic(tx, pool, n.ID, netip.Addr{}); err != nil {
-				return err
-			}
-			store.Put(tx, store.Interfaces, n)
+		if n.PublicIP, err = claimPublic(tx, pool, n.ID, netip.Addr{}); err != nil {
+			return err
 		}
-		i.Desired, i.LaunchTime = cloud.DesiredRunning, call.Now
-		i.Boot++
-		return i.Transition(cloud.StatePending, cloud.StateReason{}, call.Now)
-	})
-	return &ec2.StartInstancesResult{StartingInstances: changes}, err
+		store.Put(tx, store.Interfaces, n)
+	}
+	return nil
 }
 
 func (s *Service) stopInstances(ctx context.Context, call *awsapi.Call, req *ec2.StopInstancesRequest) (*ec2.StopInstancesResult, error) {
 	if deref(req.Hibernate) {
 		return nil, awsapi.Errorf("UnsupportedHibernationConfiguration", "Container instances cannot hibernate.")
 	}
-	changes, err := s.change(ctx, call, req.InstanceIds, func(_ *store.Tx, i *cloud.Instance) error {
+	force := deref(req.Force)
+	changes, err := s.change(ctx, call, req.InstanceIds, always(func(_ *store.Tx, i *cloud.Instance) (bool, error) {
 		switch i.State {
 		case cloud.StateStopped:
-			return nil
-		case cloud.StateStopping:
-			i.ForceStop = i.ForceStop || deref(req.Force) // a second, forced stop hurries a slow one
-			return nil
-		case cloud.StateRunning, cloud.StatePending:
+			return false, nil
+		case cloud.StateStopping: // a second, forced stop hurries a slow one
+			hurry := force && !i.ForceStop
+			i.ForceStop = i.ForceStop || force
+			return hurry, nil
+		case cloud.StateRunning:
+		case cloud.StatePending:
+			if i.RunningSince.IsZero() {
+				return false, awsapi.Errorf("IncorrectInstanceState", "Instance '%s' cannot be stopped as it has never reached the 'running' state.", i.ID)
+			}
 		default:
-			return wrongState(i, "stopped")
+			return false, wrongState(i, "stopped")
 		}
 		if i.DisableAPIStop {
-			return awsapi.Errorf("OperationNotPermitted", "The instance '%s' may not be stopped. Modify its 'disableApiStop' instance attribute and try again.", i.ID)
+			return false, awsapi.Errorf("OperationNotPermitted", "The instance '%s' may not be stopped. Modify its 'disableApiStop' instance attribute and try again.", i.ID)
 		}
-		i.Desired, i.ForceStop = cloud.DesiredStopped, deref(req.Force)
-		return i.Transition(cloud.StateStopping, cloud.ReasonUserStop, call.Now)
-	})
+		i.Desired, i.ForceStop = cloud.DesiredStopped, force
+		return true, i.Transition(cloud.StateStopping, cloud.ReasonUserStop, call.Now)
+	}))
 	return &ec2.StopInstancesResult{StoppingInstances: changes}, err
 }
 
 func (s *Service) rebootInstances(ctx context.Context, call *awsapi.Call, req *ec2.RebootInstancesRequest) (*ec2.RebootInstancesResult, error) {
-	_, err := s.change(ctx, call, req.InstanceIds, func(_ *store.Tx, i *cloud.Instance) error {
+	_, err := s.change(ctx, call, req.InstanceIds, always(func(_ *store.Tx, i *cloud.Instance) (bool, error) {
 		if i.State != cloud.StateRunning {
-			return wrongState(i, "rebooted")
+			return false, wrongState(i, "rebooted")
 		}
 		i.Boot++
-		return nil
-	})
+		return true, nil
+	}))
 	return &ec2.RebootInstancesResult{}, err
 }
 
 func (s *Service) terminateInstances(ctx context.Context, call *awsapi.Call, req *ec2.TerminateInstancesRequest) (*ec2.TerminateInstancesResult, error) {
-	changes, err := s.change(ctx, call, req.InstanceIds, func(_ *store.Tx, i *cloud.Instance) error {
+	changes, err := s.change(ctx, call, req.InstanceIds, always(func(_ *store.Tx, i *cloud.Instance) (bool, error) {
 		if i.State == cloud.StateTerminated || i.State == cloud.StateShuttingDown {
-			return nil
+			return false, nil
 		}
 		if i.DisableAPITermination {
-			return awsapi.Errorf("OperationNotPermitted", "The instance '%s' may not be terminated. Modify its 'disableApiTermination' instance attribute and try again.", i.ID)
+			return false, awsapi.Errorf("OperationNotPermitted", "The instance '%s' may not be terminated. Modify its 'disableApiTermination' instance attribute and try again.", i.ID)
 		}
 		i.Desired = cloud.DesiredTerminated
-		return i.Transition(cloud.StateShuttingDown, cloud.ReasonUserTerminate, call.Now)
-	})
+		return true, i.Transition(cloud.StateShuttingDown, cloud.ReasonUserTerminate, call.Now)
+	}))
 	return &ec2.TerminateInstancesResult{TerminatingInstances: changes}, err
-}
-
-// consoleLimit is EC2's: the last 64 KB.
-const consoleLimit = 64 << 10
-
-func (s *Service) getConsoleOutput(ctx context.Context, call *awsapi.Call, req *ec2.GetConsoleOutputRequest) (*ec2.GetConsoleOutputResult, error) {
-	i, err := lookup(s.store.View(), store.Instances, ownerOfInstance, kindInstance, call.Account, deref(req.InstanceId))
-	if err != nil {
-		return nil, err
-	}
-	out := &ec2.GetConsoleOutputResult{InstanceId: text(i.ID), Timestamp: &i.StateChanged, Output: new("")}
-	if i.Node == "" || i.State == cloud.StateTerminated || call.DryRun {
-		return out, nil
-	}
-	b, at, err := s.cfg.Console.Console(ctx, i.Node, i.ID, consoleLimit)
-	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return nil, awsapi.Errorf("Unavailable", "The console of %s could not be read in time; try again.", i.ID)
-	case err != nil:
-		s.cfg.Logger.Warn("a console can't be read", "instance", i.ID, "error", err)
-		return nil, awsapi.Errorf("Unavailable", "The node of %s does not answer; try again.", i.ID)
-	}
-	out.Output = new(base64.StdEncoding.EncodeToString(b))
-	if !at.IsZero() {
-		out.Timestamp = &at
-	}
-	return out, nil
 }

@@ -105,6 +105,7 @@ func (s *Service) runInstances(ctx context.Context, call *awsapi.Call, req *ec2.
 	if len(list) == 0 {
 		return nil, awsapi.Errorf("InvalidReservationID.NotFound", "The instances of this client token are gone.")
 	}
+	slices.SortFunc(list, func(a, b *cloud.Instance) int { return a.LaunchIndex - b.LaunchIndex })
 	res := s.reservation(view, list)
 	return &res, nil
 }
@@ -234,6 +235,9 @@ func (l *launch) resolve(tx *store.Tx) (*cloud.Subnet, error) {
 		return nil, err
 	}
 	ids, names := l.req.SecurityGroupIds, l.req.SecurityGroups
+	if len(names) > 0 && deref(l.req.SubnetId) != "" {
+		return nil, awsapi.InvalidCombination("The parameter groupName cannot be used with the parameter subnet")
+	}
 	if len(l.req.NetworkInterfaces) == 1 {
 		ids = l.req.NetworkInterfaces[0].Groups
 	}
@@ -299,10 +303,9 @@ func (l *launch) subnet(tx *store.Tx) (*cloud.Subnet, error) {
 
 // room is how many instances to launch: as many as fit, none when fewer than the minimum do.
 func (l *launch) room(r store.Reader) (int, error) {
-	n, res := placement.Room(capacity.Candidates(r), placement.Request{Type: l.size, Zone: l.template.Zone, Isolation: l.template.Isolation}, l.max)
+	n, res := placement.Room(capacity.Promised(r), placement.Request{Type: l.size, Zone: l.template.Zone, Isolation: l.template.Isolation}, l.max)
 	if n < l.min {
-		return 0, awsapi.Errorf("InsufficientInstanceCapacity", "We currently do not have sufficient %s capacity in the Availability Zone you requested (%s): %s.",
-			l.size.Name, l.template.Zone, res.Reason())
+		return 0, insufficientCapacity(l.size.Name, l.template.Zone, res)
 	}
 	return n, nil
 }
@@ -313,7 +316,7 @@ func userDataOf(encoded string) ([]byte, error) {
 	}
 	b, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
-		return nil, awsapi.InvalidParameterValue("Invalid BASE64 encoding of user data.")
+		return nil, awsapi.Errorf("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.")
 	}
 	if len(b) > maxUserData {
 		return nil, awsapi.InvalidParameterValue("User data is limited to %d bytes", maxUserData)
