@@ -117,7 +117,7 @@ func serve(c *guestinit.Config, r *reaper, app int, signals <-chan os.Signal) in
 			say("rebooting")
 			r.endAll(c, app, signals)
 			return guestinit.RebootCode
-		case sig == guestinit.SignalPowerOff, sig == syscall.SIGPWR, app == 0 && (sig == syscall.SIGTERM || sig == syscall.SIGINT):
+		case sig == guestinit.SignalPowerOff, sig == syscall.SIGPWR, app == 0 && ends(sig):
 			say("shutting down")
 			r.endAll(c, app, signals)
 			return 0
@@ -128,6 +128,12 @@ func serve(c *guestinit.Config, r *reaper, app int, signals <-chan os.Signal) in
 			syscall.Kill(app, sig)
 		}
 	}
+}
+
+// ends tells whether a signal asks a system to end: the driver's, and those that busybox's own poweroff and halt send to
+// their init.
+func ends(sig syscall.Signal) bool {
+	return sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGUSR1 || sig == syscall.SIGUSR2
 }
 
 // applicationCode is what the instance ends with when its application did.

@@ -79,6 +79,9 @@ func (tx *Tx) mustRun() {
 // peek returns the object that the transaction sees under key, guarded, but not copied.
 func (tx *Tx) peek(s *schema, key string) (any, bool) {
 	tx.mustRun()
+	if key == "" {
+		return nil, false // "not attached" and the like; under it stands the table's marker, which is no object
+	}
 	if d, written := tx.writes[s][key]; written {
 		return d.obj, d.obj != nil
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/nacre-cloud/nacre/test/e2e/cloudtest"
 )
 
 // testCloud is a nacre of the benchmark's own.
@@ -68,7 +71,7 @@ func startCloud() (*testCloud, error) {
 		return nil, errors.Join(err, c.remove())
 	}
 	endpoint := "http://" + c.listen
-	c.ec2 = ec2.NewFromConfig(aws.Config{Region: key.Region, BaseEndpoint: &endpoint, RetryMaxAttempts: 1,
+	c.ec2 = ec2.NewFromConfig(aws.Config{Region: key.Region, BaseEndpoint: &endpoint, RetryMaxAttempts: 1, HTTPClient: &http.Client{Transport: cloudtest.Whole{RoundTripper: http.DefaultTransport}},
 		Credentials: credentials.NewStaticCredentialsProvider(key.AccessKey, key.Secret, "")})
 	return c, nil
 }

@@ -26,7 +26,7 @@ func TestKillingNacreLosesNothing(t *testing.T) {
 	steady := c.LaunchMany(20, cloudtest.WithKey("k"), cloudtest.WithGroups(group))
 	boots := map[string]string{}
 	for _, i := range steady[:3] {
-		boots[*i.InstanceId] = c.SSH(i, "root", key).WaitLogin().Run("stat -c %Y /proc/1; echo alive > /root/alive")
+		boots[*i.InstanceId] = c.SSH(i, "root", key).WaitLogin().Run("cut -d' ' -f22 /proc/1/stat; echo alive > /root/alive")
 	}
 
 	var mu sync.Mutex
@@ -121,7 +121,7 @@ func TestKillingNacreLosesNothing(t *testing.T) {
 	}
 	for id, boot := range boots {
 		m := c.SSH(c.Describe(id), "root", key).WaitLogin()
-		if got := m.Run("stat -c %Y /proc/1"); got != boot || m.Run("cat /root/alive") != "alive" {
+		if got := m.Run("cut -d' ' -f22 /proc/1/stat"); got != boot || m.Run("cat /root/alive") != "alive" {
 			t.Errorf("%s was booted anew: %s, before %s", id, got, boot)
 		}
 	}
@@ -172,10 +172,10 @@ func TestDownLeavesTheMachinesRunning(t *testing.T) {
 	key := c.KeyPair("k")
 	i := c.Launch(cloudtest.WithKey("k"), cloudtest.WithGroups(c.Group("ssh", 22)))
 	m := c.SSH(i, "root", key).WaitLogin()
-	boot := m.Run("stat -c %Y /proc/1")
+	boot := m.Run("cut -d' ' -f22 /proc/1/stat")
 	c.Nacre("down")
 	c.Up()
-	if got := m.WaitLogin().Run("stat -c %Y /proc/1"); got != boot {
+	if got := m.WaitLogin().Run("cut -d' ' -f22 /proc/1/stat"); got != boot {
 		t.Errorf("the machine was booted anew: %s, before %s", got, boot)
 	}
 }

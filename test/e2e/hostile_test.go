@@ -46,7 +46,7 @@ func TestBadInputGetsAWSErrorsAndMakesNothing(t *testing.T) {
 		"user data too long": {func(in *ec2.RunInstancesInput) {
 			in.UserData = aws.String(base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("x"), 16385)))
 		}, "InvalidParameterValue"},
-		"user data no base64": {func(in *ec2.RunInstancesInput) { in.UserData = aws.String("%%%") }, "InvalidParameterValue"},
+		"user data no base64": {func(in *ec2.RunInstancesInput) { in.UserData = aws.String("%%%") }, "InvalidUserData.Malformed"},
 	} {
 		t.Run(name, func(t *testing.T) { cloudtest.WantCode(t, run(test.change), test.code) })
 	}

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -162,7 +163,7 @@ func (c *Cloud) Up() {
 	}
 	transport := &http.Transport{MaxIdleConnsPerHost: 8}
 	c.t.Cleanup(transport.CloseIdleConnections)
-	c.config = aws.Config{HTTPClient: &http.Client{Transport: transport}, Region: c.Key.Region, BaseEndpoint: &c.Endpoint, RetryMaxAttempts: 1,
+	c.config = aws.Config{HTTPClient: &http.Client{Transport: Whole{transport}}, Region: c.Key.Region, BaseEndpoint: &c.Endpoint, RetryMaxAttempts: 1,
 		Credentials: credentials.NewStaticCredentialsProvider(c.Key.AccessKey, c.Key.Secret, "")}
 	c.EC2, c.STS = ec2.NewFromConfig(c.config), sts.NewFromConfig(c.config)
 }
@@ -278,4 +279,24 @@ func WaitFor(t testing.TB, limit time.Duration, what string, check func() error)
 		time.Sleep(pause)
 	}
 	t.Fatalf("waited %v for %s: %v", limit, what, err)
+}
+
+// Whole reads answers to their end before it hands them on. The SDK closes a request's body as soon as the answer's head is there;
+// with an endpoint on the same machine that can be before the body's end was sent, and the connection is then
+// cut in the middle of the answer. Over a network it never gets there first.
+type Whole struct{ http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (w Whole) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := w.RoundTripper.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(b))
+	return resp, nil
 }
