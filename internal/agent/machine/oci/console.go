@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -14,15 +15,47 @@ import (
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
-// Console implements machine.Driver.
-func (d *Driver) Console(_ context.Context, id cloud.InstanceID, limit int) ([]byte, time.Time, error) {
+// oldConsoleLog is the log of earlier boots, once the log had grown to its size.
+const oldConsoleLog = "console.old.log"
+
+// turnConsole puts a console's log aside that earlier boots have filled: the monitor counts its own bytes only.
+func (d *Driver) turnConsole(id cloud.InstanceID) error {
 	path := filepath.Join(d.bundle(id), consoleLog)
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		if _, err := os.Stat(d.bundle(id)); err != nil {
-			return nil, time.Time{}, fmt.Errorf("machine %s: %w", id, machine.ErrNotFound)
+	if info, err := os.Stat(path); err != nil || info.Size() < consoleSize {
+		return nil
+	}
+	if err := os.Rename(path, filepath.Join(d.bundle(id), oldConsoleLog)); err != nil {
+		return fmt.Errorf("machine %s: put its full console log aside: %w", id, err)
+	}
+	return nil
+}
+
+// Console implements machine.Driver. The log is bounded: what was written longest ago is lost first.
+func (d *Driver) Console(_ context.Context, id cloud.InstanceID, limit int) ([]byte, time.Time, error) {
+	if _, err := os.Stat(d.bundle(id)); err != nil {
+		return nil, time.Time{}, fmt.Errorf("machine %s: %w", id, machine.ErrNotFound)
+	}
+	out, last, err := d.readConsole(id, consoleLog, limit)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	if len(out) < limit {
+		older, oldLast, err := d.readConsole(id, oldConsoleLog, limit-len(out))
+		if err != nil {
+			return nil, time.Time{}, err
 		}
-		return nil, time.Time{}, nil // it has not written anything yet
+		if out = append(older, out...); last.IsZero() {
+			last = oldLast
+		}
+	}
+	return out, last, nil
+}
+
+// readConsole returns the end of one of the console's logs, and when it was written.
+func (d *Driver) readConsole(id cloud.InstanceID, name string, limit int) ([]byte, time.Time, error) {
+	f, err := os.Open(filepath.Join(d.bundle(id), name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, time.Time{}, nil // nothing was written yet
 	}
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("machine %s: open its console: %w", id, err)
@@ -31,6 +64,9 @@ func (d *Driver) Console(_ context.Context, id cloud.InstanceID, limit int) ([]b
 	info, err := f.Stat()
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("machine %s: read its console: %w", id, err)
+	}
+	if info.Size() == 0 {
+		return nil, time.Time{}, nil
 	}
 	// Every line carries some 40 bytes of its own; short lines need more than the limit to be read.
 	window := int64(limit)*8 + 4096

@@ -38,6 +38,7 @@ type Driver struct {
 	log    *slog.Logger
 	runc   string
 	conmon string
+	runNow string // the script between the two
 	init   string // the init's file
 	engine string // such as "runc 1.1.5"
 
@@ -69,12 +70,15 @@ func New(ctx context.Context, cfg Config) (*Driver, error) {
 	first, _, _ := strings.Cut(string(out), "\n")
 	version, _, _ := strings.Cut(strings.TrimPrefix(first, "runc version "), "+")
 	d.engine = "runc " + strings.TrimSpace(version)
-	for _, dir := range []string{cfg.StateDir, d.exitDir()} {
+	for _, dir := range []string{d.runtimeDir(), d.socketDir(), d.exitDir()} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, fmt.Errorf("make a directory for containers: %w", err)
 		}
 	}
 	if d.init, err = installInit(cfg.Dir); err != nil {
+		return nil, err
+	}
+	if d.runNow, err = install(cfg.Dir, "run-now", fmt.Appendf(nil, runNow, d.runc)); err != nil {
 		return nil, err
 	}
 	d.ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -107,12 +111,13 @@ func (d *Driver) Close() error {
 	}
 	d.mu.Unlock()
 	d.wg.Wait()
+	d.dropCgroup()
 	return nil
 }
 
 // runtime runs the OCI runtime with this cloud's state.
 func (d *Driver) runtime(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, d.runc, append([]string{"--root", d.cfg.StateDir}, args...)...)
+	cmd := exec.CommandContext(ctx, d.runc, append([]string{"--root", d.runtimeDir()}, args...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return out, fmt.Errorf("runc %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
@@ -122,7 +127,7 @@ func (d *Driver) runtime(ctx context.Context, args ...string) ([]byte, error) {
 
 // forget deletes the runtime's state and control groups of a container, killing what is left of it.
 func (d *Driver) forget(ctx context.Context, id cloud.InstanceID) error {
-	if _, err := os.Stat(filepath.Join(d.cfg.StateDir, string(id))); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(d.runtimeDir(), string(id))); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if _, err := d.runtime(ctx, "delete", "--force", string(id)); err != nil {

@@ -406,6 +406,7 @@ func TestTheAgentsDeathIsSurvivedAndEndsMeanwhileAreSeen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	awaitHandler(t.Context(), rec.PID, syscall.SIGTERM)
 	if err := syscall.Kill(rec.PID, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,13 +25,12 @@ import (
 // Exec implements machine.Driver. The runtime stays as the process's parent and hands on its exit code; with a terminal it
 // carries the bytes between the terminal inside and one here.
 func (d *Driver) Exec(ctx context.Context, id cloud.InstanceID, spec machine.ExecSpec) (machine.Process, error) {
-	d.mu.Lock()
-	r := d.machines[id]
-	d.mu.Unlock()
-	if r == nil {
-		return nil, fmt.Errorf("machine %s: %w", id, machine.ErrNotFound)
+	inside, err := d.runningSpec(id)
+	if err != nil {
+		return nil, err
 	}
-	config, err := execConfig(r.rec.Spec.RootFS, spec)
+	d.wg.Go(wakeMigration)
+	config, err := execConfig(inside, spec)
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: %w", id, err)
 	}
@@ -48,7 +48,7 @@ func (d *Driver) Exec(ctx context.Context, id cloud.InstanceID, spec machine.Exe
 	if _, err := description.Write(b); err != nil {
 		return nil, fmt.Errorf("machine %s: describe a process: %w", id, err)
 	}
-	cmd := exec.CommandContext(ctx, d.runc, "--root", d.cfg.StateDir, "exec", "--process", "/proc/self/fd/3", string(id))
+	cmd := exec.CommandContext(ctx, d.runc, "--root", d.runtimeDir(), "exec", "--process", "/proc/self/fd/3", string(id))
 	cmd.ExtraFiles = []*os.File{description}
 	p := &process{cmd: cmd}
 	if spec.TTY {
@@ -62,16 +62,34 @@ func (d *Driver) Exec(ctx context.Context, id cloud.InstanceID, spec machine.Exe
 	return p, nil
 }
 
+// runningSpec is the specification of a machine that runs.
+func (d *Driver) runningSpec(id cloud.InstanceID) (machine.Spec, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.machines[id]
+	if r == nil {
+		return machine.Spec{}, fmt.Errorf("machine %s: %w", id, machine.ErrNotFound)
+	}
+	if r.rec.Status.State != machine.Running {
+		return machine.Spec{}, fmt.Errorf("machine %s is not running", id)
+	}
+	return r.rec.Spec, nil
+}
+
 // execConfig resolves the user in the machine's own files and completes the environment.
-func execConfig(rootFS string, spec machine.ExecSpec) (*specs.Process, error) {
+func execConfig(inside machine.Spec, spec machine.ExecSpec) (*specs.Process, error) {
 	if len(spec.Args) == 0 {
 		return nil, errors.New("start a process: no command")
 	}
+	rootFS := inside.RootFS
 	who, err := resolveUser(rootFS, spec.User)
 	if err != nil {
 		return nil, err
 	}
-	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + who.Home}
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + who.Home, "SHELL=" + orElse(who.shell, "/bin/sh")}
+	if who.name != "" {
+		env = append(env, "USER="+who.name, "LOGNAME="+who.name)
+	}
 	if spec.TTY {
 		env = append(env, "TERM="+orElse(spec.Term, "xterm"))
 	}
@@ -89,7 +107,7 @@ func execConfig(rootFS string, spec machine.ExecSpec) (*specs.Process, error) {
 			f.Close()
 		}
 	}
-	return &specs.Process{Terminal: spec.TTY, Args: spec.Args, Env: env, Cwd: dir, Capabilities: capabilitySets(),
+	return &specs.Process{Terminal: spec.TTY, Args: spec.Args, Env: env, Cwd: dir, Capabilities: capabilitySets(), NoNewPrivileges: noNewPrivileges(inside),
 		User: specs.User{UID: uint32(who.Uid), GID: uint32(who.Gid), AdditionalGids: groups}}, nil
 }
 
@@ -116,22 +134,40 @@ func mergeEnv(list, more []string) []string {
 	return out
 }
 
+// login is a user of a machine. Name and shell are empty for a number that has no entry.
+type login struct {
+	*user.ExecUser
+	name, shell string
+}
+
 // resolveUser finds a user in the machine's passwd and group files.
-func resolveUser(rootFS, name string) (*user.ExecUser, error) {
-	var passwd, group io.Reader
-	for path, r := range map[string]*io.Reader{"/etc/passwd": &passwd, "/etc/group": &group} {
-		f, err := openWithin(rootFS, path, unix.O_RDONLY|unix.O_NONBLOCK)
-		if err != nil {
-			continue // an image may have neither; numbers still work
-		}
-		defer f.Close()
-		*r = io.LimitReader(f, 1<<20)
-	}
-	who, err := user.GetExecUser(name, &user.ExecUser{Home: "/"}, passwd, group)
+func resolveUser(rootFS, name string) (login, error) {
+	// An image may have neither file; numbers still work then.
+	passwd, group := readWithin(rootFS, "/etc/passwd"), readWithin(rootFS, "/etc/group")
+	who, err := user.GetExecUser(name, &user.ExecUser{Home: "/"}, bytes.NewReader(passwd), bytes.NewReader(group))
 	if err != nil {
-		return nil, fmt.Errorf("find the user %q: %w", name, err)
+		return login{}, fmt.Errorf("find the user %q: %w", name, err)
 	}
-	return who, nil
+	l := login{ExecUser: who}
+	entries, err := user.ParsePasswdFilter(bytes.NewReader(passwd), func(u user.User) bool { return u.Uid == who.Uid })
+	if err == nil && len(entries) > 0 {
+		l.name, l.shell = entries[0].Name, entries[0].Shell
+	}
+	return l, nil
+}
+
+// readWithin reads a small file of the machine's; nil when it can't be read.
+func readWithin(rootFS, path string) []byte {
+	f, err := openWithin(rootFS, path, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	if err != nil {
+		return nil
+	}
+	return b
 }
 
 // openWithin opens a file of the machine's; no link leads out of its root.

@@ -23,6 +23,12 @@ func (d *Driver) bundle(id cloud.InstanceID) string {
 	return filepath.Join(d.cfg.MachinesDir, string(id), bundleDir)
 }
 
+// runtimeDir holds the runtime's state of each container, socketDir the monitors' links: the two must not meet, as both are
+// named after the machine.
+func (d *Driver) runtimeDir() string { return filepath.Join(d.cfg.StateDir, "state") }
+
+func (d *Driver) socketDir() string { return filepath.Join(d.cfg.StateDir, "monitors") }
+
 func (d *Driver) exitDir() string { return filepath.Join(d.cfg.Dir, "exits") }
 
 func (d *Driver) exitFile(id cloud.InstanceID) string { return filepath.Join(d.exitDir(), string(id)) }

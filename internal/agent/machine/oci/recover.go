@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
-	"github.com/nacre-cloud/nacre/internal/agent/machine/guestinit"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
@@ -30,10 +31,13 @@ func (d *Driver) Recover(ctx context.Context) ([]machine.Status, error) {
 		id := cloud.InstanceID(e.Name())
 		known[e.Name()] = true
 		st, ok, err := d.recoverOne(ctx, id)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		if err != nil {
 			// One machine's damage must not keep the others from being adopted.
 			d.log.Error("a machine can't be adopted; it is undone", "instance", id, "error", err)
-			if err := errors.Join(d.forget(ctx, id), d.clear(id)); err != nil {
+			if err := d.undo(ctx, id); err != nil {
 				return nil, err
 			}
 			continue
@@ -43,7 +47,7 @@ func (d *Driver) Recover(ctx context.Context) ([]machine.Status, error) {
 		}
 	}
 	// Containers of which not even a directory is left.
-	states, err := os.ReadDir(d.cfg.StateDir)
+	states, err := os.ReadDir(d.runtimeDir())
 	if err != nil {
 		return nil, fmt.Errorf("list the runtime's containers: %w", err)
 	}
@@ -64,64 +68,80 @@ func (d *Driver) recoverOne(ctx context.Context, id cloud.InstanceID) (machine.S
 		return machine.Status{}, false, err
 	}
 	if !ok {
-		return machine.Status{}, false, errors.Join(d.forget(ctx, id), d.clear(id))
+		return machine.Status{}, false, d.undo(ctx, id)
 	}
 	if rec.Status.State == machine.Exited {
 		d.remember(rec)
 		return rec.Status, true, d.forget(ctx, id)
 	}
 	if rec.PID == 0 { // cut off between the bundle and the note that it runs
-		if rec, ok = d.half(ctx, rec); !ok {
-			return machine.Status{}, false, errors.Join(d.forget(ctx, id), d.clear(id))
+		d.settle(id)
+		if rec, err = d.half(ctx, rec); err != nil {
+			return machine.Status{}, false, err
 		}
 	}
-	if ticks, err := startTicks(rec.PID); err == nil && ticks == rec.Ticks {
-		r, err := d.track(rec)
-		if err == nil {
+	if rec.PID != 0 {
+		if r, err := d.track(rec); err == nil {
 			d.watch(r)
 			return rec.Status, true, nil
 		}
 	}
-	exit, ok := d.readExit(id)
-	if !ok {
-		// Neither a process nor an end: the host was restarted under it.
-		return machine.Status{}, false, errors.Join(d.forget(ctx, id), d.clear(id))
+	if !d.ran(id) {
+		// Neither a container nor an end: it never got to run, or the host was restarted under it.
+		return machine.Status{}, false, d.undo(ctx, id)
 	}
-	exit.OOMKilled = exit.Code == 137 && d.outOfMemory(rec.Spec)
-	exit.Requested = rec.Stopped
-	exit.Reboot = exit.Code == guestinit.RebootCode && !exit.Requested
-	rec.Status.State, rec.Status.PID, rec.Status.Exit = machine.Exited, 0, exit
+	exit, err := d.exitOf(ctx, id)
+	if err != nil {
+		return machine.Status{}, false, err
+	}
+	rec.end(exit)
 	d.remember(rec)
 	return rec.Status, true, errors.Join(d.save(rec), d.forget(ctx, id))
 }
 
-// half finishes the note on a container that was started right before a crash; ok is false when it was not.
-func (d *Driver) half(ctx context.Context, rec saved) (saved, bool) {
-	out, err := d.runtime(ctx, "state", string(rec.Spec.ID))
+// ran tells whether there is a container that was started, or its end.
+func (d *Driver) ran(id cloud.InstanceID) bool {
+	for _, path := range []string{d.exitFile(id), filepath.Join(d.runtimeDir(), string(id))} {
+		if _, err := os.Stat(path); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// half finishes the note on a container that was started right before a crash. Its PID stays 0 when it doesn't run.
+func (d *Driver) half(ctx context.Context, rec saved) (saved, error) {
+	id := rec.Spec.ID
+	rec.Status = machine.Status{ID: id, Boot: rec.Spec.Boot, State: machine.Running, Engine: d.engine}
+	if _, err := os.Stat(filepath.Join(d.runtimeDir(), string(id))); errors.Is(err, fs.ErrNotExist) {
+		return rec, nil
+	}
+	out, err := d.runtime(ctx, "state", string(id))
 	if err != nil {
-		return rec, false
+		return rec, fmt.Errorf("machine %s: %w", id, err)
 	}
 	var state struct {
 		Status string `json:"status"`
 		PID    int    `json:"pid"`
 	}
-	if json.Unmarshal(out, &state) != nil || state.Status != "running" {
-		return rec, false
+	if err := json.Unmarshal(out, &state); err != nil {
+		return rec, fmt.Errorf("machine %s: the runtime's word on its state: %w", id, err)
 	}
-	ticks, err := startTicks(state.PID)
-	if err != nil {
-		return rec, false
+	switch state.Status {
+	case "running":
+	case "created": // the start itself was cut off
+		return rec, d.forget(ctx, id)
+	default:
+		return rec, nil
 	}
-	rec.PID, rec.Ticks = state.PID, ticks
-	rec.Status = machine.Status{ID: rec.Spec.ID, Boot: rec.Spec.Boot, State: machine.Running, PID: state.PID, Engine: d.engine}
-	return rec, d.save(rec) == nil
+	if rec.Ticks, err = startTicks(state.PID); err != nil {
+		return rec, nil // it has just ended
+	}
+	rec.PID, rec.Status.PID = state.PID, state.PID
+	return rec, d.save(rec)
 }
 
 // remember keeps an ended machine known, without a process to watch.
 func (d *Driver) remember(rec saved) {
-	r := &running{rec: rec, done: make(chan struct{})}
-	close(r.done)
-	d.mu.Lock()
-	d.machines[rec.Spec.ID] = r
-	d.mu.Unlock()
+	close(d.know(rec, nil).done)
 }

@@ -1,30 +1,20 @@
 package oci
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
-const (
-	initConfig  = "init.json"
-	consoleLog  = "console.log"
-	consoleSize = 4 << 20 // bytes of the console's log, after which it starts anew
-	pidFile     = "pid"
-	startLimit  = 60 * time.Second
-)
+const initConfig = "init.json"
 
 // Start implements machine.Driver.
 func (d *Driver) Start(ctx context.Context, s machine.Spec) (machine.Status, error) {
@@ -42,8 +32,8 @@ func (d *Driver) Start(ctx context.Context, s machine.Spec) (machine.Status, err
 		d.starting--
 		d.mu.Unlock()
 	}()
-	d.drop(s.ID)
-	if err := d.forget(ctx, s.ID); err != nil {
+	// An older boot's end must be written down before the new one's place for it is cleared.
+	if err := d.end(ctx, s.ID); err != nil {
 		return machine.Status{}, err
 	}
 	if err := d.write(s); err != nil {
@@ -51,9 +41,7 @@ func (d *Driver) Start(ctx context.Context, s machine.Spec) (machine.Status, err
 	}
 	st, err := d.launch(ctx, s)
 	if err != nil {
-		clean := context.WithoutCancel(ctx)
-		d.drop(s.ID)
-		return machine.Status{}, errors.Join(err, d.forget(clean, s.ID), d.clear(s.ID))
+		return machine.Status{}, errors.Join(err, d.undo(context.WithoutCancel(ctx), s.ID))
 	}
 	return st, nil
 }
@@ -64,10 +52,13 @@ func (d *Driver) write(s machine.Spec) error {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return fmt.Errorf("machine %s: make its bundle: %w", s.ID, err)
 	}
-	for _, old := range []string{d.exitFile(s.ID), filepath.Join(dir, pidFile), filepath.Join(dir, "oom")} {
-		if err := os.Remove(old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, old := range []string{d.exitFile(s.ID), filepath.Join(dir, pidFile), filepath.Join(dir, monitorFile)} {
+		if err := remove(old); err != nil {
 			return fmt.Errorf("machine %s: clear its last boot away: %w", s.ID, err)
 		}
+	}
+	if err := d.turnConsole(s.ID); err != nil {
+		return err
 	}
 	if err := d.save(saved{Spec: s}); err != nil {
 		return err
@@ -78,7 +69,7 @@ func (d *Driver) write(s machine.Spec) error {
 			return fmt.Errorf("machine %s: encode %s: %w", s.ID, name, err)
 		}
 		path := filepath.Join(dir, name)
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := remove(path); err != nil {
 			return fmt.Errorf("machine %s: write %s: %w", s.ID, name, err)
 		}
 		if err := os.WriteFile(path, b, 0o400); err != nil {
@@ -93,80 +84,86 @@ func (d *Driver) write(s machine.Spec) error {
 	return nil
 }
 
-// launch creates the container under its monitor, starts it and watches it.
+// launch runs the container under its monitor and watches it.
 func (d *Driver) launch(ctx context.Context, s machine.Spec) (machine.Status, error) {
-	pid, err := d.create(ctx, s.ID)
+	pid, err := d.run(ctx, s.ID)
 	if err != nil {
 		return machine.Status{}, err
 	}
-	ticks, err := startTicks(pid)
-	if err != nil {
-		return machine.Status{}, fmt.Errorf("machine %s: its first process ended at once: %w", s.ID, err)
-	}
-	// The watch begins before the start, so that no end is missed.
-	rec := saved{Spec: s, PID: pid, Ticks: ticks, Status: machine.Status{ID: s.ID, Boot: s.Boot, State: machine.Running, PID: pid, Started: time.Now().UTC(), Engine: d.engine}}
-	r, err := d.track(rec)
-	if err != nil {
-		return machine.Status{}, err
-	}
-	if _, err := d.runtime(ctx, "start", string(s.ID)); err != nil {
-		return machine.Status{}, fmt.Errorf("machine %s: %w", s.ID, err)
-	}
+	rec := saved{Spec: s, PID: pid, Status: machine.Status{ID: s.ID, Boot: s.Boot, State: machine.Running, PID: pid, Started: time.Now().UTC(), Engine: d.engine}}
+	rec.Ticks, _ = startTicks(pid)
 	if err := d.save(rec); err != nil {
 		return machine.Status{}, err
+	}
+	r, err := d.track(rec)
+	if err != nil {
+		// It ended before it could be watched: that is told like every other end.
+		r = d.know(rec, nil)
 	}
 	d.watch(r)
 	return rec.Status, nil
 }
 
-// create has the monitor create the container, and returns its first process. The monitor tells through a pipe: {"pid":N}, or
-// a negative number and a message.
-func (d *Driver) create(ctx context.Context, id cloud.InstanceID) (int, error) {
-	dir := d.bundle(id)
-	r, w, err := os.Pipe()
-	if err != nil {
-		return 0, fmt.Errorf("machine %s: %w", id, err)
+// end takes what runs of a machine away, with its control group and monitor. Its files stay.
+func (d *Driver) end(ctx context.Context, id cloud.InstanceID) error {
+	d.drop(id)
+	if err := d.forget(ctx, id); err != nil {
+		return err
 	}
-	defer r.Close()
-	cmd := exec.Command(d.conmon, "--api-version", "1", "--cid", string(id), "--cuuid", string(id), "--name", string(id), "--runtime", d.runc,
-		"--runtime-arg", "--root="+d.cfg.StateDir, "--bundle", dir, "--container-pidfile", filepath.Join(dir, pidFile), "--exit-dir", d.exitDir(),
-		"--log-path", "k8s-file:"+filepath.Join(dir, consoleLog), "--log-size-max", fmt.Sprint(consoleSize), "--persist-dir", dir,
-		"--socket-dir-path", d.cfg.StateDir, "--no-sync-log", "--log-level", "error")
-	cmd.ExtraFiles = []*os.File{w}
-	cmd.Env = append(os.Environ(), "_OCI_SYNCPIPE=3")
-	cmd.Dir = dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	var messages strings.Builder
-	cmd.Stderr = &messages
-	err = cmd.Start()
-	w.Close()
-	if err != nil {
-		return 0, fmt.Errorf("machine %s: start its monitor: %w", id, err)
+	return d.endMonitor(id)
+}
+
+// undo takes a machine back that never got to run. What it wrote to its console in earlier boots is kept.
+func (d *Driver) undo(ctx context.Context, id cloud.InstanceID) error {
+	d.settle(id)
+	if err := d.end(ctx, id); err != nil {
+		return err
 	}
-	if err := r.SetReadDeadline(time.Now().Add(startLimit)); err != nil {
-		return 0, fmt.Errorf("machine %s: %w", id, err)
+	entries, err := os.ReadDir(d.bundle(id))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("machine %s: delete its bundle: %w", id, err)
 	}
-	stop := context.AfterFunc(ctx, func() { r.SetReadDeadline(time.Now()) })
-	line, readErr := bufio.NewReader(r).ReadString('\n')
-	stop()
-	// The process that was started forks the monitor and ends.
-	if err := cmd.Wait(); err != nil {
-		return 0, fmt.Errorf("machine %s: its monitor: %w: %s%s", id, err, line, messages.String())
+	kept := false
+	for _, e := range entries {
+		if e.Name() == consoleLog || e.Name() == oldConsoleLog {
+			if info, err := e.Info(); err == nil && info.Size() > 0 {
+				kept = true
+				continue
+			}
+		}
+		if err := os.RemoveAll(filepath.Join(d.bundle(id), e.Name())); err != nil {
+			return fmt.Errorf("machine %s: delete its bundle: %w", id, err)
+		}
 	}
-	var told struct {
-		PID     int    `json:"pid"`
-		Data    int    `json:"data"`
-		Message string `json:"message"`
+	if kept {
+		return d.clearOutside(id)
 	}
-	if line == "" && readErr != nil {
-		return 0, errors.Join(fmt.Errorf("machine %s: its monitor said nothing: %w", id, readErr), ctx.Err())
+	return d.clear(id)
+}
+
+// clear deletes what the driver keeps of a machine.
+func (d *Driver) clear(id cloud.InstanceID) error {
+	if err := os.RemoveAll(d.bundle(id)); err != nil {
+		return fmt.Errorf("machine %s: delete its bundle: %w", id, err)
 	}
-	if err := json.Unmarshal([]byte(line), &told); err != nil {
-		return 0, fmt.Errorf("machine %s: its monitor said %q: %w", id, line, err)
+	return d.clearOutside(id)
+}
+
+// clearOutside deletes what there is of a machine outside of its own directory.
+func (d *Driver) clearOutside(id cloud.InstanceID) error {
+	// The monitor makes a short link to the bundle: names of sockets may not be long.
+	for _, path := range []string{d.exitFile(id), filepath.Join(d.socketDir(), string(id))} {
+		if err := remove(path); err != nil {
+			return fmt.Errorf("machine %s: delete its traces: %w", id, err)
+		}
 	}
-	pid := max(told.PID, told.Data)
-	if pid <= 0 {
-		return 0, fmt.Errorf("machine %s: the runtime could not create it: %s", id, strings.TrimSpace(told.Message))
+	return nil
+}
+
+// remove deletes a file that may not be there.
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return pid, nil
+	return nil
 }

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,6 +43,7 @@ func (d *Driver) Stop(ctx context.Context, id cloud.InstanceID, grace time.Durat
 		return err
 	}
 	if grace > 0 {
+		awaitHandler(ctx, rec.PID, unix.SIGTERM)
 		if err := signal(r.pidfd, unix.SIGTERM); err != nil {
 			return fmt.Errorf("machine %s: ask it to end: %w", id, err)
 		}
@@ -70,7 +74,30 @@ func (d *Driver) Stop(ctx context.Context, id cloud.InstanceID, grace time.Durat
 	}
 }
 
+// handlerLimit is how long a machine that was just started gets to be ready for a signal.
+const handlerLimit = 2 * time.Second
+
+// awaitHandler waits until a process handles a signal: the first process of a namespace never gets one that it doesn't.
+func awaitHandler(ctx context.Context, pid int, sig unix.Signal) {
+	for deadline := time.Now().Add(handlerLimit); time.Now().Before(deadline) && ctx.Err() == nil; time.Sleep(2 * time.Millisecond) {
+		b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+		if err != nil {
+			return // it has ended
+		}
+		_, rest, _ := strings.Cut(string(b), "\nSigCgt:\t")
+		mask, _, _ := strings.Cut(rest, "\n")
+		caught, err := strconv.ParseUint(mask, 16, 64)
+		if err != nil || caught&(1<<(sig-1)) != 0 {
+			return
+		}
+	}
+}
+
+// signal sends a signal to a process that may have ended.
 func signal(pidfd *os.File, sig unix.Signal) error {
+	if pidfd == nil {
+		return nil
+	}
 	raw, err := pidfd.SyscallConn()
 	if err != nil {
 		return err
@@ -93,17 +120,6 @@ func (d *Driver) Remove(ctx context.Context, id cloud.InstanceID) error {
 	d.drop(id)
 	d.tidy()
 	return d.clear(id)
-}
-
-// clear deletes what the driver keeps of a machine.
-func (d *Driver) clear(id cloud.InstanceID) error {
-	if err := os.RemoveAll(d.bundle(id)); err != nil {
-		return fmt.Errorf("machine %s: delete its bundle: %w", id, err)
-	}
-	if err := os.Remove(d.exitFile(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("machine %s: delete its end: %w", id, err)
-	}
-	return nil
 }
 
 // Status implements machine.Driver.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -18,10 +17,13 @@ import (
 // exitWait is how long the monitor may take to write an end down, after the process ended.
 const exitWait = 3 * time.Second
 
+// unknownCode stands for the exit code of a machine whose monitor was killed before it.
+const unknownCode = 255
+
 // running is a machine whose first process is watched.
 type running struct {
 	rec   saved
-	pidfd *os.File      // nil for one that had ended when it was found
+	pidfd *os.File      // nil for one that had ended before it could be watched
 	done  chan struct{} // closed when rec.Status is the end
 }
 
@@ -36,20 +38,24 @@ func (d *Driver) track(rec saved) (*running, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("machine %s: process %d is not its first process any more", rec.Spec.ID, rec.PID)
 	}
-	r := &running{rec: rec, pidfd: os.NewFile(uintptr(fd), "pidfd"), done: make(chan struct{})}
+	return d.know(rec, os.NewFile(uintptr(fd), "pidfd")), nil
+}
+
+// know puts a machine into the driver's map.
+func (d *Driver) know(rec saved, pidfd *os.File) *running {
+	r := &running{rec: rec, pidfd: pidfd, done: make(chan struct{})}
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.machines[rec.Spec.ID] = r
-	d.mu.Unlock()
-	return r, nil
+	return r
 }
 
 // watch waits in the background for the machine's end, notes it and tells it.
 func (d *Driver) watch(r *running) {
 	d.wg.Go(func() {
-		if !awaitExit(r.pidfd) || d.ctx.Err() != nil {
-			return // closed
+		if r.pidfd == nil || awaitExit(r.pidfd) && d.ctx.Err() == nil {
+			d.ended(r)
 		}
-		d.ended(r)
 	})
 }
 
@@ -70,43 +76,54 @@ func awaitExit(pidfd *os.File) bool {
 
 // ended works out how a machine ended and tells it, unless Stop is waiting for just that.
 func (d *Driver) ended(r *running) {
-	exit := d.exitOf(r.rec.Spec)
+	exit, err := d.exitOf(d.ctx, r.rec.Spec.ID)
+	if err != nil {
+		return // closed: the next driver finds the end
+	}
 	d.mu.Lock()
-	r.rec.Status.State, r.rec.Status.PID = machine.Exited, 0
-	exit.Requested = r.rec.Stopped
-	exit.Reboot = exit.Code == guestinit.RebootCode && !exit.Requested
-	r.rec.Status.Exit = exit
+	r.rec.end(exit)
 	rec := r.rec
 	d.mu.Unlock()
 	if err := d.save(rec); err != nil {
 		d.log.Error("an end can't be kept", "instance", rec.Spec.ID, "error", err)
 	}
 	close(r.done)
-	if !exit.Requested {
+	if !rec.Status.Exit.Requested {
 		d.events.put(rec.Status)
 	}
 }
 
-// exitOf reads the end that the monitor wrote down. A monitor that died can't: then the end is only known to have come.
-func (d *Driver) exitOf(s machine.Spec) machine.Exit {
-	deadline := time.Now().Add(exitWait)
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		if exit, ok := d.readExit(s.ID); ok {
-			exit.OOMKilled = exit.Code == 137 && d.outOfMemory(s)
-			return exit
-		}
-		if time.Now().After(deadline) {
-			d.log.Warn("the monitor wrote no end down; was it killed?", "instance", s.ID)
-			return machine.Exit{Code: 255, At: time.Now().UTC()}
-		}
-		time.Sleep(pause)
-	}
+// end notes how the machine ended.
+func (s *saved) end(exit machine.Exit) {
+	exit.Requested = s.Stopped
+	exit.Reboot = exit.Code == guestinit.RebootCode && !exit.Requested
+	s.Status.State, s.Status.PID, s.Status.Exit = machine.Exited, 0, exit
 }
 
-// outOfMemory tells whether the kernel killed something of the machine at its memory limit: the monitor leaves a file then.
-func (d *Driver) outOfMemory(s machine.Spec) bool {
-	_, err := os.Stat(filepath.Join(d.bundle(s.ID), "oom"))
-	return err == nil
+// exitOf reads the end that the monitor wrote down. A monitor that died can't: then the end is only known to have come.
+func (d *Driver) exitOf(ctx context.Context, id cloud.InstanceID) (machine.Exit, error) {
+	m := d.monitor(id)
+	if m != nil {
+		defer m.Close()
+	}
+	deadline := time.Now().Add(exitWait)
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		// In this order: what a monitor writes, it writes before it ends.
+		last := m == nil || gone(m, 0) || time.Now().After(deadline)
+		if exit, ok := d.readExit(id); ok {
+			exit.OOMKilled = exit.Code == 128+int(unix.SIGKILL) && d.outOfMemory(id)
+			return exit, nil
+		}
+		if last {
+			d.log.Warn("the monitor wrote no end down; was it killed?", "instance", id)
+			return machine.Exit{Code: unknownCode, OOMKilled: d.outOfMemory(id), At: time.Now().UTC()}, nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return machine.Exit{}, ctx.Err()
+		}
+	}
 }
 
 // drop forgets a machine that is not watched any more.

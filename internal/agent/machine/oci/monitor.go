@@ -1,0 +1,177 @@
+package oci
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+const (
+	consoleLog  = "console.log"
+	consoleSize = 4 << 20 // bytes of the console's log, after which it starts anew
+	pidFile     = "pid"
+	monitorFile = "monitor.pid"
+
+	runLimit     = 60 * time.Second // for the runtime to bring a container up
+	settleLimit  = 20 * time.Second // for one that was being brought up when its agent died
+	monitorGrace = 2 * time.Second  // from a container's end to its monitor's
+)
+
+// runNow stands between the monitor and the runtime: the monitor only knows how to create a container and leave the start to
+// others, which takes a launch of the runtime more.
+const runNow = `#!/bin/sh
+for a; do
+	shift
+	case $a in
+	create) set -- "$@" run --detach ;;
+	*) set -- "$@" "$a" ;;
+	esac
+done
+exec %s "$@"
+`
+
+// run has a monitor run the container, and returns its first process. The monitor tells through a pipe: {"pid":N}, or
+// a negative number and a message.
+func (d *Driver) run(ctx context.Context, id cloud.InstanceID) (int, error) {
+	d.wg.Go(wakeMigration)
+	dir := d.bundle(id)
+	r, w, err := os.Pipe()
+	if err != nil {
+		return 0, fmt.Errorf("machine %s: %w", id, err)
+	}
+	defer r.Close()
+	cmd := exec.Command(d.conmon, "--api-version", "1", "--cid", string(id), "--cuuid", string(id), "--name", string(id), "--runtime", d.runNow,
+		"--runtime-arg", "--root="+d.runtimeDir(), "--bundle", dir, "--container-pidfile", filepath.Join(dir, pidFile),
+		"--conmon-pidfile", filepath.Join(dir, monitorFile), "--exit-dir", d.exitDir(), "--log-path", "k8s-file:"+filepath.Join(dir, consoleLog),
+		"--log-size-max", fmt.Sprint(consoleSize), "--persist-dir", dir, "--socket-dir-path", d.socketDir(), "--no-sync-log", "--log-level", "error")
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "_OCI_SYNCPIPE=3"} // not what the agent's own may hold
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	var messages strings.Builder
+	cmd.Stderr = &messages
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return 0, fmt.Errorf("machine %s: start its monitor: %w", id, err)
+	}
+	if err := r.SetReadDeadline(time.Now().Add(runLimit)); err != nil {
+		return 0, fmt.Errorf("machine %s: %w", id, err)
+	}
+	stop := context.AfterFunc(ctx, func() { r.SetReadDeadline(time.Now()) })
+	line, readErr := bufio.NewReader(r).ReadString('\n')
+	stop()
+	// The process that was started forks the monitor and ends.
+	if err := cmd.Wait(); err != nil {
+		return 0, fmt.Errorf("machine %s: its monitor: %w: %s%s", id, err, line, messages.String())
+	}
+	if line == "" && readErr != nil {
+		return 0, errors.Join(fmt.Errorf("machine %s: its monitor said nothing: %w", id, readErr), ctx.Err())
+	}
+	pid, err := parseAnswer(line)
+	if err != nil {
+		return 0, fmt.Errorf("machine %s: %w", id, err)
+	}
+	return pid, nil
+}
+
+// parseAnswer reads the monitor's line.
+func parseAnswer(line string) (pid int, err error) {
+	var told struct {
+		PID     int    `json:"pid"`
+		Data    int    `json:"data"`
+		Message string `json:"message"`
+	}
+	if err := json.Unmarshal([]byte(line), &told); err != nil {
+		return 0, fmt.Errorf("its monitor said %q: %w", line, err)
+	}
+	if pid := max(told.PID, told.Data); pid > 0 {
+		return pid, nil
+	}
+	return 0, fmt.Errorf("the runtime could not run it: %s", strings.TrimSpace(told.Message))
+}
+
+// monitor returns a descriptor of a machine's living monitor, or nil.
+func (d *Driver) monitor(id cloud.InstanceID) *os.File {
+	b, err := os.ReadFile(filepath.Join(d.bundle(id), monitorFile))
+	if err != nil {
+		return nil
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid <= 0 {
+		return nil
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil
+	}
+	// Only now does the number stand for one process: is it the monitor still?
+	line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	if err != nil || !bytes.Contains(line, []byte("\x00--bundle\x00"+d.bundle(id)+"\x00")) {
+		unix.Close(fd)
+		return nil
+	}
+	return os.NewFile(uintptr(fd), "monitor")
+}
+
+// settle waits until nobody is bringing a machine up any more: a monitor whose agent died goes on with what it was told.
+func (d *Driver) settle(id cloud.InstanceID) {
+	m := d.monitor(id)
+	if m == nil {
+		return
+	}
+	defer m.Close()
+	for deadline := time.Now().Add(settleLimit); time.Now().Before(deadline); {
+		if _, err := os.Stat(filepath.Join(d.bundle(id), pidFile)); err == nil {
+			return // it runs, or did
+		}
+		if gone(m, 5*time.Millisecond) {
+			return
+		}
+	}
+}
+
+// endMonitor waits for the monitor of a container that is gone to write that down and to end, and kills one that doesn't.
+func (d *Driver) endMonitor(id cloud.InstanceID) error {
+	m := d.monitor(id)
+	if m == nil {
+		return nil
+	}
+	defer m.Close()
+	if gone(m, monitorGrace) {
+		return nil
+	}
+	d.log.Warn("a monitor outlived its container and is killed", "instance", id)
+	if err := signal(m, unix.SIGKILL); err != nil {
+		return fmt.Errorf("machine %s: kill its monitor: %w", id, err)
+	}
+	if !gone(m, killLimit) {
+		return fmt.Errorf("machine %s: its monitor did not end within %v of being killed", id, killLimit)
+	}
+	return nil
+}
+
+// gone waits for a process to end.
+func gone(pidfd *os.File, limit time.Duration) bool {
+	deadline := time.Now().Add(limit)
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}, int(max(0, time.Until(deadline).Milliseconds())))
+		if err != unix.EINTR {
+			return err == nil && n > 0
+		}
+	}
+}
