@@ -1,0 +1,468 @@
+package network
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+var pools atomic.Int32
+
+// world is a cloud's network of the test's own.
+type world struct {
+	t      testing.TB
+	cfg    Config
+	n      *Network
+	before []string
+	ids    uint32
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("these tests make links and namespaces and need root")
+	}
+	raw := make([]byte, 4)
+	rand.Read(raw)
+	dir := t.TempDir()
+	w := &world{t: t, before: traces(t), ids: 0x20000000, cfg: Config{CloudID: hex.EncodeToString(raw[:3]), RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"),
+		PublicPool: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, 200 + byte(pools.Add(1)%50), 0}), 24), Logger: slog.New(slog.DiscardHandler)}}
+	w.open()
+	t.Cleanup(func() {
+		if err := w.n.Destroy(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if err := w.n.Close(); err != nil {
+			t.Error(err)
+		}
+		for _, trace := range traces(t) {
+			if !slices.Contains(w.before, trace) && (strings.Contains(trace, w.cfg.CloudID) || strings.Contains(trace, dir) || strings.Contains(trace, w.cfg.PublicPool.Addr().String())) {
+				t.Errorf("left on the host: %s", trace)
+			}
+		}
+	})
+	return w
+}
+
+func (w *world) open() {
+	w.t.Helper()
+	n, err := Open(context.Background(), w.cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.n = n
+}
+
+// traces are the host's links, routes, tables and mounts.
+func traces(t testing.TB) []string {
+	t.Helper()
+	var list []string
+	for _, args := range [][]string{{"ip", "-o", "link"}, {"ip", "route", "show", "table", "all"}, {"nft", "list", "tables"}, {"cat", "/proc/self/mounts"}} {
+		out, err := exec.Command(args[0], args[1:]...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, strings.Split(string(out), "\n")...)
+	}
+	return list
+}
+
+var everything = netip.MustParsePrefix("0.0.0.0/0")
+
+func tcp(egress bool, port int, from string) cloud.SecurityGroupRule {
+	r := cloud.SecurityGroupRule{Egress: egress, Protocol: cloud.ProtocolTCP, FromPort: port, ToPort: port}
+	if strings.HasPrefix(from, "sg-") {
+		r.Group = cloud.SecurityGroupID(from)
+	} else {
+		r.CIDR = netip.MustParsePrefix(from)
+	}
+	return r
+}
+
+func out() cloud.SecurityGroupRule {
+	return cloud.SecurityGroupRule{Egress: true, Protocol: cloud.ProtocolAll, FromPort: -1, ToPort: -1, CIDR: everything}
+}
+
+// vpc is a VPC with one subnet that leads to the internet.
+func vpcOf(id string, groups ...Group) VPC {
+	return VPC{ID: cloud.VPCID(id), CIDR: netip.MustParsePrefix("10.7.0.0/16"), Gateway: true, Groups: groups,
+		Subnets: []Subnet{{ID: cloud.SubnetID("subnet-" + id), CIDR: netip.MustParsePrefix("10.7.0.0/20"), Internet: true}}}
+}
+
+func (w *world) apply(v VPC) {
+	w.t.Helper()
+	if err := w.n.ApplyVPC(w.t.Context(), v); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// box is a machine without a machine: its namespaces and its interface.
+type box struct {
+	w *world
+	i Interface
+}
+
+func (w *world) box(vpc string, last byte, public bool, groups ...cloud.SecurityGroupID) *box {
+	w.t.Helper()
+	w.ids += 65536
+	b := &box{w, Interface{ID: cloud.NewID[cloud.InterfaceID](rand.Reader), Instance: cloud.NewID[cloud.InstanceID](rand.Reader), IDBase: w.ids, VPC: cloud.VPCID(vpc),
+		Subnet: cloud.SubnetID("subnet-" + vpc), MAC: fmt.Sprintf("0a:00:0a:07:00:%02x", last), PrivateIP: netip.AddrFrom4([4]byte{10, 7, 0, last}), Groups: groups, SourceDestCheck: true}}
+	if public {
+		base := w.cfg.PublicPool.Addr().As4()
+		b.i.PublicIP = netip.AddrFrom4([4]byte{base[0], base[1], base[2], last})
+	}
+	b.attach()
+	return b
+}
+
+func (b *box) attach() {
+	b.w.t.Helper()
+	if _, err := b.w.n.Attach(b.w.t.Context(), b.i); err != nil {
+		b.w.t.Fatal(err)
+	}
+}
+
+// serve answers on a port with the box's address.
+func (b *box) serve(port int) {
+	b.w.t.Helper()
+	l, err := b.w.n.ListenInstance(b.w.t.Context(), b.i.Instance, "tcp4", fmt.Sprintf(":%d", port))
+	if err != nil {
+		b.w.t.Fatal(err)
+	}
+	b.w.t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				from, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+				fmt.Fprintf(c, "%s to %s\n", from, b.i.PrivateIP)
+				io.Copy(c, c)
+			}()
+		}
+	}()
+}
+
+// ask connects from the box and returns who answered to whom, "" when nobody did.
+func (b *box) ask(address netip.Addr, port int) string {
+	ctx, cancel := context.WithTimeout(b.w.t.Context(), 700*time.Millisecond)
+	defer cancel()
+	c, err := b.w.n.DialInstance(ctx, b.i.Instance, "tcp4", netip.AddrPortFrom(address, uint16(port)).String())
+	return firstAnswer(c, err)
+}
+
+func firstAnswer(c net.Conn, err error) string {
+	if err != nil {
+		return ""
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(time.Second))
+	buf := make([]byte, 64)
+	n, _ := c.Read(buf)
+	return strings.TrimSpace(string(buf[:n]))
+}
+
+func fromHost(address netip.Addr, port int) string {
+	c, err := net.DialTimeout("tcp4", netip.AddrPortFrom(address, uint16(port)).String(), 700*time.Millisecond)
+	return firstAnswer(c, err)
+}
+
+func TestGroupsDecideWhoReachesWhom(t *testing.T) {
+	w := newWorld(t)
+	web := Group{ID: "sg-web", Rules: []cloud.SecurityGroupRule{tcp(false, 80, "sg-client"), tcp(false, 81, "10.7.0.6/32"), out()}, Members: []netip.Addr{netip.MustParseAddr("10.7.0.5")}}
+	client := Group{ID: "sg-client", Rules: []cloud.SecurityGroupRule{out()}, Members: []netip.Addr{netip.MustParseAddr("10.7.0.6")}}
+	mute := Group{ID: "sg-mute", Rules: []cloud.SecurityGroupRule{tcp(true, 80, "10.7.0.9/32")}}
+	w.apply(vpcOf("vpc-a", web, client, mute))
+	server, friend, stranger := w.box("vpc-a", 5, false, "sg-web"), w.box("vpc-a", 6, false, "sg-client"), w.box("vpc-a", 7, false, "sg-mute")
+	for _, port := range []int{80, 81, 82} {
+		server.serve(port)
+	}
+	for _, c := range []struct {
+		from *box
+		port int
+		want bool
+	}{{friend, 80, true}, {friend, 81, true}, {friend, 82, false}, {stranger, 80, false}, {stranger, 81, false}} {
+		got := c.from.ask(server.i.PrivateIP, c.port)
+		if (got != "") != c.want {
+			t.Errorf("from %s to port %d: %q", c.from.i.PrivateIP, c.port, got)
+		}
+	}
+	// A change holds at once, and leaves what is open alone.
+	open, err := w.n.DialInstance(t.Context(), friend.i.Instance, "tcp4", "10.7.0.5:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	web.Rules = []cloud.SecurityGroupRule{tcp(false, 82, "0.0.0.0/0"), out()}
+	w.apply(vpcOf("vpc-a", web, client, mute))
+	if got := friend.ask(server.i.PrivateIP, 80); got != "" {
+		t.Errorf("a port that was closed answers %q", got)
+	}
+	if got := friend.ask(server.i.PrivateIP, 82); got == "" {
+		t.Error("a port that was opened does not answer")
+	}
+	open.SetDeadline(time.Now().Add(2 * time.Second))
+	fmt.Fprint(open, "still here")
+	b, buf := "", make([]byte, 64)
+	for !strings.Contains(b, "still here") {
+		n, err := open.Read(buf)
+		if err != nil {
+			t.Fatalf("the open connection was cut: %v after %q", err, b)
+		}
+		b += string(buf[:n])
+	}
+}
+
+func TestTheSameRangeTwiceIsTwoNetworks(t *testing.T) {
+	w := newWorld(t)
+	all := Group{ID: "sg-all", Rules: []cloud.SecurityGroupRule{{Protocol: cloud.ProtocolAll, FromPort: -1, ToPort: -1, CIDR: everything}, out()}}
+	w.apply(vpcOf("vpc-a", all))
+	w.apply(vpcOf("vpc-b", all))
+	a, b := w.box("vpc-a", 5, false, "sg-all"), w.box("vpc-b", 5, false, "sg-all")
+	a.serve(80)
+	other := w.box("vpc-b", 6, false, "sg-all")
+	if got := other.ask(a.i.PrivateIP, 80); got != "" {
+		t.Errorf("another VPC's address answers %q", got)
+	}
+	if got := w.box("vpc-a", 6, false, "sg-all").ask(a.i.PrivateIP, 80); got != "10.7.0.6 to 10.7.0.5" {
+		t.Errorf("its own VPC's address answers %q", got)
+	}
+	_ = b
+}
+
+func TestPublicAddressesLeadInAndOutAndNowhereElse(t *testing.T) {
+	w := newWorld(t)
+	all := Group{ID: "sg-all", Rules: []cloud.SecurityGroupRule{{Protocol: cloud.ProtocolAll, FromPort: -1, ToPort: -1, CIDR: everything}, out()}}
+	w.apply(vpcOf("vpc-a", all))
+	a, b, private := w.box("vpc-a", 5, true, "sg-all"), w.box("vpc-a", 6, true, "sg-all"), w.box("vpc-a", 7, false, "sg-all")
+	a.serve(80)
+	if got := fromHost(a.i.PublicIP, 80); !strings.HasSuffix(got, "to 10.7.0.5") {
+		t.Errorf("from the host: %q", got)
+	}
+	if got := b.ask(a.i.PublicIP, 80); got != b.i.PublicIP.String()+" to 10.7.0.5" {
+		t.Errorf("from a neighbour by the public address: %q", got)
+	}
+	if got := private.ask(a.i.PublicIP, 80); got != "" {
+		t.Errorf("a machine without a public address reaches one: %q", got)
+	}
+	unassigned := w.cfg.PublicPool.Addr().Next()
+	begin := time.Now()
+	if _, err := net.DialTimeout("tcp4", netip.AddrPortFrom(unassigned, 80).String(), 3*time.Second); err == nil || time.Since(begin) > time.Second {
+		t.Errorf("an unassigned address: %v after %v", err, time.Since(begin))
+	}
+	l, err := net.Listen("tcp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintln(c, "the host")
+			c.Close()
+		}
+	}()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range addrs {
+		ip, ok := netip.AddrFromSlice(addr.(*net.IPNet).IP.To4())
+		if !ok || ip.IsLoopback() {
+			continue
+		}
+		if got := a.ask(ip, l.Addr().(*net.TCPAddr).Port); got != "" {
+			t.Errorf("the host's own %s answers: %q", ip, got)
+		}
+	}
+	// The address moves, and the old way is gone.
+	moved := a.i.PublicIP
+	a.i.PublicIP = netip.Addr{}
+	a.attach()
+	b.i.PublicIP = moved
+	b.attach()
+	b.serve(81)
+	if got := fromHost(moved, 81); !strings.HasSuffix(got, "to 10.7.0.6") {
+		t.Errorf("after the move: %q", got)
+	}
+	if got := fromHost(moved, 80); got != "" {
+		t.Errorf("the old machine still answers: %q", got)
+	}
+}
+
+func TestAForeignSourceIsDroppedUnlessItIsAllowed(t *testing.T) {
+	w := newWorld(t)
+	all := Group{ID: "sg-all", Rules: []cloud.SecurityGroupRule{{Protocol: cloud.ProtocolAll, FromPort: -1, ToPort: -1, CIDR: everything}, out()}}
+	w.apply(vpcOf("vpc-a", all))
+	victim, attacker := w.box("vpc-a", 5, false, "sg-all"), w.box("vpc-a", 6, false, "sg-all")
+	packets := make(chan string, 10)
+	var conn net.PacketConn
+	err := w.n.inside(victim.i.Instance, func() (err error) { conn, err = net.ListenPacket("udp4", ":9"); return err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	go func() {
+		buf := make([]byte, 100)
+		for {
+			n, from, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			packets <- string(buf[:n]) + " from " + from.(*net.UDPAddr).IP.String()
+		}
+	}()
+	files := w.n.namespaceFiles(attacker.i.Instance)
+	if out, err := exec.Command("nsenter", "--net="+files.Net, "ip", "addr", "add", "10.7.0.66/32", "dev", "eth0").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	send := func(source, text string) {
+		t.Helper()
+		err := w.n.inside(attacker.i.Instance, func() error {
+			c, err := (&net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(source)}}).Dial("udp4", "10.7.0.5:9")
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			_, err = c.Write([]byte(text))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	arrives := func() string {
+		select {
+		case p := <-packets:
+			return p
+		case <-time.After(300 * time.Millisecond):
+			return ""
+		}
+	}
+	send("10.7.0.6", "honest")
+	if got := arrives(); got != "honest from 10.7.0.6" {
+		t.Fatalf("the honest packet: %q", got)
+	}
+	send("10.7.0.66", "spoofed")
+	if got := arrives(); got != "" {
+		t.Errorf("a spoofed packet arrived: %q", got)
+	}
+	attacker.i.SourceDestCheck = false
+	attacker.attach()
+	send("10.7.0.66", "allowed")
+	if got := arrives(); got != "allowed from 10.7.0.66" {
+		t.Errorf("without the check: %q", got)
+	}
+}
+
+func TestSSHIsAnsweredUntilTheMachineDoesItself(t *testing.T) {
+	w := newWorld(t)
+	all := Group{ID: "sg-all", Rules: []cloud.SecurityGroupRule{{Protocol: cloud.ProtocolAll, FromPort: -1, ToPort: -1, CIDR: everything}, out()}}
+	w.apply(vpcOf("vpc-a", all))
+	server, client := w.box("vpc-a", 5, false, "sg-all"), w.box("vpc-a", 6, false, "sg-all")
+	l, err := w.n.ListenSSH(t.Context(), server.i.Instance)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintln(c, "the agent")
+			c.Close()
+		}
+	}()
+	if got := client.ask(server.i.PrivateIP, 22); got != "the agent" {
+		t.Errorf("port 22 is answered by %q", got)
+	}
+	if got := client.ask(server.i.PrivateIP, sshPort); got != "" {
+		t.Errorf("the agent's own port is reached: %q", got)
+	}
+	server.serve(22)
+	if got := client.ask(server.i.PrivateIP, 22); got != "10.7.0.6 to 10.7.0.5" {
+		t.Errorf("with a server inside, port 22 is answered by %q", got)
+	}
+}
+
+func TestANewProcessAdoptsWhatRunsAndSweepsTheRest(t *testing.T) {
+	w := newWorld(t)
+	all := Group{ID: "sg-all", Rules: []cloud.SecurityGroupRule{{Protocol: cloud.ProtocolAll, FromPort: -1, ToPort: -1, CIDR: everything}, out()}}
+	v := vpcOf("vpc-a", all)
+	w.apply(v)
+	w.apply(vpcOf("vpc-b", all))
+	a, b, stray := w.box("vpc-a", 5, true, "sg-all"), w.box("vpc-a", 6, false, "sg-all"), w.box("vpc-b", 7, false, "sg-all")
+	a.serve(80)
+	open, err := w.n.DialInstance(t.Context(), b.i.Instance, "tcp4", "10.7.0.5:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	if err := w.n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	w.apply(v)
+	open.SetDeadline(time.Now().Add(2 * time.Second))
+	fmt.Fprint(open, "x")
+	if _, err := open.Read(make([]byte, 64)); err != nil {
+		t.Errorf("an open connection did not survive: %v", err)
+	}
+	if got := b.ask(a.i.PrivateIP, 80); got == "" {
+		t.Error("the adopted machines don't reach each other")
+	}
+	keep := Keep{VPCs: map[cloud.VPCID]bool{"vpc-a": true}, Instances: map[cloud.InstanceID]bool{a.i.Instance: true, b.i.Instance: true},
+		Interfaces: map[cloud.InterfaceID]bool{a.i.ID: true, b.i.ID: true}}
+	if err := w.n.Sweep(t.Context(), keep); err != nil {
+		t.Fatal(err)
+	}
+	if pinned(w.n.namespaceFiles(stray.i.Instance).Net) || pinned(w.n.vpcFile("vpc-b")) {
+		t.Error("the stray machine or its VPC is still there")
+	}
+	if got := fromHost(a.i.PublicIP, 80); got == "" {
+		t.Error("the sweep took a kept machine's public address")
+	}
+	for range 2 {
+		if err := w.n.Detach(t.Context(), a.i.ID); err != nil {
+			t.Errorf("detach: %v", err)
+		}
+	}
+}
+
+func BenchmarkAttach(b *testing.B) {
+	w := newWorld(b)
+	w.apply(vpcOf("vpc-a", Group{ID: "sg-all", Rules: []cloud.SecurityGroupRule{out()}}))
+	n := 0
+	for b.Loop() {
+		n++
+		x := w.box("vpc-a", byte(5+n%200), false, "sg-all")
+		b.StopTimer()
+		if err := w.n.RemoveInstance(b.Context(), x.i.Instance); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
