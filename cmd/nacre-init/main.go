@@ -8,10 +8,8 @@ package main
 import (
 	"encoding/json"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"github.com/nacre-cloud/nacre/internal/agent/machine/guestinit"
 )
@@ -59,148 +57,43 @@ func ask(command string, args []string) int {
 	return 0
 }
 
-const (
-	// endGrace is from the request to end to SIGKILL for what ignores it. The driver's own grace is longer.
-	endGrace = 10 * time.Second
-)
-
 func run() int {
-	// Installed before anything else: a first process without a handler loses the signal.
-	signals := make(chan os.Signal, 64)
-	signal.Notify(signals)
-	b, err := os.ReadFile(guestinit.ConfigFile)
-	var c guestinit.Config
-	if err == nil {
-		err = json.Unmarshal(b, &c)
-	}
+	// Before anything else: a first process without a handler loses the signal.
+	s := listen()
+	c, err := configuration()
 	if err != nil {
 		say("read the instance's configuration:", err.Error())
 		return 1
 	}
-	b = nil
 	os.Clearenv()
 	r := &reaper{ended: map[int]syscall.WaitStatus{}}
-	first := setUp(&c)
+	first := setUp(c)
 	say("instance", c.Instance, "on", c.Hostname, "is up")
+	script := 0
 	if first && len(c.UserData) > 0 {
-		script := startUserData(&c)
-		if !c.System {
-			// The application finds what its user data made.
-			r.await(script, signals)
-		}
+		script = startUserData(c)
 	}
 	c.UserData = nil
 	app := 0
 	if !c.System {
-		if app, err = startApplication(&c); err != nil {
+		// The application finds what its user data made.
+		if sig := r.await(script, s); sig != 0 {
+			return end(c, r, 0, s, sig)
+		}
+		script = 0
+		if app, err = startApplication(c); err != nil {
 			say("start", c.Args[0]+":", err.Error())
 			return 127
 		}
 	}
-	return serve(&c, r, app, signals)
+	return serve(c, r, app, script, s)
 }
 
-// serve reaps and forwards signals until the instance is to end.
-func serve(c *guestinit.Config, r *reaper, app int, signals <-chan os.Signal) int {
-	for {
-		r.reap()
-		if app != 0 {
-			if st, ok := r.ended[app]; ok {
-				return applicationCode(st)
-			}
-		} else {
-			clear(r.ended)
-		}
-		sig := (<-signals).(syscall.Signal)
-		switch {
-		case sig == guestinit.SignalReboot:
-			say("rebooting")
-			r.endAll(c, app, signals)
-			return guestinit.RebootCode
-		case sig == guestinit.SignalPowerOff, sig == syscall.SIGPWR, app == 0 && ends(sig):
-			say("shutting down")
-			r.endAll(c, app, signals)
-			return 0
-		case sig == syscall.SIGCHLD, sig == syscall.SIGURG, sig == syscall.SIGWINCH:
-		case app != 0 && sig == syscall.SIGTERM:
-			syscall.Kill(app, syscall.Signal(c.StopSignal))
-		case app != 0:
-			syscall.Kill(app, sig)
-		}
+func configuration() (*guestinit.Config, error) {
+	b, err := os.ReadFile(guestinit.ConfigFile)
+	if err != nil {
+		return nil, err
 	}
-}
-
-// ends tells whether a signal asks a system to end: the driver's, and those that busybox's own poweroff and halt send to
-// their init.
-func ends(sig syscall.Signal) bool {
-	return sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGUSR1 || sig == syscall.SIGUSR2
-}
-
-// applicationCode is what the instance ends with when its application did.
-func applicationCode(st syscall.WaitStatus) int {
-	code := st.ExitStatus()
-	if st.Signaled() {
-		code = 128 + int(st.Signal())
-	}
-	if code == guestinit.RebootCode {
-		code--
-	}
-	return code
-}
-
-// reaper collects every process that ends, as the first process has to.
-type reaper struct {
-	ended map[int]syscall.WaitStatus
-}
-
-// reap collects what has ended, and tells whether any process is left.
-func (r *reaper) reap() (left bool) {
-	for {
-		var st syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &st, syscall.WNOHANG, nil)
-		switch {
-		case err == syscall.EINTR:
-		case err != nil:
-			return false // no children
-		case pid == 0:
-			return true
-		case st.Exited() || st.Signaled():
-			r.ended[pid] = st
-		}
-	}
-}
-
-// await waits for one process.
-func (r *reaper) await(pid int, signals <-chan os.Signal) {
-	for pid != 0 {
-		r.reap()
-		if _, ok := r.ended[pid]; ok {
-			delete(r.ended, pid)
-			return
-		}
-		<-signals
-	}
-}
-
-// endAll asks every process to end, waits, and kills what doesn't.
-func (r *reaper) endAll(c *guestinit.Config, app int, signals <-chan os.Signal) {
-	if app != 0 {
-		syscall.Kill(app, syscall.Signal(c.StopSignal))
-	}
-	// Shells at a terminal ignore SIGTERM and heed SIGHUP.
-	syscall.Kill(-1, syscall.SIGTERM)
-	syscall.Kill(-1, syscall.SIGHUP)
-	deadline := time.NewTimer(endGrace)
-	defer deadline.Stop()
-	for r.reap() {
-		select {
-		case <-signals:
-		case <-deadline.C:
-			syscall.Kill(-1, syscall.SIGKILL)
-			for r.reap() {
-				<-signals
-			}
-			return
-		}
-	}
+	c := &guestinit.Config{}
+	return c, json.Unmarshal(b, c)
 }

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"os"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -108,112 +106,4 @@ func authorise(u user.User, key string) error {
 		return err
 	}
 	return f.Chown(u.Uid, u.Gid)
-}
-
-const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-// startUserData runs the instance's user data and returns its process, 0 when there is nothing to run.
-func startUserData(c *guestinit.Config) int {
-	var argv []string
-	switch {
-	case bytes.HasPrefix(c.UserData, []byte("#!")):
-		script := stateDir + "/user-data"
-		if err := os.WriteFile(script, c.UserData, 0o700); err != nil {
-			say("write the user data:", err.Error())
-			return 0
-		}
-		argv = []string{script}
-	case bytes.HasPrefix(c.UserData, []byte("#cloud-config")):
-		if _, err := os.Stat("/usr/bin/cloud-init"); err != nil {
-			say("the user data is a cloud-config, and this image has no cloud-init to read it")
-			return 0
-		}
-		seed := "/var/lib/cloud/seed/nocloud"
-		err := os.MkdirAll(seed, 0o755)
-		if err == nil {
-			err = os.WriteFile(seed+"/meta-data", []byte("instance-id: "+c.Instance+"\nlocal-hostname: "+c.Hostname+"\n"), 0o644)
-		}
-		if err == nil {
-			err = os.WriteFile(seed+"/user-data", c.UserData, 0o600)
-		}
-		if err != nil {
-			say("hand the user data to cloud-init:", err.Error())
-			return 0
-		}
-		argv = []string{"/bin/sh", "-c", "cloud-init init --local && cloud-init init && cloud-init modules --mode=config && cloud-init modules --mode=final"}
-	default:
-		say("the user data is neither a script that begins with #! nor a #cloud-config; it is not run")
-		return 0
-	}
-	say("running the user data")
-	pid, err := syscall.ForkExec(argv[0], argv, &syscall.ProcAttr{Dir: "/", Env: []string{defaultPath, "HOME=/root", "USER=root"},
-		Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true}})
-	if err != nil {
-		say("run the user data:", err.Error())
-		return 0
-	}
-	return pid
-}
-
-// startApplication starts the image's application as the image's user.
-func startApplication(c *guestinit.Config) (int, error) {
-	who, err := user.GetExecUserPath(c.User, &user.ExecUser{Home: "/"}, "/etc/passwd", "/etc/group")
-	if err != nil {
-		return 0, err
-	}
-	env := c.Env
-	has := func(name string) bool {
-		for _, e := range env {
-			if strings.HasPrefix(e, name+"=") {
-				return true
-			}
-		}
-		return false
-	}
-	if !has("PATH") {
-		env = append(env, defaultPath)
-	}
-	if !has("HOME") {
-		env = append(env, "HOME="+who.Home)
-	}
-	env = append(env, "HOSTNAME="+c.Hostname)
-	dir := c.WorkingDir
-	if dir == "" {
-		dir = "/"
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return 0, err
-	}
-	path, err := find(c.Args[0], env, dir)
-	if err != nil {
-		return 0, err
-	}
-	groups := make([]uint32, len(who.Sgids))
-	for i, g := range who.Sgids {
-		groups[i] = uint32(g)
-	}
-	return syscall.ForkExec(path, c.Args, &syscall.ProcAttr{Dir: dir, Env: env, Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{
-		Setsid: true, Credential: &syscall.Credential{Uid: uint32(who.Uid), Gid: uint32(who.Gid), Groups: groups}}})
-}
-
-// find looks a program up in the application's own PATH.
-func find(name string, env []string, dir string) (string, error) {
-	if strings.Contains(name, "/") {
-		return name, nil
-	}
-	for _, e := range env {
-		list, ok := strings.CutPrefix(e, "PATH=")
-		if !ok {
-			continue
-		}
-		for _, d := range strings.Split(list, ":") {
-			if d == "" {
-				d = dir
-			}
-			if info, err := os.Stat(d + "/" + name); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-				return d + "/" + name, nil
-			}
-		}
-	}
-	return "", &os.PathError{Op: "find", Path: strconv.Quote(name), Err: syscall.ENOENT}
 }

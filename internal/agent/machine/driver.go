@@ -8,8 +8,8 @@
 // # Order of calls
 //
 // Recover comes first, once, after every start of the agent; Events may be read from then on.
-// Start, Stop, Reboot, Remove, Exec, Console and Update follow in any order, also for
-// several machines at once; calls for one machine are never concurrent, except Exec,
+// Start, Stop, Remove, Exec, Console and Update follow in any order, also for several machines
+// at once; calls for one machine are never concurrent, except Exec,
 // Console and Status, which may come at any time.
 //
 // # What may be repeated

@@ -74,7 +74,7 @@ func (s *Service) describeInstances(_ context.Context, call *awsapi.Call, req *e
 	if err != nil {
 		return nil, err
 	}
-	out := &ec2.DescribeInstancesResult{NextToken: page.Next, Reservations: []ec2.Reservation{}}
+	out := &ec2.DescribeInstancesResult{NextToken: page.Next, Reservations: make([]ec2.Reservation, 0, len(page.Items))}
 	var order []cloud.ReservationID
 	grouped := map[cloud.ReservationID][]*cloud.Instance{}
 	for _, i := range page.Items {
@@ -83,10 +83,11 @@ func (s *Service) describeInstances(_ context.Context, call *awsapi.Call, req *e
 		}
 		grouped[i.Reservation] = append(grouped[i.Reservation], i)
 	}
+	d := newDescriber(view)
 	for _, id := range order {
 		group := grouped[id]
 		slices.SortFunc(group, func(a, b *cloud.Instance) int { return a.LaunchIndex - b.LaunchIndex })
-		out.Reservations = append(out.Reservations, s.reservation(view, group))
+		out.Reservations = append(out.Reservations, d.reservation(group))
 	}
 	return out, nil
 }
@@ -182,6 +183,7 @@ func instanceFilters(view *store.View) awsapi.FilterSet[*cloud.Instance] {
 		"metadata-options.http-put-response-hop-limit": one(func(i *cloud.Instance) string { return strconv.Itoa(i.Metadata.HopLimit) }),
 		"metadata-options.http-tokens":                 one(func(i *cloud.Instance) string { return *metadataShape(i.Metadata, "").HttpTokens }),
 		"metadata-options.instance-metadata-tags":      one(func(i *cloud.Instance) string { return *metadataShape(i.Metadata, "").InstanceMetadataTags }),
+		"metadata-options.state":                       fixed("applied"),
 		"monitoring-state": one(func(i *cloud.Instance) string {
 			return map[bool]string{true: "enabled", false: "disabled"}[i.Monitoring]
 		}),
@@ -189,7 +191,11 @@ func instanceFilters(view *store.View) awsapi.FilterSet[*cloud.Instance] {
 		"network-interface.addresses.association.association-id": elastic(func(a *cloud.Address) string { return string(a.Association) }),
 		"network-interface.addresses.association.ip-owner-id":    public(ipOwner), "network-interface.addresses.association.public-ip": publicIP,
 		"network-interface.addresses.association.carrier-ip": none, "network-interface.addresses.association.customer-owned-ip": none,
-		"network-interface.addresses.primary": nic(func(*cloud.Interface) string { return "true" }), "network-interface.addresses.private-dns-name": privateName,
+		"network-interface.addresses.association.public-dns-name": publicName,
+		"network-interface.association.allocation-id":             elastic(func(a *cloud.Address) string { return string(a.ID) }),
+		"network-interface.association.association-id":            elastic(func(a *cloud.Address) string { return string(a.Association) }),
+		"network-interface.attachment.network-card-index":         nic(func(*cloud.Interface) string { return "0" }),
+		"network-interface.addresses.primary":                     nic(func(*cloud.Interface) string { return "true" }), "network-interface.addresses.private-dns-name": privateName,
 		"network-interface.addresses.private-ip-address": privateIP, "network-interface.association.carrier-ip": none,
 		"network-interface.association.customer-owned-ip": none, "network-interface.association.ip-owner-id": public(ipOwner),
 		"network-interface.association.public-dns-name": publicName, "network-interface.association.public-ip": publicIP,

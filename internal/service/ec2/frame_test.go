@@ -3,6 +3,8 @@ package ec2_test
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -10,11 +12,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	sdk "github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -101,6 +105,30 @@ func (plainBody) RoundTrip(r *http.Request) (*http.Response, error) {
 		r.Body = struct{ io.ReadCloser }{r.Body}
 	}
 	return http.DefaultTransport.RoundTrip(r)
+}
+
+// signed is a request that was signed by hand, for what the SDK can't send or takes too long to.
+func (w *world) signed(form url.Values) *http.Request {
+	w.t.Helper()
+	form.Set("Version", gen.Service.Version)
+	body := form.Encode()
+	sum := sha256.Sum256([]byte(body))
+	req := httptest.NewRequest(http.MethodPost, "http://localhost/", strings.NewReader(body))
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	err := v4.NewSigner().SignHTTP(w.t.Context(), aws.Credentials{AccessKeyID: string(w.key.ID), SecretAccessKey: w.key.Secret}, req,
+		hex.EncodeToString(sum[:]), "ec2", "us-east-1", time.Now())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return req
+}
+
+// ask sends a form and returns the answer's status and text.
+func (w *world) ask(form url.Values) (int, string) {
+	w.t.Helper()
+	answer := httptest.NewRecorder()
+	w.handler.ServeHTTP(answer, w.signed(form))
+	return answer.Code, answer.Body.String()
 }
 
 func (w *world) update(fn func(*store.Tx)) {

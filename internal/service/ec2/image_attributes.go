@@ -31,7 +31,7 @@ func (s *Service) describeImageAttribute(_ context.Context, call *awsapi.Call, r
 			out.LaunchPermissions = append(out.LaunchPermissions, ec2.LaunchPermission{UserId: text(account)})
 		}
 	case "productCodes":
-		out.ProductCodes = noProductCodes
+		out.ProductCodes = shared.noProductCodes
 	case "blockDeviceMapping":
 		out.BlockDeviceMappings = []ec2.BlockDeviceMapping{}
 	default:

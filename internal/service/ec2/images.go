@@ -85,7 +85,7 @@ func imageShape(img *cloud.Image) ec2.Image {
 	return ec2.Image{
 		ImageId: text(img.ID), ImageLocation: new(img.Location), State: text(img.State), OwnerId: text(img.Account), CreationDate: new(timeText(img.Created)),
 		Public: &img.Public, Architecture: &img.Architecture, ImageType: new("machine"), Name: &img.Name, Description: optional(img.Description),
-		RootDeviceType: new("ebs"), RootDeviceName: &rootDeviceName, BlockDeviceMappings: []ec2.BlockDeviceMapping{}, VirtualizationType: new("hvm"),
+		RootDeviceType: new("ebs"), RootDeviceName: &shared.rootDevice, BlockDeviceMappings: []ec2.BlockDeviceMapping{}, VirtualizationType: new("hvm"),
 		Hypervisor: new("xen"), EnaSupport: new(true), PlatformDetails: new("Linux/UNIX"), UsageOperation: new("RunInstances"), Tags: tagList(img.Tags),
 	}
 }

@@ -52,13 +52,13 @@ func (s *Service) describeInstanceAttribute(_ context.Context, call *awsapi.Call
 	case "rootDeviceName":
 		out.RootDeviceName = value(rootDeviceName)
 	case "blockDeviceMapping":
-		out.BlockDeviceMappings = noBlockDevices
+		out.BlockDeviceMappings = shared.noBlockDevices
 	case "productCodes":
-		out.ProductCodes = noProductCodes
+		out.ProductCodes = shared.noProductCodes
 	case "sourceDestCheck":
 		out.SourceDestCheck = boolValue(i.SourceDestCheck)
 	case "groupSet":
-		d := describer{r: view, groups: map[cloud.SecurityGroupID]ec2.GroupIdentifier{}}
+		d := newDescriber(view)
 		out.Groups = []ec2.GroupIdentifier{}
 		if len(i.Interfaces) > 0 {
 			if n, ok := store.Get(view, store.Interfaces, i.Interfaces[0]); ok {

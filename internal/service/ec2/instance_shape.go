@@ -6,25 +6,60 @@ import (
 	"github.com/nacre-cloud/nacre/internal/store"
 )
 
-// What EC2 says of every instance of this kind. They are shared between answers and never written to.
-var (
-	rootDeviceName = "/dev/xvda"
-	noBlockDevices = []ec2.InstanceBlockDeviceMapping{}
-	noProductCodes = []ec2.ProductCode{}
-)
+// shared is what EC2 says of every instance of this kind. Answers of thousands of instances point to it; it is never
+// written to.
+var shared = struct {
+	amazon, attached, defaultText, disabled, ebs, empty, enabled, hvm, inUse, interfaceText, linux, optional, required, rootDevice, runInstances, xen string
 
-// reservation is the answer about instances that were launched together.
-func (s *Service) reservation(r store.Reader, list []*cloud.Instance) ec2.Reservation {
-	out := ec2.Reservation{ReservationId: text(list[0].Reservation), OwnerId: text(list[0].Account), Groups: []ec2.GroupIdentifier{},
-		Instances: make([]ec2.Instance, 0, len(list))}
-	d := describer{r: r, groups: map[cloud.SecurityGroupID]ec2.GroupIdentifier{}}
-	if region, ok := store.Region(r); ok {
-		d.region = region.Name
+	yes, no bool
+	zero    int64
+
+	noBlockDevices []ec2.InstanceBlockDeviceMapping
+	noProductCodes []ec2.ProductCode
+	noIPv6         []ec2.InstanceIpv6Address
+	noGroups       []ec2.GroupIdentifier
+	noInterfaces   []ec2.InstanceNetworkInterface
+	noTags         []ec2.Tag
+	capacity       ec2.CapacityReservationSpecificationResponse
+	hibernation    ec2.HibernationOptions
+	enclave        ec2.EnclaveOptions
+	maintenance    ec2.InstanceMaintenanceOptions
+	dnsName        ec2.PrivateDnsNameOptionsResponse
+	monitored      ec2.Monitoring
+	unmonitored    ec2.Monitoring
+	states         map[cloud.InstanceState]*ec2.InstanceState
+}{
+	amazon: "amazon", attached: "attached", defaultText: "default", disabled: "disabled", ebs: "ebs", enabled: "enabled", hvm: "hvm", inUse: "in-use",
+	interfaceText: "interface", linux: "Linux/UNIX", optional: "optional", required: "required", rootDevice: rootDeviceName, runInstances: "RunInstances",
+	xen: "xen", yes: true,
+	noBlockDevices: []ec2.InstanceBlockDeviceMapping{}, noProductCodes: []ec2.ProductCode{}, noIPv6: []ec2.InstanceIpv6Address{},
+	noGroups: []ec2.GroupIdentifier{}, noInterfaces: []ec2.InstanceNetworkInterface{}, noTags: []ec2.Tag{},
+	capacity:    ec2.CapacityReservationSpecificationResponse{CapacityReservationPreference: new("open")},
+	hibernation: ec2.HibernationOptions{Configured: new(false)},
+	enclave:     ec2.EnclaveOptions{Enabled: new(false)},
+	maintenance: ec2.InstanceMaintenanceOptions{AutoRecovery: new("default")},
+	dnsName:     ec2.PrivateDnsNameOptionsResponse{HostnameType: new("ip-name"), EnableResourceNameDnsARecord: new(false), EnableResourceNameDnsAAAARecord: new(false)},
+	monitored:   ec2.Monitoring{State: new("enabled")},
+	unmonitored: ec2.Monitoring{State: new("disabled")},
+	states: func() map[cloud.InstanceState]*ec2.InstanceState {
+		shapes := map[cloud.InstanceState]*ec2.InstanceState{}
+		for _, s := range []cloud.InstanceState{cloud.StatePending, cloud.StateRunning, cloud.StateShuttingDown, cloud.StateTerminated, cloud.StateStopping, cloud.StateStopped} {
+			shapes[s] = &ec2.InstanceState{Name: new(string(s)), Code: new(s.Code())}
+		}
+		return shapes
+	}(),
+}
+
+const rootDeviceName = "/dev/xvda"
+
+func stateShape(s cloud.InstanceState) *ec2.InstanceState { return shared.states[s] }
+
+// ref points to a string of a record, which no view ever changes; nil for an empty one.
+func ref(p *string) *string {
+	if *p == "" {
+		return nil
 	}
-	for _, i := range list {
-		out.Instances = append(out.Instances, d.instance(i))
-	}
-	return out
+	return p
 }
 
 // describer makes answers from one view; it looks each group up once.
@@ -32,6 +67,24 @@ type describer struct {
 	r      store.Reader
 	region string
 	groups map[cloud.SecurityGroupID]ec2.GroupIdentifier
+}
+
+func newDescriber(r store.Reader) *describer {
+	d := &describer{r: r, groups: map[cloud.SecurityGroupID]ec2.GroupIdentifier{}}
+	if region, ok := store.Region(r); ok {
+		d.region = region.Name
+	}
+	return d
+}
+
+// reservation is the answer about instances that were launched together, in the order of their launch.
+func (d *describer) reservation(list []*cloud.Instance) ec2.Reservation {
+	out := ec2.Reservation{ReservationId: (*string)(&list[0].Reservation), OwnerId: (*string)(&list[0].Account), Groups: []ec2.GroupIdentifier{},
+		Instances: make([]ec2.Instance, len(list))}
+	for n, i := range list {
+		d.instance(&out.Instances[n], i)
+	}
+	return out
 }
 
 func (d *describer) groupList(ids []cloud.SecurityGroupID) []ec2.GroupIdentifier {
@@ -50,25 +103,24 @@ func (d *describer) groupList(ids []cloud.SecurityGroupID) []ec2.GroupIdentifier
 	return out
 }
 
-func stateShape(s cloud.InstanceState) *ec2.InstanceState {
-	return &ec2.InstanceState{Name: new(string(s)), Code: new(s.Code())}
-}
-
-func (d *describer) instance(i *cloud.Instance) ec2.Instance {
-	out := ec2.Instance{
-		InstanceId: text(i.ID), ImageId: text(i.Image), State: stateShape(i.State), StateTransitionReason: new(i.TransitionReason),
-		KeyName: optional(i.KeyName), AmiLaunchIndex: new(int64(i.LaunchIndex)), ProductCodes: noProductCodes, InstanceType: text(i.Type),
-		LaunchTime: &i.LaunchTime, Placement: &ec2.Placement{AvailabilityZone: &i.Zone, GroupName: new(""), Tenancy: new("default")},
-		Monitoring:   &ec2.Monitoring{State: new(map[bool]string{true: "enabled", false: "disabled"}[i.Monitoring])},
-		Architecture: &i.Architecture, RootDeviceType: new("ebs"), RootDeviceName: &rootDeviceName, BlockDeviceMappings: noBlockDevices,
-		VirtualizationType: new("hvm"), Hypervisor: new("xen"), ClientToken: new(i.ClientToken), Tags: tagList(i.Tags), EbsOptimized: &i.EBSOptimized,
-		EnaSupport: new(true), PlatformDetails: new("Linux/UNIX"), UsageOperation: new("RunInstances"), UsageOperationUpdateTime: &i.Created,
-		PrivateDnsName: new(""), PublicDnsName: new(""), SecurityGroups: []ec2.GroupIdentifier{}, NetworkInterfaces: []ec2.InstanceNetworkInterface{},
-		CapacityReservationSpecification: &ec2.CapacityReservationSpecificationResponse{CapacityReservationPreference: new("open")},
-		HibernationOptions:               &ec2.HibernationOptions{Configured: new(false)},
-		EnclaveOptions:                   &ec2.EnclaveOptions{Enabled: new(false)},
-		MaintenanceOptions:               &ec2.InstanceMaintenanceOptions{AutoRecovery: new("default")},
-		MetadataOptions:                  metadataShape(i.Metadata, "applied"),
+// instance fills out with what is known of an instance.
+func (d *describer) instance(out *ec2.Instance, i *cloud.Instance) {
+	*out = ec2.Instance{
+		InstanceId: ref((*string)(&i.ID)), ImageId: ref((*string)(&i.Image)), State: stateShape(i.State), StateTransitionReason: &i.TransitionReason,
+		KeyName: ref(&i.KeyName), AmiLaunchIndex: new(int64(i.LaunchIndex)), ProductCodes: shared.noProductCodes, InstanceType: ref((*string)(&i.Type)),
+		LaunchTime: &i.LaunchTime, Placement: &ec2.Placement{AvailabilityZone: &i.Zone, GroupName: &shared.empty, Tenancy: &shared.defaultText},
+		Monitoring: &shared.unmonitored, Architecture: &i.Architecture, RootDeviceType: &shared.ebs, RootDeviceName: &shared.rootDevice,
+		BlockDeviceMappings: shared.noBlockDevices, VirtualizationType: &shared.hvm, Hypervisor: &shared.xen, ClientToken: &i.ClientToken,
+		Tags: shared.noTags, EbsOptimized: &i.EBSOptimized, EnaSupport: &shared.yes, PlatformDetails: &shared.linux, UsageOperation: &shared.runInstances,
+		UsageOperationUpdateTime: &i.Created, PrivateDnsName: &shared.empty, PublicDnsName: &shared.empty, SecurityGroups: shared.noGroups,
+		NetworkInterfaces: shared.noInterfaces, CapacityReservationSpecification: &shared.capacity, HibernationOptions: &shared.hibernation,
+		EnclaveOptions: &shared.enclave, MaintenanceOptions: &shared.maintenance, MetadataOptions: metadataShape(i.Metadata, "applied"),
+	}
+	if i.Monitoring {
+		out.Monitoring = &shared.monitored
+	}
+	if len(i.Tags) > 0 {
+		out.Tags = tagList(i.Tags)
 	}
 	if size, ok := cloud.LookupInstanceType(i.Type); ok {
 		out.CpuOptions = &ec2.CpuOptions{CoreCount: new(cores(size)), ThreadsPerCore: new(int64(threads(size)))}
@@ -77,10 +129,10 @@ func (d *describer) instance(i *cloud.Instance) ec2.Instance {
 		out.StateReason = &ec2.StateReason{Code: &i.StateReason.Code, Message: &i.StateReason.Message}
 	}
 	if i.State == cloud.StateTerminated {
-		return out
+		return
 	}
-	out.SubnetId, out.VpcId, out.SourceDestCheck = text(i.Subnet), text(i.VPC), &i.SourceDestCheck
-	out.PrivateDnsNameOptions = &ec2.PrivateDnsNameOptionsResponse{HostnameType: new("ip-name"), EnableResourceNameDnsARecord: new(false), EnableResourceNameDnsAAAARecord: new(false)}
+	out.SubnetId, out.VpcId, out.SourceDestCheck, out.PrivateDnsNameOptions = ref((*string)(&i.Subnet)), ref((*string)(&i.VPC)), &i.SourceDestCheck, &shared.dnsName
+	out.NetworkInterfaces = make([]ec2.InstanceNetworkInterface, 0, len(i.Interfaces))
 	for _, id := range i.Interfaces {
 		n, ok := store.Get(d.r, store.Interfaces, id)
 		if !ok {
@@ -89,25 +141,24 @@ func (d *describer) instance(i *cloud.Instance) ec2.Instance {
 		nic := d.networkInterface(n)
 		if n.DeviceIndex == 0 {
 			out.SecurityGroups, out.PrivateIpAddress, out.PrivateDnsName = nic.Groups, nic.PrivateIpAddress, nic.PrivateDnsName
-			if n.PublicIP.IsValid() {
+			if nic.Association != nil {
 				out.PublicIpAddress, out.PublicDnsName = nic.Association.PublicIp, nic.Association.PublicDnsName
 			}
 		}
 		out.NetworkInterfaces = append(out.NetworkInterfaces, nic)
 	}
-	return out
 }
 
 func metadataShape(m cloud.MetadataOptions, state string) *ec2.InstanceMetadataOptionsResponse {
-	pick := func(b bool, yes, no string) *string {
+	pick := func(b bool, yes, no *string) *string {
 		if b {
-			return &yes
+			return yes
 		}
-		return &no
+		return no
 	}
-	return &ec2.InstanceMetadataOptionsResponse{State: optional(state), HttpTokens: pick(m.TokensRequired, "required", "optional"),
-		HttpPutResponseHopLimit: new(int64(m.HopLimit)), HttpEndpoint: pick(m.Disabled, "disabled", "enabled"), HttpProtocolIpv6: new("disabled"),
-		InstanceMetadataTags: pick(m.InstanceTags, "enabled", "disabled")}
+	return &ec2.InstanceMetadataOptionsResponse{State: optional(state), HttpTokens: pick(m.TokensRequired, &shared.required, &shared.optional),
+		HttpPutResponseHopLimit: new(int64(m.HopLimit)), HttpEndpoint: pick(m.Disabled, &shared.disabled, &shared.enabled), HttpProtocolIpv6: &shared.disabled,
+		InstanceMetadataTags: pick(m.InstanceTags, &shared.enabled, &shared.disabled)}
 }
 
 // ipOwner is who EC2 says lends an address: Amazon for automatic ones, the account for Elastic IPs.
@@ -115,22 +166,22 @@ func ipOwner(n *cloud.Interface) string {
 	if n.Allocation != "" {
 		return string(n.Account)
 	}
-	return "amazon"
+	return shared.amazon
 }
 
 func (d *describer) networkInterface(n *cloud.Interface) ec2.InstanceNetworkInterface {
 	ip, name := new(n.PrivateIP.String()), new(cloud.PrivateDNSName(n.PrivateIP, d.region))
 	out := ec2.InstanceNetworkInterface{
-		NetworkInterfaceId: text(n.ID), SubnetId: text(n.Subnet), VpcId: text(n.VPC), Description: new(n.Description), OwnerId: text(n.Account),
-		Status: new("in-use"), MacAddress: &n.MAC, PrivateIpAddress: ip, PrivateDnsName: name, SourceDestCheck: &n.SourceDestCheck,
-		InterfaceType: new("interface"), Groups: d.groupList(n.Groups), Ipv6Addresses: []ec2.InstanceIpv6Address{},
-		Attachment: &ec2.InstanceNetworkInterfaceAttachment{AttachmentId: text(n.Attachment), DeviceIndex: new(int64(n.DeviceIndex)), Status: new("attached"),
-			AttachTime: &n.AttachTime, DeleteOnTermination: &n.DeleteOnTermination, NetworkCardIndex: new(int64(0))},
+		NetworkInterfaceId: ref((*string)(&n.ID)), SubnetId: ref((*string)(&n.Subnet)), VpcId: ref((*string)(&n.VPC)), Description: &n.Description, OwnerId: ref((*string)(&n.Account)),
+		Status: &shared.inUse, MacAddress: &n.MAC, PrivateIpAddress: ip, PrivateDnsName: name, SourceDestCheck: &n.SourceDestCheck,
+		InterfaceType: &shared.interfaceText, Groups: d.groupList(n.Groups), Ipv6Addresses: shared.noIPv6,
+		Attachment: &ec2.InstanceNetworkInterfaceAttachment{AttachmentId: ref((*string)(&n.Attachment)), DeviceIndex: new(int64(n.DeviceIndex)), Status: &shared.attached,
+			AttachTime: &n.AttachTime, DeleteOnTermination: &n.DeleteOnTermination, NetworkCardIndex: &shared.zero},
 	}
 	if n.PublicIP.IsValid() {
 		out.Association = &ec2.InstanceNetworkInterfaceAssociation{PublicIp: new(n.PublicIP.String()),
 			PublicDnsName: new(cloud.PublicDNSName(n.PublicIP, d.region)), IpOwnerId: new(ipOwner(n))}
 	}
-	out.PrivateIpAddresses = []ec2.InstancePrivateIpAddress{{PrivateIpAddress: ip, PrivateDnsName: name, Primary: new(true), Association: out.Association}}
+	out.PrivateIpAddresses = []ec2.InstancePrivateIpAddress{{PrivateIpAddress: ip, PrivateDnsName: name, Primary: &shared.yes, Association: out.Association}}
 	return out
 }

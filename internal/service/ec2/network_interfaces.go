@@ -36,7 +36,7 @@ func (s *Service) describeNetworkInterfaces(_ context.Context, call *awsapi.Call
 	if err != nil {
 		return nil, err
 	}
-	d := describer{r: view, region: call.Region, groups: map[cloud.SecurityGroupID]ec2.GroupIdentifier{}}
+	d := newDescriber(view)
 	out := &ec2.DescribeNetworkInterfacesResult{NextToken: page.Next, NetworkInterfaces: []ec2.NetworkInterface{}}
 	for _, n := range page.Items {
 		out.NetworkInterfaces = append(out.NetworkInterfaces, d.elasticInterface(n))

@@ -106,7 +106,7 @@ func (s *Service) runInstances(ctx context.Context, call *awsapi.Call, req *ec2.
 		return nil, awsapi.Errorf("InvalidReservationID.NotFound", "The instances of this client token are gone.")
 	}
 	slices.SortFunc(list, func(a, b *cloud.Instance) int { return a.LaunchIndex - b.LaunchIndex })
-	res := s.reservation(view, list)
+	res := newDescriber(view).reservation(list)
 	return &res, nil
 }
 

@@ -139,7 +139,7 @@ func (d *Driver) settle(id cloud.InstanceID) {
 		if _, err := os.Stat(filepath.Join(d.bundle(id), pidFile)); err == nil {
 			return // it runs, or did
 		}
-		if gone(m, 5*time.Millisecond) {
+		if gone(int(m.Fd()), 5*time.Millisecond) {
 			return
 		}
 	}
@@ -152,24 +152,24 @@ func (d *Driver) endMonitor(id cloud.InstanceID) error {
 		return nil
 	}
 	defer m.Close()
-	if gone(m, monitorGrace) {
+	if gone(int(m.Fd()), monitorGrace) {
 		return nil
 	}
 	d.log.Warn("a monitor outlived its container and is killed", "instance", id)
 	if err := signal(m, unix.SIGKILL); err != nil {
 		return fmt.Errorf("machine %s: kill its monitor: %w", id, err)
 	}
-	if !gone(m, killLimit) {
+	if !gone(int(m.Fd()), killLimit) {
 		return fmt.Errorf("machine %s: its monitor did not end within %v of being killed", id, killLimit)
 	}
 	return nil
 }
 
 // gone waits for a process to end.
-func gone(pidfd *os.File, limit time.Duration) bool {
+func gone(pidfd int, limit time.Duration) bool {
 	deadline := time.Now().Add(limit)
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}, int(max(0, time.Until(deadline).Milliseconds())))
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(max(0, time.Until(deadline).Milliseconds())))
 		if err != unix.EINTR {
 			return err == nil && n > 0
 		}

@@ -27,7 +27,7 @@ type running struct {
 	done  chan struct{} // closed when rec.Status is the end
 }
 
-// track takes a machine's first process under watch. It fails when the process is another than the one recorded.
+// track takes a machine's first process under watch. It fails when the process has ended, or is another than the one recorded.
 func (d *Driver) track(rec saved) (*running, error) {
 	fd, err := unix.PidfdOpen(rec.PID, unix.PIDFD_NONBLOCK)
 	if err != nil {
@@ -38,7 +38,12 @@ func (d *Driver) track(rec saved) (*running, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("machine %s: process %d is not its first process any more", rec.Spec.ID, rec.PID)
 	}
-	return d.know(rec, os.NewFile(uintptr(fd), "pidfd")), nil
+	pidfd := os.NewFile(uintptr(fd), "pidfd")
+	if gone(fd, 0) { // though nobody has collected it yet
+		pidfd.Close()
+		return nil, fmt.Errorf("machine %s: its first process %d has ended", rec.Spec.ID, rec.PID)
+	}
+	return d.know(rec, pidfd), nil
 }
 
 // know puts a machine into the driver's map.
@@ -109,7 +114,7 @@ func (d *Driver) exitOf(ctx context.Context, id cloud.InstanceID) (machine.Exit,
 	deadline := time.Now().Add(exitWait)
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		// In this order: what a monitor writes, it writes before it ends.
-		last := m == nil || gone(m, 0) || time.Now().After(deadline)
+		last := m == nil || gone(int(m.Fd()), 0) || time.Now().After(deadline)
 		if exit, ok := d.readExit(id); ok {
 			exit.OOMKilled = exit.Code == 128+int(unix.SIGKILL) && d.outOfMemory(id)
 			return exit, nil
