@@ -51,7 +51,7 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 		return nil
 	})
 	steps.Go(func() (err error) {
-		ns, err = w.attachAll(stepCtx, d, rec.IDBase)
+		ns, err = w.plugAll(stepCtx, d, rec.IDBase)
 		return err
 	})
 	if err := steps.Wait(); err != nil {
@@ -62,21 +62,42 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 		return machine.Status{}, err
 	}
 	spec.RootFS, spec.UserNS, spec.NetNS, spec.IDBase = rootFS, ns.User, ns.Net, rec.IDBase
-	return w.a.cfg.Driver.Start(ctx, spec)
+	// The packet filter takes the interfaces in while the runtime starts: until then it drops all they send.
+	var st machine.Status
+	last, lastCtx := errgroup.WithContext(ctx)
+	last.Go(func() (err error) {
+		st, err = w.a.cfg.Driver.Start(lastCtx, spec)
+		return err
+	})
+	last.Go(func() error { return w.admitAll(lastCtx, d, rec.IDBase) })
+	return st, last.Wait()
 }
 
-// attachAll makes all interfaces of a machine and returns its namespaces.
-func (w *worker) attachAll(ctx context.Context, d *agentrpc.Machine, idBase uint32) (ns network.Namespaces, err error) {
+// plugAll makes all interfaces of a machine and returns its namespaces.
+func (w *worker) plugAll(ctx context.Context, d *agentrpc.Machine, idBase uint32) (ns network.Namespaces, err error) {
 	if len(d.Interfaces) == 0 {
 		return ns, fmt.Errorf("machine %s: it has no network interface", w.id)
 	}
 	for _, i := range d.Interfaces {
-		if ns, err = w.a.attach(ctx, w.id, i, idBase); err != nil {
-			return ns, err
+		if w.a.vpcs.get(i.VPC) == nil {
+			return ns, fmt.Errorf("attach %s to %s: %w: %s", i.ID, w.id, errUnknownVPC, i.VPC)
+		}
+		if ns, err = w.a.cfg.Network.Plug(ctx, networkInterface(w.id, i, idBase)); err != nil {
+			return ns, fmt.Errorf("attach %s to %s: %w", i.ID, w.id, err)
 		}
 		w.attached[i.ID] = i
 	}
 	return ns, nil
+}
+
+// admitAll lets the packets of all interfaces of a machine through.
+func (w *worker) admitAll(ctx context.Context, d *agentrpc.Machine, idBase uint32) error {
+	for _, i := range d.Interfaces {
+		if err := w.a.cfg.Network.Admit(ctx, networkInterface(w.id, i, idBase)); err != nil {
+			return fmt.Errorf("attach %s to %s: %w", i.ID, w.id, err)
+		}
+	}
+	return nil
 }
 
 // stop ends the machine and what only a running one has: network and mount. The root file system's

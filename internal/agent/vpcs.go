@@ -143,19 +143,11 @@ func (v *vpcs) interfaces() map[cloud.InterfaceID]bool {
 
 var errUnknownVPC = errors.New("the control plane has not told of this VPC")
 
-// attach makes an interface of a machine, or brings it up to date, and returns the machine's namespaces.
-func (a *Agent) attach(ctx context.Context, id cloud.InstanceID, i cloud.Interface, idBase uint32) (network.Namespaces, error) {
-	if a.vpcs.get(i.VPC) == nil {
-		return network.Namespaces{}, fmt.Errorf("attach %s to %s: %w: %s", i.ID, id, errUnknownVPC, i.VPC)
-	}
-	ns, err := a.cfg.Network.Attach(ctx, network.Interface{
+func networkInterface(id cloud.InstanceID, i cloud.Interface, idBase uint32) network.Interface {
+	return network.Interface{
 		ID: i.ID, Instance: id, IDBase: idBase, VPC: i.VPC, Subnet: i.Subnet, MAC: i.MAC, PrivateIP: i.PrivateIP, PublicIP: i.PublicIP,
 		Groups: i.Groups, SourceDestCheck: i.SourceDestCheck, DeviceIndex: i.DeviceIndex,
-	})
-	if err != nil {
-		return ns, fmt.Errorf("attach %s to %s: %w", i.ID, id, err)
 	}
-	return ns, nil
 }
 
 func networkVPC(m *agentrpc.VPC) network.VPC {

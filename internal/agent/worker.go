@@ -196,8 +196,8 @@ func (w *worker) updateNetwork(ctx context.Context, d *agentrpc.Machine) error {
 		if old, ok := w.attached[i.ID]; ok && reflect.DeepEqual(old, i) {
 			continue
 		}
-		if _, err := w.a.attach(ctx, w.id, i, rec.IDBase); err != nil {
-			return err
+		if _, err := w.a.cfg.Network.Attach(ctx, networkInterface(w.id, i, rec.IDBase)); err != nil {
+			return fmt.Errorf("attach %s to %s: %w", i.ID, w.id, err)
 		}
 		w.attached[i.ID] = i
 	}

@@ -45,6 +45,7 @@ var programs = []struct {
 }{
 	{"runc", "runc", "no container instances", []string{"--version"}, true},
 	{"conmon", "conmon", "no container instances", []string{"--version"}, true},
+	{"nft", "nftables", "no security groups, so no instances", []string{"--version"}, true},
 	{"mmdebstrap", "mmdebstrap", "`nacre image bake debian-12` does not work; images can still be imported and pulled", []string{"--version"}, false},
 	{"busybox", "busybox-static", "`nacre image bake busybox` does not work", []string{"--help"}, false},
 	{"ssh", "openssh-client", "`nacre ssh` does not work", []string{"-V"}, false},

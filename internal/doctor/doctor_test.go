@@ -32,7 +32,7 @@ func TestAProgramThatIsNotInstalledIsFoundMissingWithItsPackage(t *testing.T) {
 			missing[f.Name] = f.Package
 		}
 	}
-	for name, pkg := range map[string]string{"runc": "runc", "conmon": "conmon", "mmdebstrap": "mmdebstrap", "busybox": "busybox-static"} {
+	for name, pkg := range map[string]string{"runc": "runc", "conmon": "conmon", "nft": "nftables", "mmdebstrap": "mmdebstrap", "busybox": "busybox-static"} {
 		if missing[name] != pkg {
 			t.Errorf("%s: package %q, want %q", name, missing[name], pkg)
 		}

@@ -76,8 +76,18 @@ func (v *vpc) subnet(id cloud.SubnetID) (Subnet, bool) {
 }
 
 // Attach makes an interface and joins it to its machine, whose namespaces it returns; or brings one that is there up to date:
-// its groups, its public address, its check of sources. It may be repeated.
+// its groups, its public address, its check of sources. It is Plug and then Admit, and may be repeated.
 func (n *Network) Attach(ctx context.Context, i Interface) (Namespaces, error) {
+	files, err := n.Plug(ctx, i)
+	if err != nil {
+		return files, err
+	}
+	return files, n.Admit(ctx, i)
+}
+
+// Plug makes an interface and joins it to its machine, whose namespaces it returns. Until it is admitted, the VPC drops every
+// packet of it: a machine may be started meanwhile.
+func (n *Network) Plug(_ context.Context, i Interface) (Namespaces, error) {
 	fail := func(err error) (Namespaces, error) {
 		return Namespaces{}, fmt.Errorf("interface %s: %w", i.ID, err)
 	}
@@ -93,15 +103,25 @@ func (n *Network) Attach(ctx context.Context, i Interface) (Namespaces, error) {
 	if err != nil {
 		return fail(err)
 	}
-	n.mu.Lock()
-	old, had := n.interfaces[i.ID]
-	n.mu.Unlock()
 	if err := n.record(i); err != nil {
 		return fail(err)
 	}
 	if err := n.plug(v, i, subnet, files); err != nil {
 		return fail(err)
 	}
+	return files, nil
+}
+
+// Admit lets a plugged interface's packets through, as its groups say, and leads its public address to it.
+func (n *Network) Admit(ctx context.Context, i Interface) error {
+	v, err := n.known(i.VPC)
+	if err != nil {
+		return fmt.Errorf("interface %s: %w", i.ID, err)
+	}
+	n.mu.Lock()
+	old, had := n.admitted[i.ID]
+	n.admitted[i.ID] = i
+	n.mu.Unlock()
 	internet := v.internet(i.Subnet)
 	var b strings.Builder
 	if had {
@@ -109,19 +129,19 @@ func (n *Network) Attach(ctx context.Context, i Interface) (Namespaces, error) {
 	}
 	addInterface(&b, i, internet)
 	if err := v.commit(ctx, b.String()); err != nil {
-		return fail(err)
+		return fmt.Errorf("interface %s: %w", i.ID, err)
 	}
 	if had && old.PublicIP != i.PublicIP {
 		if err := n.unpublish(old); err != nil {
-			return fail(err)
+			return fmt.Errorf("interface %s: %w", i.ID, err)
 		}
 	}
 	if internet {
 		if err := n.publish(i); err != nil {
-			return fail(err)
+			return fmt.Errorf("interface %s: %w", i.ID, err)
 		}
 	}
-	return files, nil
+	return nil
 }
 
 // plug makes the link between a VPC's namespace and the machine's, with addresses and routes on both ends.
@@ -279,6 +299,7 @@ func (n *Network) Detach(ctx context.Context, id cloud.InterfaceID) error {
 	}
 	n.mu.Lock()
 	delete(n.interfaces, id)
+	delete(n.admitted, id)
 	n.mu.Unlock()
 	if err := os.Remove(n.recordFile(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("interface %s: forget it: %w", id, err)

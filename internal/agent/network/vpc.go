@@ -107,6 +107,7 @@ func (n *Network) wholeFilter(b *strings.Builder, spec VPC) {
 	for _, i := range n.interfaces {
 		if i.VPC == spec.ID {
 			addInterface(b, i, internet[i.Subnet])
+			n.admitted[i.ID] = i
 		}
 	}
 }
