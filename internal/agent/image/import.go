@@ -1,7 +1,10 @@
 package image
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,9 +27,16 @@ import (
 // Limits of an image. What is past them is refused before it fills anything.
 const (
 	maxLayers   = 128
+	maxFiles    = 10_000  // entries of an archive
 	maxManifest = 4 << 20 // bytes of a manifest, an index or a configuration
-	reserve     = 1 << 30 // bytes that an import leaves free on the file system
+	maxEntries  = 2_000_000
+	maxLayer    = 64 << 30 // bytes of one unpacked layer
+	reserve     = 1 << 30  // bytes that an import leaves free on the file system
+	reserveInos = 100_000  // files that it leaves room for
 )
+
+// leaseTime is how long an import may take. What it brought is collected then, even if it never ends.
+const leaseTime = 24 * time.Hour
 
 // An image says by these labels what it is.
 const (
@@ -47,17 +57,73 @@ func (s *Store) Import(ctx context.Context, r io.Reader, name string, p Progress
 		}
 		defer plain.Close()
 		report(p, 0, 100, "reading the archive")
-		index, err := archive.ImportIndex(ctx, s.db.ContentStore(), &limited{ctx: ctx, s: s, r: plain})
+		index, err := s.ingest(ctx, &limited{ctx: ctx, s: s, r: plain})
 		if err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return invalid("read the archive: %w", err)
+			return err
 		}
 		list, err = s.addIndex(ctx, index, name, p)
 		return err
 	})
 	return list, err
+}
+
+// ingest puts an archive's files into the content store and returns its index.
+func (s *Store) ingest(ctx context.Context, r io.Reader) (ocispec.Descriptor, error) {
+	counted := countEntries(r)
+	index, err := archive.ImportIndex(ctx, ownRefs{s.db.ContentStore(), newKey()}, counted)
+	if err == nil {
+		// What follows the archive's end, such as a compressed stream's checksum, must be sound too.
+		_, err = io.Copy(io.Discard, counted)
+	}
+	counted.Close()
+	switch {
+	case err == nil:
+		return index, nil
+	case ctx.Err() != nil:
+		return index, ctx.Err()
+	case errors.Is(err, ErrFull):
+		return index, fmt.Errorf("read the archive: %w", err)
+	}
+	return index, invalid("read the archive: %w", err)
+}
+
+// countEntries passes an archive on until it has more entries than any honest one: each costs memory while it is read,
+// and a few compressed kilobytes make millions. Closing it ends the reading, and waits for that.
+func countEntries(r io.Reader) *countedArchive {
+	pr, pw := io.Pipe()
+	c := &countedArchive{PipeReader: pr, done: make(chan struct{})}
+	go func() {
+		defer close(c.done)
+		pw.CloseWithError(func() error {
+			all := io.TeeReader(r, pw)
+			entries := tar.NewReader(all)
+			for n := 0; ; n++ {
+				_, err := entries.Next()
+				if errors.Is(err, io.EOF) {
+					_, err = io.Copy(io.Discard, all)
+					return err
+				}
+				if err != nil {
+					return err
+				}
+				if n >= maxFiles {
+					return fmt.Errorf("an archive has %d entries at most", maxFiles)
+				}
+			}
+		}())
+	}()
+	return c
+}
+
+type countedArchive struct {
+	*io.PipeReader
+	done chan struct{}
+}
+
+func (c *countedArchive) Close() error {
+	err := c.PipeReader.Close()
+	<-c.done
+	return err
 }
 
 func invalid(format string, args ...any) error {
@@ -73,21 +139,35 @@ func report(p Progress, done, total int64, what string) {
 // leased runs an import so that what it brings is kept while it lasts, and collected when it fails.
 func (s *Store) leased(ctx context.Context, fn func(context.Context) error) error {
 	ctx = s.context(ctx)
-	s.collect.RLock()
-	lease, err := s.held.Create(ctx, leases.WithRandomID(), leases.WithExpiration(24*time.Hour))
+	lease, err := s.held.Create(ctx, leases.WithRandomID(), leases.WithExpiration(leaseTime))
 	if err != nil {
-		s.collect.RUnlock()
 		return fmt.Errorf("begin an import: %w", err)
 	}
 	err = fn(leases.WithLease(ctx, lease.ID))
 	clean := context.WithoutCancel(ctx)
 	err = errors.Join(err, s.held.Delete(clean, lease))
-	s.collect.RUnlock()
 	if err != nil {
 		err = errors.Join(err, s.GC(clean))
 	}
 	return err
 }
+
+// ownRefs gives the uploads of one import names of their own, so that imports of alike archives neither wait for one
+// another nor go on with one another's halves.
+type ownRefs struct {
+	content.Store
+	prefix string
+}
+
+func (o ownRefs) Writer(ctx context.Context, opts ...content.WriterOpt) (content.Writer, error) {
+	return o.Store.Writer(ctx, append(opts, func(w *content.WriterOpts) error {
+		w.Ref = o.prefix + w.Ref
+		return nil
+	})...)
+}
+
+// newKey is a name that no snapshot or upload has.
+func newKey() string { return rand.Text() + "-" }
 
 // limited stops a read that would fill the file system, or whose caller gave up.
 type limited struct {
@@ -104,12 +184,8 @@ func (l *limited) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	if l.left <= 0 {
-		free, err := l.s.free()
-		if err != nil {
+		if err := l.s.room(checkEvery); err != nil {
 			return 0, err
-		}
-		if free < reserve+checkEvery {
-			return 0, fmt.Errorf("only %d MiB are free for images", free>>20)
 		}
 		l.left = checkEvery
 	}
@@ -136,8 +212,11 @@ func (s *Store) addIndex(ctx context.Context, desc ocispec.Descriptor, name stri
 	var list []Image
 	seen := map[string]bool{}
 	for _, entry := range index.Manifests {
+		if entry.Platform != nil && !host().Match(*entry.Platform) {
+			continue
+		}
 		img, err := s.add(ctx, entry, name, p)
-		if errdefs.IsNotFound(err) && len(index.Manifests) > 1 {
+		if len(index.Manifests) > 1 && (errors.Is(err, errPlatform) || errdefs.IsNotFound(err)) {
 			continue // for another platform, or not part of the archive
 		}
 		if err != nil {
@@ -154,8 +233,22 @@ func (s *Store) addIndex(ctx context.Context, desc ocispec.Descriptor, name stri
 	return list, nil
 }
 
+// sound refuses what is no digest: names made from it must not meet others of the store.
+func sound(d digest.Digest) error {
+	if err := d.Validate(); err != nil {
+		return invalid("%q: %w", d, err)
+	}
+	if d.Algorithm() != digest.SHA256 {
+		return invalid("%s is not a SHA-256 digest", d)
+	}
+	return nil
+}
+
 // readSmall reads a manifest, an index or a configuration.
 func (s *Store) readSmall(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	if err := sound(desc.Digest); err != nil {
+		return nil, err
+	}
 	info, err := s.db.ContentStore().Info(ctx, desc.Digest)
 	if err != nil {
 		return nil, invalid("%s is referred to and not there: %w", desc.Digest, err)
@@ -194,9 +287,13 @@ func (s *Store) add(ctx context.Context, target ocispec.Descriptor, name string,
 	if len(config.RootFS.DiffIDs) != len(manifest.Layers) {
 		return Image{}, invalid("the configuration names %d layers and the manifest %d", len(config.RootFS.DiffIDs), len(manifest.Layers))
 	}
-	arch, ok := map[string]string{"amd64": "x86_64", "arm64": "arm64"}[config.Architecture]
-	if !ok || config.OS != "" && config.OS != "linux" {
-		return Image{}, invalid("the image is for %s/%s", config.OS, config.Architecture)
+	if config.Architecture != runtime.GOARCH || config.OS != "" && config.OS != "linux" {
+		return Image{}, invalid("%w: it is for %s/%s and this server is linux/%s", errPlatform, config.OS, config.Architecture, runtime.GOARCH)
+	}
+	for _, d := range config.RootFS.DiffIDs {
+		if err := sound(d); err != nil {
+			return Image{}, err
+		}
 	}
 	var size int64
 	for n, layer := range manifest.Layers {
@@ -208,11 +305,21 @@ func (s *Store) add(ctx context.Context, target ocispec.Descriptor, name string,
 		size += weight
 	}
 	chain := identity.ChainID(config.RootFS.DiffIDs).String()
-	img := Image{Digest: manifestDesc.Digest.String(), Name: name, Architecture: arch, Created: time.Now().UTC(), Size: size, Layers: len(manifest.Layers)}
+	img := Image{Digest: manifestDesc.Digest.String(), Name: name, Architecture: ec2Architecture(runtime.GOARCH), Created: time.Now().UTC(), Size: size, Layers: len(manifest.Layers)}
 	if img.Config, err = s.describe(ctx, config, chain); err != nil {
 		return Image{}, err
 	}
 	return img, s.keep(ctx, img, chain, manifestDesc, manifest.Config)
+}
+
+// errPlatform is an image for another kind of computer.
+var errPlatform = errors.New("the image can't run here")
+
+func ec2Architecture(goarch string) string {
+	if goarch == "amd64" {
+		return "x86_64"
+	}
+	return goarch
 }
 
 // manifest finds the manifest for this node behind a descriptor, which may be that of an index.
@@ -236,7 +343,7 @@ func (s *Store) manifest(ctx context.Context, desc ocispec.Descriptor, depth int
 				return s.manifest(ctx, entry, depth+1)
 			}
 		}
-		return desc, m, fmt.Errorf("image for linux/%s: %w", runtime.GOARCH, errdefs.ErrNotFound)
+		return desc, m, invalid("%w: none of its variants is for linux/%s", errPlatform, runtime.GOARCH)
 	}
 	if !images.IsManifestType(desc.MediaType) {
 		return desc, m, invalid("%q is not the media type of an image's manifest", desc.MediaType)
@@ -247,6 +354,9 @@ func (s *Store) manifest(ctx context.Context, desc ocispec.Descriptor, depth int
 	for _, layer := range m.Layers {
 		if !images.IsLayerType(layer.MediaType) {
 			return desc, m, invalid("%q is not the media type of a layer", layer.MediaType)
+		}
+		if err := sound(layer.Digest); err != nil {
+			return desc, m, err
 		}
 	}
 	return desc, m, nil
@@ -263,6 +373,8 @@ func (s *Store) keep(ctx context.Context, img Image, chain string, manifest, con
 	if err != nil {
 		return fmt.Errorf("image %s: tie its layers to it: %w", img.Digest, err)
 	}
+	s.records.Lock()
+	defer s.records.Unlock()
 	r := record{Image: img, Chain: chain}
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -281,7 +393,7 @@ func (s *Store) keep(ctx context.Context, img Image, chain string, manifest, con
 // putBlob writes small content and returns its descriptor.
 func (s *Store) putBlob(ctx context.Context, mediaType string, b []byte) (ocispec.Descriptor, error) {
 	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
-	if err := content.WriteBlob(ctx, s.db.ContentStore(), desc.Digest.String(), readerOf(b), desc); err != nil {
+	if err := content.WriteBlob(ctx, s.db.ContentStore(), desc.Digest.String(), bytes.NewReader(b), desc); err != nil {
 		return desc, fmt.Errorf("write %s: %w", mediaType, err)
 	}
 	return desc, nil

@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -31,8 +31,10 @@ func (s *Store) Pull(ctx context.Context, ref string, p Progress) (Image, error)
 	if err != nil {
 		return Image{}, fmt.Errorf("%q is not an image's reference: %w", ref, err)
 	}
+	client := registries()
+	defer client.CloseIdleConnections()
 	resolver := docker.NewResolver(docker.ResolverOptions{Hosts: docker.ConfigureDefaultRegistries(
-		docker.WithPlainHTTP(docker.MatchLocalhost), docker.WithClient(http.DefaultClient), docker.WithAuthorizer(docker.NewDockerAuthorizer(docker.WithAuthCreds(credentials))))})
+		docker.WithPlainHTTP(docker.MatchLocalhost), docker.WithClient(client), docker.WithAuthorizer(docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(credentials))))})
 	var img Image
 	err = s.leased(ctx, func(ctx context.Context) error {
 		report(p, 0, 0, "asking for "+named.String())
@@ -47,10 +49,18 @@ func (s *Store) Pull(ctx context.Context, ref string, p Progress) (Image, error)
 		if err := s.fetch(ctx, fetcher, desc, p); err != nil {
 			return fmt.Errorf("fetch %s: %w", named, err)
 		}
-		img, err = s.add(ctx, desc, named.String(), p)
+		img, err = s.add(ctx, desc, named.String(), func(done, total int64, what string) { report(p, total+done, 2*total, what) })
 		return err
 	})
 	return img, err
+}
+
+// registries is the client that registries are asked with. One that doesn't answer fails the pull; how long a
+// layer may take is the caller's to say.
+func registries() *http.Client {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.ResponseHeaderTimeout = time.Minute
+	return &http.Client{Transport: t}
 }
 
 // fetch brings everything that the image for this node needs into the content store, which checks each digest.
@@ -58,17 +68,15 @@ func (s *Store) fetch(ctx context.Context, fetcher remotes.Fetcher, desc ocispec
 	cs := s.db.ContentStore()
 	var done, total atomic.Int64
 	guard := images.HandlerFunc(func(_ context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		if err := sound(d.Digest); err != nil {
+			return nil, err
+		}
 		if (images.IsManifestType(d.MediaType) || images.IsIndexType(d.MediaType) || images.IsConfigType(d.MediaType)) && d.Size > maxManifest {
 			return nil, invalid("%s has %d bytes; a manifest has %d at most", d.Digest, d.Size, maxManifest)
 		}
-		free, err := s.free()
-		if err != nil {
-			return nil, err
+		if err := s.room(total.Add(d.Size) - done.Load()); err != nil {
+			return nil, fmt.Errorf("layer %s: %w", d.Digest, err)
 		}
-		if d.Size > free-reserve {
-			return nil, invalid("layer %s has %d bytes and %d are free", d.Digest, d.Size, free)
-		}
-		total.Add(d.Size)
 		report(p, done.Load(), 2*total.Load(), "fetching layers") // the other half is unpacking
 		return nil, nil
 	})
@@ -76,11 +84,16 @@ func (s *Store) fetch(ctx context.Context, fetcher remotes.Fetcher, desc ocispec
 		report(p, done.Add(d.Size), 2*total.Load(), "fetching layers")
 		return nil, nil
 	})
-	children := images.LimitManifests(images.FilterPlatforms(images.ChildrenHandler(cs), host()), host(), 1)
-	return images.Dispatch(ctx, images.Handlers(guard, remotes.FetchHandler(ingester{cs}, fetcher), count, children), semaphore.NewWeighted(parallelFetches), desc)
+	all := images.HandlerFunc(func(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		list, err := images.Children(ctx, cs, d)
+		if err == nil && images.IsManifestType(d.MediaType) && len(list) > maxLayers+1 { // and the configuration
+			return nil, invalid("the image has %d layers; 1 to %d are accepted", len(list)-1, maxLayers)
+		}
+		return list, err
+	})
+	children := images.LimitManifests(images.FilterPlatforms(all, host()), host(), 1)
+	return images.Dispatch(ctx, images.Handlers(guard, remotes.FetchHandler(cs, fetcher), count, children), semaphore.NewWeighted(parallelFetches), desc)
 }
-
-type ingester struct{ content.Store }
 
 // credentials reads what docker login wrote for a registry.
 func credentials(host string) (user, secret string, err error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,48 +24,66 @@ const (
 
 // PrepareRoot mounts a machine's writable root file system at target, an existing directory, and makes it the
 // first time: an overlay on the image's layers, which appear through id-mapped mounts as belonging to the 65,536 host
-// ids from idBase. It takes the same time whatever the image's size, and may be repeated: what the machine
-// wrote stays until RemoveRoot.
-func (s *Store) PrepareRoot(ctx context.Context, key, digest string, idBase uint32, target string) error {
-	ctx = s.context(ctx)
-	if mounted(target) {
+// ids from idBase. It takes the same time whatever the image's size, and may be repeated, also after the
+// host was started again: what the machine wrote stays until RemoveRoot. The ids of a root never change, because
+// what was written belongs to them.
+func (s *Store) PrepareRoot(ctx context.Context, key, digest string, idBase uint32, target string) (err error) {
+	if isMounted(target) {
 		return nil
 	}
-	name := rootPrefix + key
-	mounts, err := s.snap.Mounts(ctx, name)
-	if errdefs.IsNotFound(err) {
-		var r record
-		if r, err = s.find(digest); err != nil {
-			return err
-		}
-		mapping := fmt.Sprintf("0:%d:%d", idBase, idCount)
-		mounts, err = s.snap.Prepare(ctx, name, r.Chain, snapshots.WithLabels(map[string]string{
-			gcRoot: time.Now().UTC().Format(time.RFC3339), rootLabel: target,
-			snapshots.LabelSnapshotUIDMapping: mapping, snapshots.LabelSnapshotGIDMapping: mapping,
-		}))
+	ctx = s.context(ctx)
+	mapping := fmt.Sprintf("0:%d:%d", idBase, idCount)
+	// The user namespace is a process's, which takes as long as the snapshot does.
+	var userns *os.File
+	var mounts []mount.Mount
+	var both errgroup.Group
+	both.Go(func() (err error) {
+		userns, err = mount.GetUsernsFD(mapping, mapping)
+		return err
+	})
+	both.Go(func() (err error) {
+		mounts, err = s.rootSnapshot(ctx, rootPrefix+key, digest, mapping, target)
+		return err
+	})
+	err = both.Wait()
+	if userns != nil {
+		defer userns.Close()
 	}
 	if err != nil {
 		return fmt.Errorf("prepare the root file system %s: %w", key, err)
 	}
-	if err := mount.All(withOption(mounts, "nodev"), target); err != nil {
+	if err := s.mountMapped(mounts, userns, target); err != nil {
 		return fmt.Errorf("mount the root file system %s: %w", key, err)
 	}
 	return nil
 }
 
-func withOption(mounts []mount.Mount, option string) []mount.Mount {
-	out := make([]mount.Mount, len(mounts))
-	for i, m := range mounts {
-		m.Options = append(append([]string(nil), m.Options...), option)
-		out[i] = m
+// rootSnapshot makes or finds the writable layer of a root.
+func (s *Store) rootSnapshot(ctx context.Context, name, digest, mapping, target string) ([]mount.Mount, error) {
+	info, err := s.snap.Stat(ctx, name)
+	if errdefs.IsNotFound(err) {
+		r, err := s.find(digest)
+		if err != nil {
+			return nil, err
+		}
+		return s.snap.Prepare(ctx, name, r.Chain, snapshots.WithLabels(map[string]string{
+			gcRoot: time.Now().UTC().Format(time.RFC3339), rootLabel: target,
+			snapshots.LabelSnapshotUIDMapping: mapping, snapshots.LabelSnapshotGIDMapping: mapping,
+		}))
 	}
-	return out
-}
-
-// mounted tells whether an overlay is mounted at a directory.
-func mounted(dir string) bool {
-	var st unix.Statfs_t
-	return unix.Statfs(dir, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC
+	if err != nil {
+		return nil, err
+	}
+	if had := info.Labels[snapshots.LabelSnapshotUIDMapping]; had != mapping {
+		return nil, fmt.Errorf("its files belong to the ids %s, not %s", had, mapping)
+	}
+	if info.Labels[rootLabel] != target {
+		info.Labels[rootLabel] = target
+		if _, err := s.snap.Update(ctx, info, "labels."+rootLabel); err != nil {
+			return nil, err
+		}
+	}
+	return s.snap.Mounts(ctx, name)
 }
 
 // UnmountRoot takes a root away from its target and keeps its bytes. Unknown and unmounted ones are no error.
@@ -77,7 +96,7 @@ func (s *Store) UnmountRoot(ctx context.Context, key string) error {
 		return fmt.Errorf("find the root file system %s: %w", key, err)
 	}
 	target := info.Labels[rootLabel]
-	if !mounted(target) {
+	if !isMounted(target) {
 		return nil
 	}
 	// Detached, so that a stranger who looks inside can't keep it; what uses it goes on until it lets go.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -22,12 +23,15 @@ import (
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 )
 
 const (
 	snapshotter = "overlayfs"
+	contentDir  = "content"
+	layersDir   = "layers"
 	namespace   = "nacre" // containerd's metadata is divided by namespaces; one is enough here
 	// factsLabel carries an Image on its record, so that listing reads no content.
 	factsLabel = "cloud.nacre.facts"
@@ -60,8 +64,11 @@ type Store struct {
 	mu    sync.RWMutex
 	known map[string]record // by digest
 
-	// collect keeps imports out while garbage is collected: containerd's own collector expects that.
-	collect   sync.RWMutex
+	// records keeps a record's writing and its forgetting whole: in the database and in known.
+	records sync.Mutex
+	// layers is the snapshotter below snap, which knows the directories that no snapshot has any more.
+	layers snapshots.Cleaner
+
 	collector *collector
 }
 
@@ -75,31 +82,39 @@ type record struct {
 // Open opens the store, makes it on the first time, and collects what an interrupted import left behind. One
 // process at a time has it.
 func Open(ctx context.Context, cfg StoreConfig) (*Store, error) {
-	for _, dir := range []string{cfg.Root, filepath.Join(cfg.Root, "content"), filepath.Join(cfg.Root, "layers")} {
-		// Searchable by all: the first process of a container, which is nobody outside, passes through.
-		if err := os.MkdirAll(dir, 0o711); err != nil {
+	if strings.ContainsAny(cfg.Root, `,:\`) {
+		return nil, fmt.Errorf("open the image store: the path %q has a comma, colon or backslash, which overlayfs takes for its own", cfg.Root)
+	}
+	for _, dir := range []string{cfg.Root, filepath.Join(cfg.Root, contentDir), filepath.Join(cfg.Root, mountsDir), filepath.Join(cfg.Root, bakesDir)} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("open the image store: %w", err)
 		}
 	}
-	s := &Store{root: cfg.Root, log: cfg.Logger, known: map[string]record{}}
-	cs, err := local.NewStore(filepath.Join(cfg.Root, "content"))
-	if err != nil {
-		return nil, fmt.Errorf("open the image store's content: %w", err)
+	// Images bring set-user-id programs that anyone may have written: nobody but root may come near them. Machines
+	// don't pass through here: an overlay keeps hold of its layers.
+	if err := os.Chmod(cfg.Root, 0o700); err != nil {
+		return nil, fmt.Errorf("open the image store: %w", err)
 	}
+	quieten.Do(func() { log.L.Logger.SetOutput(libraryLog{cfg.Logger}) })
+	s := &Store{root: cfg.Root, log: cfg.Logger, known: map[string]record{}}
+	var err error
 	s.bolt, err = bolt.Open(filepath.Join(cfg.Root, "meta.db"), 0o600, &bolt.Options{Timeout: lockWait})
 	if err != nil {
 		return nil, fmt.Errorf("open the image store's metadata in %s (does another process have it?): %w", cfg.Root, err)
 	}
-	raw, err := overlay.NewSnapshotter(filepath.Join(cfg.Root, "layers"), overlay.WithRemapIDs, overlay.AsynchronousRemove)
+	// From here on this process has the store.
+	cs, err := local.NewStore(filepath.Join(cfg.Root, contentDir))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the image store's content: %w", err), s.bolt.Close())
+	}
+	if err := errors.Join(s.sweepMounts(), s.sweepBakes()); err != nil {
+		return nil, errors.Join(err, s.bolt.Close())
+	}
+	raw, err := overlay.NewSnapshotter(filepath.Join(cfg.Root, layersDir), overlay.WithRemapIDs, overlay.AsynchronousRemove)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the image store's layers: %w", err), s.bolt.Close())
 	}
-	if err := os.Chmod(filepath.Join(cfg.Root, "layers"), 0o711); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the image store's layers: %w", err), raw.Close(), s.bolt.Close())
-	}
-	if err := os.Chmod(filepath.Join(cfg.Root, "layers", "snapshots"), 0o711); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, errors.Join(fmt.Errorf("open the image store's layers: %w", err), raw.Close(), s.bolt.Close())
-	}
+	s.layers = raw.(snapshots.Cleaner)
 	s.db = metadata.NewDB(s.bolt, cs, map[string]snapshots.Snapshotter{snapshotter: raw})
 	ctx = s.context(ctx)
 	if err := s.db.Init(ctx); err != nil {
@@ -111,6 +126,17 @@ func Open(ctx context.Context, cfg StoreConfig) (*Store, error) {
 	}
 	s.startCollector()
 	return s, nil
+}
+
+// quieten gives what containerd's libraries say, to the one logger that they have for the whole process, to a store's
+// own. What matters of it comes back as an error too.
+var quieten sync.Once
+
+type libraryLog struct{ to *slog.Logger }
+
+func (l libraryLog) Write(line []byte) (int, error) {
+	l.to.Debug("library", "line", strings.TrimSpace(string(line)))
+	return len(line), nil
 }
 
 func (s *Store) context(ctx context.Context) context.Context {
@@ -148,7 +174,42 @@ func (s *Store) recover(ctx context.Context) error {
 			return fmt.Errorf("drop an interrupted download: %w", err)
 		}
 	}
+	// One that was cut off in its first instructions has no name to be dropped by.
+	halves := filepath.Join(s.root, contentDir, "ingest")
+	left, err := os.ReadDir(halves)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look for interrupted downloads: %w", err)
+	}
+	for _, e := range left {
+		if err := os.RemoveAll(filepath.Join(halves, e.Name())); err != nil {
+			return fmt.Errorf("drop an interrupted download: %w", err)
+		}
+	}
+	if err := s.suspectAll(ctx); err != nil {
+		return err
+	}
 	return s.GC(ctx)
+}
+
+// suspectAll makes the next collection compare everything on disk with the records. The metadata's collector looks
+// only at what it knows to have changed since it started, and so would never find what a crash
+// left between the removal of a record and that of its files.
+func (s *Store) suspectAll(ctx context.Context) error {
+	key := newKey()
+	if _, err := s.snap.Prepare(ctx, key, ""); err != nil {
+		return fmt.Errorf("look for layers that a crash left: %w", err)
+	}
+	if err := s.snap.Remove(ctx, key); err != nil {
+		return fmt.Errorf("look for layers that a crash left: %w", err)
+	}
+	blob, err := s.putBlob(ctx, "application/octet-stream", []byte(key))
+	if err != nil {
+		return fmt.Errorf("look for content that a crash left: %w", err)
+	}
+	if err := s.db.ContentStore().Delete(ctx, blob.Digest); err != nil {
+		return fmt.Errorf("look for content that a crash left: %w", err)
+	}
+	return nil
 }
 
 // Close releases the store. Mounted roots stay mounted.
@@ -195,27 +256,28 @@ func (s *Store) find(digest string) (record, error) {
 // Delete forgets an image. Roots that stand on it keep its layers until they are removed too.
 func (s *Store) Delete(ctx context.Context, digest string) error {
 	ctx = s.context(ctx)
+	s.records.Lock()
 	s.mu.Lock()
 	delete(s.known, digest)
 	s.mu.Unlock()
-	if err := s.imgs.Delete(ctx, digest); err != nil && !errdefs.IsNotFound(err) {
+	err := s.imgs.Delete(ctx, digest)
+	s.records.Unlock()
+	if err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("forget image %s: %w", digest, err)
 	}
 	return s.GC(ctx)
 }
 
-// GC removes content and layers that neither an image nor a root needs.
+// GC removes content and layers that neither an image, a root nor a running import needs. Nothing waits for
+// it: deleting files, which takes time, comes after everything is marked as gone.
 func (s *Store) GC(ctx context.Context) error {
-	s.collect.Lock()
-	defer s.collect.Unlock()
 	ctx = s.context(ctx)
 	if _, err := s.db.GarbageCollect(ctx); err != nil {
 		return fmt.Errorf("collect unused image layers: %w", err)
 	}
-	if c, ok := s.snap.(snapshots.Cleaner); ok {
-		if err := c.Cleanup(ctx); err != nil {
-			return fmt.Errorf("remove unused image layers: %w", err)
-		}
+	// The metadata's collector does this only for what it removed just now; a crash may have left more.
+	if err := s.layers.Cleanup(ctx); err != nil {
+		return fmt.Errorf("remove unused image layers: %w", err)
 	}
 	return nil
 }
@@ -240,11 +302,20 @@ func (s *Store) Usage(ctx context.Context) (content, layers int64, err error) {
 
 type contentInfo = content.Info
 
-// free is how many bytes the store's file system has left.
-func (s *Store) free() (int64, error) {
+// ErrFull is an import that would fill the store's file system.
+var ErrFull = errors.New("the image store is full")
+
+// room fails when the file system has no room for more bytes besides what an import leaves free.
+func (s *Store) room(more int64) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(s.root, &st); err != nil {
-		return 0, fmt.Errorf("see how much room is left for images: %w", err)
+		return fmt.Errorf("see how much room is left for images: %w", err)
 	}
-	return int64(st.Bavail) * st.Bsize, nil
+	if free := int64(st.Bavail) * st.Bsize; free-reserve < more {
+		return fmt.Errorf("%w: %d MiB are free, %d are needed and %d stay free", ErrFull, free>>20, more>>20, reserve>>20)
+	}
+	if st.Files > 0 && st.Ffree < reserveInos { // some file systems don't count files
+		return fmt.Errorf("%w: room for %d more files is left, and %d stay free", ErrFull, st.Ffree, reserveInos)
+	}
+	return nil
 }

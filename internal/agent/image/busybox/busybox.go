@@ -1,4 +1,7 @@
-package image
+// Package busybox packs the smallest system that a person can log in to: one static program under all its names, with
+// the users root and admin. It promises the same bytes for the same program; it reads nothing but that
+// program, and writes nothing.
+package busybox
 
 import (
 	"archive/tar"
@@ -6,36 +9,38 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/containerd/errdefs"
 )
 
-// bakedAt is the time of all files of baked images, so that the same input makes the same digest.
-var bakedAt = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+// program is where Debian's package busybox-static installs it.
+const program = "/bin/busybox"
+
+// Time is that of all files.
+var Time = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// LoginUser is the system's ordinary user.
+const LoginUser = "admin"
 
 // notApplets are names that an instance gets from nacre's init: the program's own would act on a real init or a real kernel.
 var notApplets = []string{"busybox", "poweroff", "halt", "reboot", "shutdown", "init", "linuxrc"}
 
-func alreadyThere(err error) bool { return errdefs.IsAlreadyExists(err) }
-
-// bakeBusybox makes a system of one static program, with root and the user admin.
-func (s *Store) bakeBusybox(ctx context.Context, p Progress) (Image, error) {
-	report(p, 0, 1, "packing busybox")
-	program, err := os.ReadFile("/bin/busybox")
-	if errors.Is(err, os.ErrNotExist) {
-		return Image{}, errors.New("baking busybox needs Debian's busybox-static; `nacre doctor --install` installs it")
+// RootFS is the system's root file system as a tar archive.
+func RootFS(ctx context.Context) ([]byte, error) {
+	body, err := os.ReadFile(program)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New("a busybox system needs Debian's busybox-static; `nacre doctor --install` installs it")
 	}
 	if err != nil {
-		return Image{}, fmt.Errorf("bake busybox: %w", err)
+		return nil, fmt.Errorf("pack a busybox system: %w", err)
 	}
-	list, err := exec.CommandContext(ctx, "/bin/busybox", "--list").Output()
+	list, err := exec.CommandContext(ctx, program, "--list").Output()
 	if err != nil {
-		return Image{}, fmt.Errorf("bake busybox: list its applets: %w", err)
+		return nil, fmt.Errorf("pack a busybox system: list its programs: %w", err)
 	}
 	var b bytes.Buffer
 	w := tarWriter{w: tar.NewWriter(&b)}
@@ -45,7 +50,7 @@ func (s *Store) bakeBusybox(ctx context.Context, p Progress) (Image, error) {
 	w.dir("root", 0o700, 0)
 	w.dir("tmp", 0o1777, 0)
 	w.dir("home/admin", 0o755, 1000)
-	w.file("bin/busybox", 0o755, program)
+	w.file("bin/busybox", 0o755, body)
 	for _, name := range strings.Fields(string(list)) {
 		if !slices.Contains(notApplets, name) {
 			w.link("bin/"+name, "busybox")
@@ -55,10 +60,10 @@ func (s *Store) bakeBusybox(ctx context.Context, p Progress) (Image, error) {
 	w.file("etc/group", 0o644, []byte("root:x:0:\nadmin:x:1000:\n"))
 	w.file("etc/shadow", 0o600, []byte("root:*:19723:0:99999:7:::\nadmin:*:19723:0:99999:7:::\n"))
 	w.file("etc/profile", 0o644, []byte("export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"))
-	if err := w.close(); err != nil {
-		return Image{}, fmt.Errorf("bake busybox: %w", err)
+	if err := errors.Join(w.err, w.w.Close()); err != nil {
+		return nil, fmt.Errorf("pack a busybox system: %w", err)
 	}
-	return s.ImportRootFS(ctx, &b, systemImage("admin"), "busybox", p)
+	return b.Bytes(), nil
 }
 
 // tarWriter writes entries and keeps the first error.
@@ -71,7 +76,7 @@ func (t *tarWriter) put(h tar.Header, body []byte) {
 	if t.err != nil {
 		return
 	}
-	h.ModTime, h.Size = bakedAt, int64(len(body))
+	h.ModTime, h.Size = Time, int64(len(body))
 	if t.err = t.w.WriteHeader(&h); t.err == nil {
 		_, t.err = t.w.Write(body)
 	}
@@ -88,5 +93,3 @@ func (t *tarWriter) file(name string, mode int64, body []byte) {
 func (t *tarWriter) link(name, target string) {
 	t.put(tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777}, nil)
 }
-
-func (t *tarWriter) close() error { return errors.Join(t.err, t.w.Close()) }
