@@ -185,10 +185,34 @@ func (s *Store) recover(ctx context.Context) error {
 			return fmt.Errorf("drop an interrupted download: %w", err)
 		}
 	}
+	if err := s.sweepLayers(ctx); err != nil {
+		return fmt.Errorf("remove layers that a crash left: %w", err)
+	}
 	if err := s.suspectAll(ctx); err != nil {
 		return err
 	}
 	return s.GC(ctx)
+}
+
+// sweepLayers removes the directories that no snapshot has. A layer's directory gets its name before its record is
+// written, and one that a crash left in between has the name that the next layer will get.
+func (s *Store) sweepLayers(ctx context.Context) error {
+	err := s.layers.Cleanup(ctx)
+	if !errdefs.IsNotFound(err) {
+		return err
+	}
+	// There has never been a snapshot: whatever is there is left over.
+	all := filepath.Join(s.root, layersDir, "snapshots")
+	left, err := os.ReadDir(all)
+	if err != nil {
+		return err
+	}
+	for _, e := range left {
+		if err := os.RemoveAll(filepath.Join(all, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // suspectAll makes the next collection compare everything on disk with the records. The metadata's collector looks

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -288,5 +289,47 @@ func TestOrdinaryUsers(t *testing.T) {
 		if got := parseOrdinaryUser(strings.NewReader(text)); got != want {
 			t.Errorf("%q: %q", text, got)
 		}
+	}
+}
+
+func TestALayerWhoseRecordACrashKeptBackIsInNobodysWay(t *testing.T) {
+	for _, fresh := range []bool{true, false} {
+		t.Run(fmt.Sprintf("fresh=%v", fresh), func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "store")
+			s := openStore(t, dir)
+			if !fresh {
+				importOne(t, s, imagetest.Archive(t, ocispec.ImageConfig{}, [][]byte{imagetest.Tar(t, hello()...)}))
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			layers := filepath.Join(dir, layersDir)
+			if fresh { // as killed in the very first layer
+				if err := errors.Join(os.RemoveAll(layers), os.Remove(filepath.Join(dir, "meta.db"))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var left []string
+			for n := range 20 { // the next numbers are among these
+				name := filepath.Join(layers, "snapshots", strconv.Itoa(n+1), "fs")
+				if os.MkdirAll(filepath.Dir(filepath.Dir(name)), 0o700) != nil || os.Mkdir(filepath.Dir(name), 0o700) != nil {
+					continue // a layer's own
+				}
+				if err := os.Mkdir(name, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				left = append(left, name)
+			}
+			if len(left) < 10 {
+				t.Fatalf("only %d directories were made", len(left))
+			}
+			s = openStore(t, dir)
+			defer s.Close()
+			for _, name := range left {
+				if _, err := os.Stat(name); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("%s is still there: %v", name, err)
+				}
+			}
+		})
 	}
 }
