@@ -26,9 +26,10 @@ const (
 	pidFile     = "pid"
 	monitorFile = "monitor.pid"
 
-	runLimit     = 60 * time.Second // for the runtime to bring a container up
-	settleLimit  = 20 * time.Second // for one that was being brought up when its agent died
-	monitorGrace = 2 * time.Second  // from a container's end to its monitor's
+	runLimit     = 60 * time.Second      // for the runtime to bring a container up
+	settleLimit  = 20 * time.Second      // for one that was being brought up when its agent died
+	launchLimit  = 20 * time.Millisecond // from an agent's last instruction to the monitor's first
+	monitorGrace = 2 * time.Second       // from a container's end to its monitor's
 )
 
 // runNow stands between the monitor and the runtime: the monitor only knows how to create a container and leave the start to
@@ -115,33 +116,68 @@ func (d *Driver) monitor(id cloud.InstanceID) *os.File {
 	if err != nil || pid <= 0 {
 		return nil
 	}
+	return d.openMonitor(id, pid)
+}
+
+// openMonitor opens a process if it is a machine's monitor.
+func (d *Driver) openMonitor(id cloud.InstanceID, pid int) *os.File {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil
 	}
-	// Only now does the number stand for one process: is it the monitor still?
+	// Only now does the number stand for one process.
 	line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-	if err != nil || !bytes.Contains(line, []byte("\x00--bundle\x00"+d.bundle(id)+"\x00")) {
+	if err != nil || !d.monitors(id, line) {
 		unix.Close(fd)
 		return nil
 	}
 	return os.NewFile(uintptr(fd), "monitor")
 }
 
+// monitors tells whether a command line is that of a machine's monitor.
+func (d *Driver) monitors(id cloud.InstanceID, line []byte) bool {
+	return bytes.HasPrefix(line, []byte(d.conmon+"\x00")) && bytes.Contains(line, []byte("\x00--bundle\x00"+d.bundle(id)+"\x00"))
+}
+
+// searchMonitor looks for a machine's monitor among all processes: one that was just launched has not noted its number yet.
+func (d *Driver) searchMonitor(id cloud.InstanceID) *os.File {
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return nil
+	}
+	for _, path := range lines {
+		line, err := os.ReadFile(path)
+		if err != nil || !d.monitors(id, line) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			continue
+		}
+		if m := d.openMonitor(id, pid); m != nil {
+			return m
+		}
+	}
+	return nil
+}
+
 // settle waits until nobody is bringing a machine up any more: a monitor whose agent died goes on with what it was told.
 func (d *Driver) settle(id cloud.InstanceID) {
-	m := d.monitor(id)
-	if m == nil {
-		return
-	}
-	defer m.Close()
-	for deadline := time.Now().Add(settleLimit); time.Now().Before(deadline); {
+	begin := time.Now()
+	for time.Since(begin) < settleLimit {
 		if _, err := os.Stat(filepath.Join(d.bundle(id), pidFile)); err == nil {
 			return // it runs, or did
 		}
-		if gone(int(m.Fd()), 5*time.Millisecond) {
-			return
+		m := d.searchMonitor(id)
+		if m == nil {
+			if time.Since(begin) > launchLimit {
+				return
+			}
+			time.Sleep(launchLimit / 4)
+			continue
 		}
+		gone(int(m.Fd()), 5*time.Millisecond)
+		m.Close()
 	}
 }
 
