@@ -7,7 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -16,58 +16,16 @@ import (
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
-// change is a fragment of a filter's next transaction, and who waits for it.
-type change struct {
-	script string
-	done   chan error
-}
-
-// commit applies a fragment together with all others that come while a transaction is under way. When the transaction
-// that holds several fails, each is tried alone, so that one bad fragment fails nobody else's.
-func (v *vpc) commit(ctx context.Context, script string) error {
-	c := &change{script, make(chan error, 1)}
-	v.mu.Lock()
-	v.wait = append(v.wait, c)
-	if v.busy {
-		v.mu.Unlock()
-		return <-c.done
-	}
-	v.busy = true
-	// One caller works for all; its own context must not fail the others.
-	ctx = context.WithoutCancel(ctx)
-	for len(v.wait) > 0 {
-		batch := v.wait
-		v.wait = nil
-		v.mu.Unlock()
-		var b strings.Builder
-		for _, c := range batch {
-			b.WriteString(c.script)
-		}
-		err := nft(ctx, v.ns, b.String())
-		for _, c := range batch {
-			if err != nil && len(batch) > 1 {
-				c.done <- nft(ctx, v.ns, c.script)
-			} else {
-				c.done <- err
-			}
-		}
-		v.mu.Lock()
-	}
-	v.busy = false
-	v.mu.Unlock()
-	return <-c.done
-}
-
 func (v *vpc) internet(id cloud.SubnetID) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return internetOf(v.spec)[id]
+	return internetOf(v.filter.spec)[id]
 }
 
 func (v *vpc) subnet(id cloud.SubnetID) (Subnet, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, s := range v.spec.Subnets {
+	for _, s := range v.filter.spec.Subnets {
 		if s.ID == id {
 			return s, true
 		}
@@ -118,25 +76,21 @@ func (n *Network) Admit(ctx context.Context, i Interface) error {
 	if err != nil {
 		return fmt.Errorf("interface %s: %w", i.ID, err)
 	}
-	n.mu.Lock()
-	old, had := n.admitted[i.ID]
-	n.admitted[i.ID] = i
-	n.mu.Unlock()
-	internet := v.internet(i.Subnet)
-	var b strings.Builder
-	if had {
-		dropElements(&b, old, internet)
-	}
-	addInterface(&b, i, internet)
-	if err := v.commit(ctx, b.String()); err != nil {
+	var old Interface
+	if err := v.commit(ctx, func(f *filter) {
+		if n := slices.IndexFunc(f.interfaces, func(o Interface) bool { return o.ID == i.ID }); n >= 0 {
+			old = f.interfaces[n]
+		}
+		f.admit(i)
+	}); err != nil {
 		return fmt.Errorf("interface %s: %w", i.ID, err)
 	}
-	if had && old.PublicIP != i.PublicIP {
+	if old.PublicIP != i.PublicIP {
 		if err := n.unpublish(old); err != nil {
 			return fmt.Errorf("interface %s: %w", i.ID, err)
 		}
 	}
-	if internet {
+	if v.internet(i.Subnet) {
 		if err := n.publish(i); err != nil {
 			return fmt.Errorf("interface %s: %w", i.ID, err)
 		}
@@ -286,9 +240,7 @@ func (n *Network) Detach(ctx context.Context, id cloud.InterfaceID) error {
 		return fmt.Errorf("interface %s: %w", id, err)
 	}
 	if v != nil {
-		var b strings.Builder
-		removeInterface(&b, i, v.internet(i.Subnet))
-		if err := v.commit(ctx, b.String()); err != nil {
+		if err := v.commit(ctx, func(f *filter) { f.dismiss(id) }); err != nil {
 			return fmt.Errorf("interface %s: %w", id, err)
 		}
 		if link, err := v.nl.LinkByName(linkOf(id)); err == nil {
@@ -299,7 +251,6 @@ func (n *Network) Detach(ctx context.Context, id cloud.InterfaceID) error {
 	}
 	n.mu.Lock()
 	delete(n.interfaces, id)
-	delete(n.admitted, id)
 	n.mu.Unlock()
 	if err := os.Remove(n.recordFile(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("interface %s: forget it: %w", id, err)

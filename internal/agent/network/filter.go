@@ -1,11 +1,9 @@
 package network
 
 import (
-	"bytes"
-	"context"
 	"fmt"
-	"os"
-	"os/exec"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/nacre-cloud/nacre/internal/cloud"
@@ -15,113 +13,130 @@ import (
 // translation of a public destination; the rules of the sender's groups; the rules of the receiver's groups, or
 // the way out; the translation of its source on the way out. Flows that were let in are let through from then on.
 //
-// Groups are chains, and sets of their members' addresses; an interface's own two chains call its groups'. Maps from
-// the interface to its chains keep the way short, however many interfaces there are.
+// Groups are chains, and sets of their members' addresses. Interfaces with the same groups share a pair of chains that call
+// them; maps lead from an interface to its pair, so that the way is short however many interfaces there are, and one
+// more of them is only a few elements.
 
-const filterFrame = `
-add table ip nacre
-delete table ip nacre
-table ip nacre {
-	map out { type ifname : verdict; }
-	map in { type ifname : verdict; }
-	set own { type ifname . ipv4_addr; }
-	set unchecked { type ifname; }
-	set senders { type ipv4_addr; }
-	map public { type ipv4_addr : ipv4_addr; }
-	map private { type ipv4_addr : ipv4_addr; }
-	chain spoof {
-		type filter hook prerouting priority raw; policy drop;
-		iifname { "lo", "uplink" } accept
-		iifname . ip saddr @own accept
-		iifname @unchecked accept
-	}
-	chain translate {
-		type nat hook prerouting priority dstnat; policy accept;
-		iifname "uplink" dnat to ip daddr map @public
-		ip saddr @senders dnat to ip daddr map @public
-	}
-	chain forward {
-		type filter hook forward priority filter; policy drop;
-		ct state invalid drop
-		ct state established,related accept
-		iifname vmap @out
-		iifname "uplink" goto arriving
-	}
-	chain arriving {
-		oifname vmap @in
-		oifname "uplink" ip saddr @senders accept
-		drop
-	}
-	chain input {
-		type filter hook input priority filter; policy drop;
-		ct state established,related accept
-		iifname "lo" accept
-		ip daddr 169.254.169.254 tcp dport 80 accept
-		ip daddr { 169.254.169.253, RESOLVER } meta l4proto { tcp, udp } th dport 53 accept
-		icmp type echo-request accept
-	}
-	chain leave {
-		type nat hook postrouting priority srcnat; policy accept;
-		oifname "uplink" snat to ip saddr map @private
-		ct status dnat ip saddr @senders snat to ip saddr map @private
-	}
+// table is a VPC's, alone in its namespace.
+const table = "ip nacre"
+
+// filter is what the packet filter of a VPC is made from.
+type filter struct {
+	spec       VPC
+	interfaces []Interface // admitted ones, in the order of their last change
 }
-`
 
-// frame is a VPC's empty filter, in the place of whatever was there.
-func frame(v VPC) string {
-	resolver := v.CIDR.Masked().Addr().Next().Next()
-	return strings.ReplaceAll(filterFrame, "RESOLVER", resolver.String())
+// admit adds an interface, in the place of what was known of it.
+func (f *filter) admit(i Interface) {
+	f.dismiss(i.ID)
+	f.interfaces = append(f.interfaces, i)
+}
+
+func (f *filter) dismiss(id cloud.InterfaceID) {
+	f.interfaces = slices.DeleteFunc(f.interfaces, func(i Interface) bool { return i.ID == id })
+}
+
+// compile makes the filter of a VPC. It is pure.
+func compile(f filter) *ruleset {
+	r := newRuleset()
+	frame(r, f.spec)
+	for _, g := range f.spec.Groups {
+		addGroup(r, g)
+	}
+	internet := internetOf(f.spec)
+	// Nobody has a public address twice: who got it last has it.
+	holder := map[netip.Addr]cloud.InterfaceID{}
+	for _, i := range f.interfaces {
+		holder[i.PublicIP] = i.ID
+	}
+	for _, i := range f.interfaces {
+		public := i.PublicIP.IsValid() && internet[i.Subnet] && holder[i.PublicIP] == i.ID
+		addInterface(r, i, public)
+	}
+	return r
+}
+
+// frame is what every VPC has.
+func frame(r *ruleset, v VPC) {
+	r.set("map", "out", "type ifname : verdict")
+	r.set("map", "in", "type ifname : verdict")
+	r.set("set", "own", "type ifname . ipv4_addr")
+	r.set("set", "unchecked", "type ifname")
+	r.set("set", "senders", "type ipv4_addr")
+	r.set("map", "public", "type ipv4_addr : ipv4_addr")
+	r.set("map", "private", "type ipv4_addr : ipv4_addr")
+	r.chain("spoof", "type filter hook prerouting priority raw; policy drop",
+		`iifname { "lo", "uplink" } accept`,
+		"iifname . ip saddr @own accept",
+		"iifname @unchecked accept")
+	r.chain("translate", "type nat hook prerouting priority dstnat; policy accept",
+		`iifname "uplink" dnat to ip daddr map @public`,
+		"ip saddr @senders dnat to ip daddr map @public")
+	r.chain("forward", "type filter hook forward priority filter; policy drop",
+		"ct state invalid drop",
+		"ct state established,related accept",
+		"iifname vmap @out",
+		`iifname "uplink" goto arriving`)
+	r.chain("arriving", "",
+		"oifname vmap @in",
+		`oifname "uplink" ip saddr @senders accept`,
+		"drop")
+	r.chain("input", "type filter hook input priority filter; policy drop",
+		"ct state established,related accept",
+		`iifname "lo" accept`,
+		fmt.Sprintf("ip daddr %s tcp dport 80 accept", metadataAddr),
+		fmt.Sprintf("ip daddr { %s, %s } meta l4proto { tcp, udp } th dport 53 accept", resolverAddr, v.CIDR.Masked().Addr().Next().Next()),
+		"icmp type echo-request accept")
+	r.chain("leave", "type nat hook postrouting priority srcnat; policy accept",
+		`oifname "uplink" snat to ip saddr map @private`,
+		"ct status dnat ip saddr @senders snat to ip saddr map @private")
 }
 
 func chainsOf(id cloud.SecurityGroupID) (in, out, members string) {
 	return "in-" + string(id), "out-" + string(id), "of-" + string(id)
 }
 
-// declareGroup makes a group's chains and set, empty when they are new.
-func declareGroup(b *strings.Builder, id cloud.SecurityGroupID) {
+// declareGroup lets a group be referred to: without members and rules when nothing else is known of it.
+func declareGroup(r *ruleset, id cloud.SecurityGroupID) {
 	in, out, members := chainsOf(id)
-	fmt.Fprintf(b, "add chain ip nacre %s\nadd chain ip nacre %s\nadd set ip nacre %s { type ipv4_addr; }\n", in, out, members)
+	if _, ok := r.sets[members]; !ok {
+		r.set("set", members, "type ipv4_addr")
+		r.chain(in, "")
+		r.chain(out, "")
+	}
 }
 
-// fillGroup sets a group's rules and members, in the place of what it had.
-func fillGroup(b *strings.Builder, g Group) {
+// addGroup adds a group's rules and members.
+func addGroup(r *ruleset, g Group) {
+	declareGroup(r, g.ID)
 	in, out, members := chainsOf(g.ID)
-	fmt.Fprintf(b, "flush chain ip nacre %s\nflush chain ip nacre %s\nflush set ip nacre %s\n", in, out, members)
-	if len(g.Members) > 0 {
-		fmt.Fprintf(b, "add element ip nacre %s { ", members)
-		for i, a := range g.Members {
-			if i > 0 {
-				b.WriteString(", ")
-			}
-			b.WriteString(a.String())
-		}
-		b.WriteString(" }\n")
+	for _, a := range g.Members {
+		r.element(members, a.String(), "")
 	}
-	for _, r := range g.Rules {
-		chain, peer, verdict := in, "saddr", "accept"
-		if r.Egress {
-			chain, peer, verdict = out, "daddr", "goto arriving"
+	rules := map[bool][]string{}
+	for _, rule := range g.Rules {
+		peer, verdict := "saddr", "accept"
+		if rule.Egress {
+			peer, verdict = "daddr", "goto arriving"
 		}
-		fmt.Fprintf(b, "add rule ip nacre %s%s%s %s\n", chain, peerMatch(r, peer), protocolMatch(r), verdict)
+		if rule.Group != "" {
+			declareGroup(r, rule.Group)
+		}
+		rules[rule.Egress] = append(rules[rule.Egress], peerMatch(rule, peer)+protocolMatch(rule)+verdict)
 	}
-}
-
-// removeGroup deletes a group that no interface calls and no rule names any more.
-func removeGroup(b *strings.Builder, id cloud.SecurityGroupID) {
-	in, out, members := chainsOf(id)
-	fmt.Fprintf(b, "flush chain ip nacre %s\nflush chain ip nacre %s\ndelete chain ip nacre %s\ndelete chain ip nacre %s\ndelete set ip nacre %s\n", in, out, in, out, members)
+	r.chain(in, "", rules[false]...)
+	r.chain(out, "", rules[true]...)
 }
 
 func peerMatch(r cloud.SecurityGroupRule, side string) string {
 	if r.Group != "" {
 		_, _, members := chainsOf(r.Group)
-		return " ip " + side + " @" + members
+		return "ip " + side + " @" + members + " "
 	}
 	if r.CIDR.Bits() == 0 {
 		return ""
 	}
-	return " ip " + side + " " + r.CIDR.String()
+	return "ip " + side + " " + r.CIDR.String() + " "
 }
 
 func protocolMatch(r cloud.SecurityGroupRule) string {
@@ -130,88 +145,67 @@ func protocolMatch(r cloud.SecurityGroupRule) string {
 		return ""
 	case cloud.ProtocolTCP, cloud.ProtocolUDP:
 		name := map[cloud.Protocol]string{cloud.ProtocolTCP: "tcp", cloud.ProtocolUDP: "udp"}[r.Protocol]
-		return fmt.Sprintf(" %s dport %d-%d", name, r.FromPort, r.ToPort)
+		return fmt.Sprintf("%s dport %d-%d ", name, r.FromPort, r.ToPort)
 	case cloud.ProtocolICMP:
-		s := " ip protocol icmp"
+		s := "ip protocol icmp "
 		if r.FromPort >= 0 {
-			s += fmt.Sprintf(" icmp type %d", r.FromPort)
+			s += fmt.Sprintf("icmp type %d ", r.FromPort)
 		}
 		if r.ToPort >= 0 {
-			s += fmt.Sprintf(" icmp code %d", r.ToPort)
+			s += fmt.Sprintf("icmp code %d ", r.ToPort)
 		}
 		return s
 	}
-	return fmt.Sprintf(" ip protocol %d", r.Protocol)
+	return fmt.Sprintf("ip protocol %d ", r.Protocol)
 }
 
-// elements are an interface's entries in the filter's maps and sets.
-func elements(i Interface, internet bool) []string {
-	link := linkOf(i.ID)
-	list := []string{
-		fmt.Sprintf("out { %q : jump from-%s }", link, link), fmt.Sprintf("in { %q : jump to-%s }", link, link),
-		fmt.Sprintf("own { %q . %s }", link, i.PrivateIP),
-	}
+// addInterface lets an interface in; public says that its public address leads to it.
+func addInterface(r *ruleset, i Interface, public bool) {
+	link := fmt.Sprintf("%q", linkOf(i.ID))
+	from, to := pairFor(r, i.Groups)
+	r.element("out", link, "jump "+from)
+	r.element("in", link, "jump "+to)
+	r.element("own", link+" . "+i.PrivateIP.String(), "")
 	if !i.SourceDestCheck {
-		list = append(list, fmt.Sprintf("unchecked { %q }", link))
+		r.element("unchecked", link, "")
 	}
-	if i.PublicIP.IsValid() && internet {
-		list = append(list, fmt.Sprintf("senders { %s }", i.PrivateIP), fmt.Sprintf("public { %s : %s }", i.PublicIP, i.PrivateIP),
-			fmt.Sprintf("private { %s : %s }", i.PrivateIP, i.PublicIP))
+	if public {
+		r.element("senders", i.PrivateIP.String(), "")
+		r.element("public", i.PublicIP.String(), i.PrivateIP.String())
+		r.element("private", i.PrivateIP.String(), i.PublicIP.String())
 	}
-	return list
 }
 
-// addInterface lets an interface into the filter, in the place of what it had before.
-func addInterface(b *strings.Builder, i Interface, internet bool) {
-	link := linkOf(i.ID)
-	fmt.Fprintf(b, "add chain ip nacre from-%s\nadd chain ip nacre to-%s\nflush chain ip nacre from-%s\nflush chain ip nacre to-%s\n", link, link, link, link)
-	for _, g := range i.Groups {
-		declareGroup(b, g)
+// pairFor returns the chains of the interfaces that carry these groups.
+func pairFor(r *ruleset, groups []cloud.SecurityGroupID) (from, to string) {
+	sorted := slices.Sorted(slices.Values(groups))
+	names := make([]string, len(sorted))
+	for n, g := range sorted {
+		names[n] = string(g)
+	}
+	name := strings.Join(names, "_")
+	from, to = "from-"+name, "to-"+name
+	if _, ok := r.chains[from]; ok {
+		return from, to
+	}
+	var outs, ins []string
+	for _, g := range sorted {
+		declareGroup(r, g)
 		in, out, _ := chainsOf(g)
-		fmt.Fprintf(b, "add rule ip nacre from-%s jump %s\nadd rule ip nacre to-%s jump %s\n", link, out, link, in)
+		outs, ins = append(outs, "jump "+out), append(ins, "jump "+in)
 	}
-	fmt.Fprintf(b, "add rule ip nacre from-%s drop\nadd rule ip nacre to-%s drop\n", link, link)
-	for _, e := range elements(i, internet) {
-		fmt.Fprintf(b, "add element ip nacre %s\n", e)
-	}
+	r.chain(from, "", append(outs, "drop")...)
+	r.chain(to, "", append(ins, "drop")...)
+	return from, to
 }
 
-// dropElements takes an interface's entries out. Adding each first makes it be there, whatever a crash left.
-func dropElements(b *strings.Builder, i Interface, internet bool) {
-	for _, e := range elements(i, internet) {
-		fmt.Fprintf(b, "add element ip nacre %s\ndelete element ip nacre %s\n", e, e)
+// internetOf are the subnets whose packets may leave.
+func internetOf(v VPC) map[cloud.SubnetID]bool {
+	m := map[cloud.SubnetID]bool{}
+	for _, s := range v.Subnets {
+		m[s.ID] = s.Internet && v.Gateway
 	}
-}
-
-// removeInterface takes an interface out of the filter.
-func removeInterface(b *strings.Builder, i Interface, internet bool) {
-	link := linkOf(i.ID)
-	fmt.Fprintf(b, "add chain ip nacre from-%s\nadd chain ip nacre to-%s\n", link, link)
-	dropElements(b, i, internet)
-	fmt.Fprintf(b, "flush chain ip nacre from-%s\nflush chain ip nacre to-%s\ndelete chain ip nacre from-%s\ndelete chain ip nacre to-%s\n", link, link, link, link)
-}
-
-// nft applies a script as one transaction, in a namespace, or on the host when ns is nil.
-func nft(ctx context.Context, ns *os.File, script string) error {
-	cmd := exec.CommandContext(ctx, "nft", "-f", "-")
-	cmd.Stdin = strings.NewReader(script)
-	var messages bytes.Buffer
-	cmd.Stderr = &messages
-	err := error(nil)
-	if ns == nil {
-		err = cmd.Run()
-	} else if err = within(ns, cmd.Start); err == nil {
-		err = cmd.Wait()
-	}
-	if err != nil {
-		return fmt.Errorf("change the packet filter: %w: %s", err, firstLines(messages.String(), 5))
-	}
-	return nil
-}
-
-func firstLines(s string, n int) string {
-	lines := strings.SplitN(strings.TrimSpace(s), "\n", n+1)
-	return strings.Join(lines[:min(n, len(lines))], "\n")
+	return m
 }
 
 // hostTable is the cloud's filter on the host: what comes from a VPC's uplink carries a public source, reaches no address

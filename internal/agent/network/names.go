@@ -11,10 +11,7 @@ import (
 
 // Links have 15 characters at most. Those on the host carry the cloud's mark; those in a VPC's namespace
 // are alone there.
-const (
-	uplink   = "uplink" // a VPC's end of its way out
-	tableVPC = "nacre"
-)
+const uplink = "uplink" // a VPC's end of its way out
 
 // hostUplink is the host's end of a VPC's way out.
 func (n *Network) hostUplink(id cloud.VPCID) string {

@@ -28,7 +28,6 @@ type Network struct {
 	mu         sync.Mutex
 	vpcs       map[cloud.VPCID]*vpc
 	interfaces map[cloud.InterfaceID]Interface // as last plugged
-	admitted   map[cloud.InterfaceID]Interface // as the filter has them
 }
 
 // hostSettings are what the host had before this cloud changed it.
@@ -57,7 +56,7 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the network: %w", err)
 	}
-	n := &Network{cfg: cfg, host: host, vpcs: map[cloud.VPCID]*vpc{}, interfaces: map[cloud.InterfaceID]Interface{}, admitted: map[cloud.InterfaceID]Interface{}}
+	n := &Network{cfg: cfg, host: host, vpcs: map[cloud.VPCID]*vpc{}, interfaces: map[cloud.InterfaceID]Interface{}}
 	if err := errors.Join(n.prepareHost(ctx), n.adopt()); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"sync"
 
@@ -31,10 +30,12 @@ type vpc struct {
 	ns *os.File
 	nl *netlink.Handle
 
-	mu   sync.Mutex // over changes of the filter
-	spec VPC        // as last applied
-	wait []*change  // fragments that the next transaction takes along
-	busy bool
+	mu     sync.Mutex
+	filter filter    // what the packet filter was last made from
+	wait   []*change // what the next transaction takes along
+	busy   bool
+
+	held *ruleset // what the kernel has, nil when that isn't known; only the running transaction touches it
 }
 
 func (v *vpc) close() {
@@ -51,118 +52,44 @@ var vpcSettings = [][2]string{
 	{"net/ipv6/conf/all/disable_ipv6", "1"}, {"net/ipv6/conf/default/disable_ipv6", "1"},
 }
 
-// ApplyVPC makes a VPC as told: its namespace, its way out, and its groups. Whatever changed in the groups
-// takes hold in one transaction.
+// ApplyVPC makes a VPC as told: its namespace, its way out, and its groups. Whatever changed takes
+// hold in one transaction.
 func (n *Network) ApplyVPC(ctx context.Context, spec VPC) error {
-	v, fresh, err := n.openVPC(spec.ID)
+	v, err := n.openVPC(spec.ID)
 	if err != nil {
 		return err
 	}
 	if err := n.route(v, spec); err != nil {
 		return err
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	var b strings.Builder
-	if fresh || v.spec.CIDR != spec.CIDR || !reflect.DeepEqual(internetOf(v.spec), internetOf(spec)) {
-		n.wholeFilter(&b, spec)
-	} else {
-		groupChanges(&b, v.spec, spec)
+	if err := v.commit(ctx, func(f *filter) { f.spec = spec }); err != nil {
+		return fmt.Errorf("VPC %s: %w", spec.ID, err)
 	}
-	if b.Len() > 0 {
-		if err := nft(ctx, v.ns, b.String()); err != nil {
-			return fmt.Errorf("VPC %s: %w", spec.ID, err)
-		}
-	}
-	v.spec = spec
 	return nil
 }
 
-// internetOf are the subnets whose packets may leave.
-func internetOf(v VPC) map[cloud.SubnetID]bool {
-	m := map[cloud.SubnetID]bool{}
-	for _, s := range v.Subnets {
-		m[s.ID] = s.Internet && v.Gateway
-	}
-	return m
-}
-
-// wholeFilter is the filter of a VPC from nothing, with all interfaces that are attached.
-func (n *Network) wholeFilter(b *strings.Builder, spec VPC) {
-	b.WriteString(frame(spec))
-	for _, g := range spec.Groups {
-		declareGroup(b, g.ID)
-	}
-	for _, g := range spec.Groups {
-		for _, r := range g.Rules {
-			if r.Group != "" {
-				declareGroup(b, r.Group)
-			}
-		}
-		fillGroup(b, g)
-	}
-	internet := internetOf(spec)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, i := range n.interfaces {
-		if i.VPC == spec.ID {
-			addInterface(b, i, internet[i.Subnet])
-			n.admitted[i.ID] = i
-		}
-	}
-}
-
-// groupChanges is what leads from one set of groups to the next.
-func groupChanges(b *strings.Builder, old, next VPC) {
-	before := map[cloud.SecurityGroupID]Group{}
-	for _, g := range old.Groups {
-		before[g.ID] = g
-	}
-	var changed []Group
-	for _, g := range next.Groups {
-		o, known := before[g.ID]
-		delete(before, g.ID)
-		if known && reflect.DeepEqual(o, g) {
-			continue
-		}
-		declareGroup(b, g.ID)
-		for _, r := range g.Rules {
-			if r.Group != "" {
-				declareGroup(b, r.Group)
-			}
-		}
-		changed = append(changed, g)
-	}
-	for _, g := range changed {
-		fillGroup(b, g)
-	}
-	for id := range before {
-		removeGroup(b, id)
-	}
-}
-
-// openVPC returns a VPC's namespace, made or adopted. fresh says that this process has not filled its filter yet.
-func (n *Network) openVPC(id cloud.VPCID) (v *vpc, fresh bool, err error) {
+// openVPC returns a VPC's namespace, made or adopted with the interfaces that are in it.
+func (n *Network) openVPC(id cloud.VPCID) (*vpc, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if v := n.vpcs[id]; v != nil {
-		return v, false, nil
+		return v, nil
 	}
 	path := n.vpcFile(id)
 	if !pinned(path) {
 		ns, err := newNetNS()
 		if err != nil {
-			return nil, false, fmt.Errorf("VPC %s: %w", id, err)
+			return nil, fmt.Errorf("VPC %s: %w", id, err)
 		}
 		err = pin(ns, path)
 		ns.Close()
 		if err != nil {
-			return nil, false, fmt.Errorf("VPC %s: %w", id, err)
+			return nil, fmt.Errorf("VPC %s: %w", id, err)
 		}
 	}
 	ns, err := os.Open(path)
 	if err != nil {
-		return nil, false, fmt.Errorf("VPC %s: %w", id, err)
+		return nil, fmt.Errorf("VPC %s: %w", id, err)
 	}
 	err = within(ns, func() error {
 		for _, s := range vpcSettings {
@@ -174,16 +101,21 @@ func (n *Network) openVPC(id cloud.VPCID) (v *vpc, fresh bool, err error) {
 	})
 	if err != nil {
 		ns.Close()
-		return nil, false, fmt.Errorf("VPC %s: %w", id, err)
+		return nil, fmt.Errorf("VPC %s: %w", id, err)
 	}
 	nl, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
 	if err != nil {
 		ns.Close()
-		return nil, false, fmt.Errorf("VPC %s: %w", id, err)
+		return nil, fmt.Errorf("VPC %s: %w", id, err)
 	}
-	v = &vpc{ns: ns, nl: nl}
+	v := &vpc{ns: ns, nl: nl}
+	for _, i := range n.interfaces {
+		if i.VPC == id {
+			v.filter.interfaces = append(v.filter.interfaces, i)
+		}
+	}
 	n.vpcs[id] = v
-	return v, true, nil
+	return v, nil
 }
 
 func (n *Network) known(id cloud.VPCID) (*vpc, error) {

@@ -1,0 +1,173 @@
+package network
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// randomFilter is a VPC with groups that refer to each other, and interfaces that share addresses now and then.
+func randomFilter(rnd *rand.Rand) filter {
+	group := func(n int) cloud.SecurityGroupID { return cloud.SecurityGroupID(fmt.Sprintf("sg-%017x", n)) }
+	v := VPC{ID: "vpc-1", CIDR: netip.MustParsePrefix("10.7.0.0/16"), Gateway: rnd.IntN(4) > 0,
+		Subnets: []Subnet{{ID: "subnet-1", CIDR: netip.MustParsePrefix("10.7.0.0/20"), Internet: true}, {ID: "subnet-2", CIDR: netip.MustParsePrefix("10.7.16.0/20")}}}
+	for n := range 4 {
+		if rnd.IntN(4) == 0 {
+			continue
+		}
+		g := Group{ID: group(n)}
+		for range rnd.IntN(4) {
+			r := cloud.SecurityGroupRule{Egress: rnd.IntN(2) == 0, Protocol: []cloud.Protocol{cloud.ProtocolAll, cloud.ProtocolTCP, cloud.ProtocolUDP, cloud.ProtocolICMP, 47}[rnd.IntN(5)], FromPort: -1, ToPort: -1}
+			if r.Protocol == cloud.ProtocolTCP || r.Protocol == cloud.ProtocolUDP {
+				r.FromPort = rnd.IntN(1000)
+				r.ToPort = r.FromPort + rnd.IntN(100)
+			}
+			if rnd.IntN(2) == 0 {
+				r.Group = group(rnd.IntN(5))
+			} else {
+				r.CIDR = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(rnd.IntN(3)), 0, 0}), 8*rnd.IntN(4)).Masked()
+			}
+			g.Rules = append(g.Rules, r)
+		}
+		for n := range rnd.IntN(5) {
+			g.Members = append(g.Members, netip.AddrFrom4([4]byte{10, 7, byte(n), byte(rnd.IntN(3))}))
+		}
+		v.Groups = append(v.Groups, g)
+	}
+	f := filter{spec: v}
+	for n := range 6 {
+		if rnd.IntN(3) == 0 {
+			continue
+		}
+		i := Interface{ID: cloud.InterfaceID(fmt.Sprintf("eni-%017x", n)), Subnet: v.Subnets[rnd.IntN(2)].ID, PrivateIP: netip.AddrFrom4([4]byte{10, 7, 1, byte(n)}), SourceDestCheck: rnd.IntN(4) > 0}
+		if rnd.IntN(2) == 0 {
+			i.PublicIP = netip.AddrFrom4([4]byte{198, 18, 0, byte(rnd.IntN(4))})
+		}
+		for g := range 4 {
+			if rnd.IntN(3) == 0 {
+				i.Groups = append(i.Groups, group(g))
+			}
+		}
+		if len(i.Groups) == 0 {
+			i.Groups = []cloud.SecurityGroupID{group(0)}
+		}
+		f.admit(i)
+	}
+	return f
+}
+
+// listedParts is what the kernel has: each chain in whole, each set, and each element, whose order says nothing.
+func listedParts(t *testing.T, ns *os.File) map[string]bool {
+	t.Helper()
+	var out bytes.Buffer
+	cmd := exec.Command("nft", "-n", "list", "ruleset")
+	cmd.Stdout = &out
+	if err := within(ns, cmd.Start); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	parts := map[string]bool{}
+	for _, block := range strings.Split(out.String(), "\n\t}\n") {
+		block = strings.TrimSpace(block)
+		head, elements, isSet := strings.Cut(block, "elements = {")
+		parts[head] = true
+		if isSet {
+			for _, e := range strings.Split(strings.TrimRight(elements, "} \n\t"), ",") {
+				parts[head+strings.TrimSpace(e)] = true
+			}
+		}
+	}
+	return parts
+}
+
+func TestTransactionsLeadToTheFilterThatAFreshStartMakes(t *testing.T) {
+	const rounds, steps = 5, 12
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	for range rounds {
+		changed, err := newNetNS()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer changed.Close()
+		held := newRuleset()
+		if err := nft(t.Context(), changed, held.whole(table)); err != nil {
+			t.Fatal(err)
+		}
+		for range steps {
+			next := compile(randomFilter(rnd))
+			if script := next.from(held, table); script != "" {
+				if err := nft(t.Context(), changed, script); err != nil {
+					t.Fatalf("%v\n%s", err, script)
+				}
+			}
+			held = next
+			if again := next.from(held, table); again != "" {
+				t.Fatalf("a ruleset differs from itself:\n%s", again)
+			}
+		}
+		fresh, err := newNetNS()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer fresh.Close()
+		if err := nft(t.Context(), fresh, held.whole(table)); err != nil {
+			t.Fatal(err)
+		}
+		have := listedParts(t, changed)
+		for part := range listedParts(t, fresh) {
+			if !have[part] {
+				t.Errorf("the changed filter lacks:\n%s", part)
+			}
+			delete(have, part)
+		}
+		for part := range have {
+			t.Errorf("the changed filter has too much:\n%s", part)
+		}
+	}
+}
+
+func TestAPublicAddressMovesBeforeItsFormerHolderIsTold(t *testing.T) {
+	w := newWorld(t)
+	w.apply(vpcOf("vpc-1", Group{ID: "sg-1", Rules: []cloud.SecurityGroupRule{tcp(false, 80, "0.0.0.0/0"), out()}}))
+	a, b := w.box("vpc-1", 10, true, "sg-1"), w.box("vpc-1", 11, true, "sg-1")
+	b.i.PublicIP = a.i.PublicIP
+	b.attach()
+	b.serve(80)
+	if got := fromHost(b.i.PublicIP, 80); !strings.HasSuffix(got, "to 10.7.0.11") {
+		t.Errorf("the address does not lead to its new holder: %q", got)
+	}
+	a.i.PublicIP = netip.Addr{}
+	a.attach()
+	if got := fromHost(b.i.PublicIP, 80); !strings.HasSuffix(got, "to 10.7.0.11") {
+		t.Errorf("the address is lost when its former holder is told: %q", got)
+	}
+}
+
+func TestAFilterThatSomebodyElseChangedIsMadeAgain(t *testing.T) {
+	w := newWorld(t)
+	w.apply(vpcOf("vpc-1", Group{ID: "sg-1", Rules: []cloud.SecurityGroupRule{tcp(false, 80, "0.0.0.0/0"), out()}}))
+	a := w.box("vpc-1", 10, true, "sg-1")
+	a.serve(80)
+	v, err := w.n.known("vpc-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nft(t.Context(), v.ns, "flush ruleset\n"); err != nil {
+		t.Fatal(err)
+	}
+	w.box("vpc-1", 11, false, "sg-1")
+	if got := fromHost(a.i.PublicIP, 80); got == "" {
+		t.Error("the older interface is not let in again")
+	}
+}
