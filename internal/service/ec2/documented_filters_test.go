@@ -67,7 +67,11 @@ func TestEveryDocumentedFilterIsKnown(t *testing.T) {
 			if name == "tag" { // documented as tag:KEY
 				name = "tag:key"
 			}
-			if status, text := w.ask(url.Values{"Action": {action}, "Filter.1.Name": {name}, "Filter.1.Value.1": {"x"}}); status != http.StatusOK {
+			form := url.Values{"Action": {action}, "Filter.1.Name": {name}, "Filter.1.Value.1": {"x"}}
+			if action == "GetSecurityGroupsForVpc" {
+				form.Set("VpcId", string(w.subnet().VPC))
+			}
+			if status, text := w.ask(form); status != http.StatusOK {
 				t.Errorf("%s, filter %s: answered %d: %s", action, name, status, text)
 			}
 		}

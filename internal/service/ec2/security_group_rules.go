@@ -15,17 +15,21 @@ import (
 // that EC2 grants.
 const maxRules = 1000
 
+// permissionParameters are what permissions are given by, save flags that only EC2's answers carry.
+var permissionParameters = []string{"IpPermissions.IpProtocol", "IpPermissions.FromPort", "IpPermissions.ToPort", "IpPermissions.IpRanges",
+	"IpPermissions.UserIdGroupPairs.GroupId", "IpPermissions.UserIdGroupPairs.GroupName", "IpPermissions.UserIdGroupPairs.UserId",
+	"IpPermissions.UserIdGroupPairs.Description", "IpPermissions.UserIdGroupPairs.VpcId"}
+
 func (s *Service) registerSecurityGroupRules(r *awsapi.Registry) {
-	permissions := []string{"IpPermissions.IpProtocol", "IpPermissions.FromPort", "IpPermissions.ToPort", "IpPermissions.IpRanges",
-		"IpPermissions.UserIdGroupPairs.GroupId", "IpPermissions.UserIdGroupPairs.GroupName", "IpPermissions.UserIdGroupPairs.UserId",
-		"IpPermissions.UserIdGroupPairs.Description", "IpPermissions.UserIdGroupPairs.VpcId"}
-	flat := append([]string{"GroupId", "CidrIp", "IpProtocol", "FromPort", "ToPort"}, permissions...)
+	flat := append([]string{"GroupId", "CidrIp", "IpProtocol", "FromPort", "ToPort"}, permissionParameters...)
 	ingress := append([]string{"GroupName", "SourceSecurityGroupName"}, flat...)
 	awsapi.Handle(r, ec2.ActionAuthorizeSecurityGroupIngress, s.authorizeIngress, awsapi.Honours(append(ingress, "TagSpecifications")...))
 	awsapi.Handle(r, ec2.ActionAuthorizeSecurityGroupEgress, s.authorizeEgress, awsapi.Honours(append(flat, "TagSpecifications")...))
 	awsapi.Handle(r, ec2.ActionRevokeSecurityGroupIngress, s.revokeIngress, awsapi.Honours(append(ingress, "SecurityGroupRuleIds")...))
 	awsapi.Handle(r, ec2.ActionRevokeSecurityGroupEgress, s.revokeEgress, awsapi.Honours(append(flat, "SecurityGroupRuleIds")...))
 	awsapi.Handle(r, ec2.ActionDescribeSecurityGroupRules, s.describeSecurityGroupRules, awsapi.Honours("Filters", "SecurityGroupRuleIds", "MaxResults", "NextToken"))
+	s.registerSecurityGroupRuleChanges(r)
+	s.registerSecurityGroupReferences(r)
 }
 
 func (s *Service) authorizeIngress(ctx context.Context, call *awsapi.Call, req *ec2.AuthorizeSecurityGroupIngressRequest) (*ec2.AuthorizeSecurityGroupIngressResult, error) {
@@ -66,8 +70,7 @@ func (s *Service) authorize(ctx context.Context, call *awsapi.Call, id, name str
 		}
 		for n, rule := range rules {
 			if indexOfRule(g, rule) >= 0 {
-				return awsapi.Errorf("InvalidPermission.Duplicate", "the specified rule \"peer: %s, %s, from port: %d, to port: %d, ALLOW\" already exists",
-					cmp.Or(string(rule.Group), rule.CIDR.String()), protocolText(rule.Protocol), rule.FromPort, rule.ToPort)
+				return duplicateRule(rule)
 			}
 			if n == len(ids) {
 				ids = append(ids, newID[cloud.SecurityGroupRuleID](s))
@@ -76,19 +79,34 @@ func (s *Service) authorize(ctx context.Context, call *awsapi.Call, id, name str
 			g.Rules = append(g.Rules, rule)
 			shapes = append(shapes, ruleShape(g, rule))
 		}
-		count := 0
-		for _, r := range g.Rules {
-			if r.Egress == egress {
-				count++
-			}
-		}
-		if count > maxRules {
-			return awsapi.Errorf("RulesPerSecurityGroupLimitExceeded", "A security group has %d rules a direction at most.", maxRules)
+		if err := ruleLimit(tx, g); err != nil {
+			return err
 		}
 		store.Put(tx, store.SecurityGroups, g)
 		return nil
 	})
 	return shapes, err
+}
+
+func duplicateRule(rule cloud.SecurityGroupRule) error {
+	return awsapi.Errorf("InvalidPermission.Duplicate", "the specified rule \"peer: %s, %s, from port: %d, to port: %d, ALLOW\" already exists",
+		cmp.Or(string(rule.Group), rule.CIDR.String()), protocolText(rule.Protocol), rule.FromPort, rule.ToPort)
+}
+
+func unknownRule() error {
+	return awsapi.Errorf("InvalidPermission.NotFound", "The specified rule does not exist in this security group.")
+}
+
+// ruleLimit refuses a group that has more rules in one direction than a group may.
+func ruleLimit(_ store.Reader, g *cloud.SecurityGroup) error {
+	count := map[bool]int{}
+	for _, r := range g.Rules {
+		count[r.Egress]++
+	}
+	if max(count[false], count[true]) > maxRules {
+		return awsapi.Errorf("RulesPerSecurityGroupLimitExceeded", "A security group has %d rules a direction at most.", maxRules)
+	}
+	return nil
 }
 
 func (s *Service) revokeIngress(ctx context.Context, call *awsapi.Call, req *ec2.RevokeSecurityGroupIngressRequest) (*ec2.RevokeSecurityGroupIngressResult, error) {
@@ -120,11 +138,11 @@ func (s *Service) revoke(ctx context.Context, call *awsapi.Call, id, name string
 			return err
 		}
 		for _, rid := range ruleIDs {
-			if !cloud.ValidID[cloud.SecurityGroupRuleID](rid) {
-				return awsapi.Errorf("InvalidSecurityGroupRuleId.Malformed", "Invalid id: \"%s\"", rid)
+			at, err := ruleAt(g, rid)
+			if err != nil {
+				return err
 			}
-			at := slices.IndexFunc(g.Rules, func(r cloud.SecurityGroupRule) bool { return string(r.ID) == rid && r.Egress == egress })
-			if at < 0 {
+			if g.Rules[at].Egress != egress {
 				return awsapi.Errorf("InvalidSecurityGroupRuleId.NotFound", "The security group rule ID '%s' does not exist", rid)
 			}
 			g.Rules = slices.Delete(g.Rules, at, at+1)
@@ -137,7 +155,7 @@ func (s *Service) revoke(ctx context.Context, call *awsapi.Call, id, name string
 			for _, rule := range rules {
 				at := indexOfRule(g, rule)
 				if at < 0 {
-					return awsapi.Errorf("InvalidPermission.NotFound", "The specified rule does not exist in this security group.")
+					return unknownRule()
 				}
 				g.Rules = slices.Delete(g.Rules, at, at+1)
 			}

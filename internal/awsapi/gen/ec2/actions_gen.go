@@ -17,14 +17,25 @@ var Service = &awsapi.Service{
 // The actions whose shapes are generated.
 var (
 	ActionAllocateAddress                            = awsapi.Action[AllocateAddressRequest, AllocateAddressResult]{Service: Service, Name: "AllocateAddress", NoResult: false}
+	ActionAssignIpv6Addresses                        = awsapi.Action[AssignIpv6AddressesRequest, AssignIpv6AddressesResult]{Service: Service, Name: "AssignIpv6Addresses", NoResult: false}
+	ActionAssignPrivateIpAddresses                   = awsapi.Action[AssignPrivateIpAddressesRequest, AssignPrivateIpAddressesResult]{Service: Service, Name: "AssignPrivateIpAddresses", NoResult: false}
 	ActionAssociateAddress                           = awsapi.Action[AssociateAddressRequest, AssociateAddressResult]{Service: Service, Name: "AssociateAddress", NoResult: false}
+	ActionAttachNetworkInterface                     = awsapi.Action[AttachNetworkInterfaceRequest, AttachNetworkInterfaceResult]{Service: Service, Name: "AttachNetworkInterface", NoResult: false}
 	ActionAuthorizeSecurityGroupEgress               = awsapi.Action[AuthorizeSecurityGroupEgressRequest, AuthorizeSecurityGroupEgressResult]{Service: Service, Name: "AuthorizeSecurityGroupEgress", NoResult: false}
 	ActionAuthorizeSecurityGroupIngress              = awsapi.Action[AuthorizeSecurityGroupIngressRequest, AuthorizeSecurityGroupIngressResult]{Service: Service, Name: "AuthorizeSecurityGroupIngress", NoResult: false}
 	ActionCancelImportTask                           = awsapi.Action[CancelImportTaskRequest, CancelImportTaskResult]{Service: Service, Name: "CancelImportTask", NoResult: false}
+	ActionCreateFlowLogs                             = awsapi.Action[CreateFlowLogsRequest, CreateFlowLogsResult]{Service: Service, Name: "CreateFlowLogs", NoResult: false}
 	ActionCreateKeyPair                              = awsapi.Action[CreateKeyPairRequest, KeyPair]{Service: Service, Name: "CreateKeyPair", NoResult: false}
+	ActionCreateNetworkAcl                           = awsapi.Action[CreateNetworkAclRequest, CreateNetworkAclResult]{Service: Service, Name: "CreateNetworkAcl", NoResult: false}
+	ActionCreateNetworkAclEntry                      = awsapi.Action[CreateNetworkAclEntryRequest, CreateNetworkAclEntryResult]{Service: Service, Name: "CreateNetworkAclEntry", NoResult: true}
+	ActionCreateNetworkInterface                     = awsapi.Action[CreateNetworkInterfaceRequest, CreateNetworkInterfaceResult]{Service: Service, Name: "CreateNetworkInterface", NoResult: false}
 	ActionCreateSecurityGroup                        = awsapi.Action[CreateSecurityGroupRequest, CreateSecurityGroupResult]{Service: Service, Name: "CreateSecurityGroup", NoResult: false}
 	ActionCreateTags                                 = awsapi.Action[CreateTagsRequest, CreateTagsResult]{Service: Service, Name: "CreateTags", NoResult: true}
+	ActionDeleteFlowLogs                             = awsapi.Action[DeleteFlowLogsRequest, DeleteFlowLogsResult]{Service: Service, Name: "DeleteFlowLogs", NoResult: false}
 	ActionDeleteKeyPair                              = awsapi.Action[DeleteKeyPairRequest, DeleteKeyPairResult]{Service: Service, Name: "DeleteKeyPair", NoResult: false}
+	ActionDeleteNetworkAcl                           = awsapi.Action[DeleteNetworkAclRequest, DeleteNetworkAclResult]{Service: Service, Name: "DeleteNetworkAcl", NoResult: true}
+	ActionDeleteNetworkAclEntry                      = awsapi.Action[DeleteNetworkAclEntryRequest, DeleteNetworkAclEntryResult]{Service: Service, Name: "DeleteNetworkAclEntry", NoResult: true}
+	ActionDeleteNetworkInterface                     = awsapi.Action[DeleteNetworkInterfaceRequest, DeleteNetworkInterfaceResult]{Service: Service, Name: "DeleteNetworkInterface", NoResult: true}
 	ActionDeleteSecurityGroup                        = awsapi.Action[DeleteSecurityGroupRequest, DeleteSecurityGroupResult]{Service: Service, Name: "DeleteSecurityGroup", NoResult: true}
 	ActionDeleteTags                                 = awsapi.Action[DeleteTagsRequest, DeleteTagsResult]{Service: Service, Name: "DeleteTags", NoResult: true}
 	ActionDeregisterImage                            = awsapi.Action[DeregisterImageRequest, DeregisterImageResult]{Service: Service, Name: "DeregisterImage", NoResult: true}
@@ -32,6 +43,7 @@ var (
 	ActionDescribeAddresses                          = awsapi.Action[DescribeAddressesRequest, DescribeAddressesResult]{Service: Service, Name: "DescribeAddresses", NoResult: false}
 	ActionDescribeAddressesAttribute                 = awsapi.Action[DescribeAddressesAttributeRequest, DescribeAddressesAttributeResult]{Service: Service, Name: "DescribeAddressesAttribute", NoResult: false}
 	ActionDescribeAvailabilityZones                  = awsapi.Action[DescribeAvailabilityZonesRequest, DescribeAvailabilityZonesResult]{Service: Service, Name: "DescribeAvailabilityZones", NoResult: false}
+	ActionDescribeFlowLogs                           = awsapi.Action[DescribeFlowLogsRequest, DescribeFlowLogsResult]{Service: Service, Name: "DescribeFlowLogs", NoResult: false}
 	ActionDescribeImageAttribute                     = awsapi.Action[DescribeImageAttributeRequest, ImageAttribute]{Service: Service, Name: "DescribeImageAttribute", NoResult: false}
 	ActionDescribeImages                             = awsapi.Action[DescribeImagesRequest, DescribeImagesResult]{Service: Service, Name: "DescribeImages", NoResult: false}
 	ActionDescribeImportImageTasks                   = awsapi.Action[DescribeImportImageTasksRequest, DescribeImportImageTasksResult]{Service: Service, Name: "DescribeImportImageTasks", NoResult: false}
@@ -42,40 +54,67 @@ var (
 	ActionDescribeInstances                          = awsapi.Action[DescribeInstancesRequest, DescribeInstancesResult]{Service: Service, Name: "DescribeInstances", NoResult: false}
 	ActionDescribeInternetGateways                   = awsapi.Action[DescribeInternetGatewaysRequest, DescribeInternetGatewaysResult]{Service: Service, Name: "DescribeInternetGateways", NoResult: false}
 	ActionDescribeKeyPairs                           = awsapi.Action[DescribeKeyPairsRequest, DescribeKeyPairsResult]{Service: Service, Name: "DescribeKeyPairs", NoResult: false}
+	ActionDescribeNetworkAcls                        = awsapi.Action[DescribeNetworkAclsRequest, DescribeNetworkAclsResult]{Service: Service, Name: "DescribeNetworkAcls", NoResult: false}
+	ActionDescribeNetworkInterfaceAttribute          = awsapi.Action[DescribeNetworkInterfaceAttributeRequest, DescribeNetworkInterfaceAttributeResult]{Service: Service, Name: "DescribeNetworkInterfaceAttribute", NoResult: false}
+	ActionDescribeNetworkInterfacePermissions        = awsapi.Action[DescribeNetworkInterfacePermissionsRequest, DescribeNetworkInterfacePermissionsResult]{Service: Service, Name: "DescribeNetworkInterfacePermissions", NoResult: false}
 	ActionDescribeNetworkInterfaces                  = awsapi.Action[DescribeNetworkInterfacesRequest, DescribeNetworkInterfacesResult]{Service: Service, Name: "DescribeNetworkInterfaces", NoResult: false}
 	ActionDescribeRegions                            = awsapi.Action[DescribeRegionsRequest, DescribeRegionsResult]{Service: Service, Name: "DescribeRegions", NoResult: false}
 	ActionDescribeRouteTables                        = awsapi.Action[DescribeRouteTablesRequest, DescribeRouteTablesResult]{Service: Service, Name: "DescribeRouteTables", NoResult: false}
+	ActionDescribeSecurityGroupReferences            = awsapi.Action[DescribeSecurityGroupReferencesRequest, DescribeSecurityGroupReferencesResult]{Service: Service, Name: "DescribeSecurityGroupReferences", NoResult: false}
 	ActionDescribeSecurityGroupRules                 = awsapi.Action[DescribeSecurityGroupRulesRequest, DescribeSecurityGroupRulesResult]{Service: Service, Name: "DescribeSecurityGroupRules", NoResult: false}
 	ActionDescribeSecurityGroups                     = awsapi.Action[DescribeSecurityGroupsRequest, DescribeSecurityGroupsResult]{Service: Service, Name: "DescribeSecurityGroups", NoResult: false}
+	ActionDescribeStaleSecurityGroups                = awsapi.Action[DescribeStaleSecurityGroupsRequest, DescribeStaleSecurityGroupsResult]{Service: Service, Name: "DescribeStaleSecurityGroups", NoResult: false}
 	ActionDescribeSubnets                            = awsapi.Action[DescribeSubnetsRequest, DescribeSubnetsResult]{Service: Service, Name: "DescribeSubnets", NoResult: false}
 	ActionDescribeTags                               = awsapi.Action[DescribeTagsRequest, DescribeTagsResult]{Service: Service, Name: "DescribeTags", NoResult: false}
 	ActionDescribeVpcAttribute                       = awsapi.Action[DescribeVpcAttributeRequest, DescribeVpcAttributeResult]{Service: Service, Name: "DescribeVpcAttribute", NoResult: false}
 	ActionDescribeVpcs                               = awsapi.Action[DescribeVpcsRequest, DescribeVpcsResult]{Service: Service, Name: "DescribeVpcs", NoResult: false}
+	ActionDetachNetworkInterface                     = awsapi.Action[DetachNetworkInterfaceRequest, DetachNetworkInterfaceResult]{Service: Service, Name: "DetachNetworkInterface", NoResult: true}
 	ActionDisassociateAddress                        = awsapi.Action[DisassociateAddressRequest, DisassociateAddressResult]{Service: Service, Name: "DisassociateAddress", NoResult: true}
 	ActionGetConsoleOutput                           = awsapi.Action[GetConsoleOutputRequest, GetConsoleOutputResult]{Service: Service, Name: "GetConsoleOutput", NoResult: false}
+	ActionGetSecurityGroupsForVpc                    = awsapi.Action[GetSecurityGroupsForVpcRequest, GetSecurityGroupsForVpcResult]{Service: Service, Name: "GetSecurityGroupsForVpc", NoResult: false}
 	ActionImportImage                                = awsapi.Action[ImportImageRequest, ImportImageResult]{Service: Service, Name: "ImportImage", NoResult: false}
 	ActionImportKeyPair                              = awsapi.Action[ImportKeyPairRequest, ImportKeyPairResult]{Service: Service, Name: "ImportKeyPair", NoResult: false}
+	ActionModifyAddressAttribute                     = awsapi.Action[ModifyAddressAttributeRequest, ModifyAddressAttributeResult]{Service: Service, Name: "ModifyAddressAttribute", NoResult: false}
 	ActionModifyImageAttribute                       = awsapi.Action[ModifyImageAttributeRequest, ModifyImageAttributeResult]{Service: Service, Name: "ModifyImageAttribute", NoResult: true}
 	ActionModifyInstanceAttribute                    = awsapi.Action[ModifyInstanceAttributeRequest, ModifyInstanceAttributeResult]{Service: Service, Name: "ModifyInstanceAttribute", NoResult: true}
 	ActionModifyInstanceMetadataOptions              = awsapi.Action[ModifyInstanceMetadataOptionsRequest, ModifyInstanceMetadataOptionsResult]{Service: Service, Name: "ModifyInstanceMetadataOptions", NoResult: false}
+	ActionModifyNetworkInterfaceAttribute            = awsapi.Action[ModifyNetworkInterfaceAttributeRequest, ModifyNetworkInterfaceAttributeResult]{Service: Service, Name: "ModifyNetworkInterfaceAttribute", NoResult: true}
 	ActionModifySecurityGroupRules                   = awsapi.Action[ModifySecurityGroupRulesRequest, ModifySecurityGroupRulesResult]{Service: Service, Name: "ModifySecurityGroupRules", NoResult: false}
 	ActionRebootInstances                            = awsapi.Action[RebootInstancesRequest, RebootInstancesResult]{Service: Service, Name: "RebootInstances", NoResult: true}
 	ActionRegisterImage                              = awsapi.Action[RegisterImageRequest, RegisterImageResult]{Service: Service, Name: "RegisterImage", NoResult: false}
 	ActionReleaseAddress                             = awsapi.Action[ReleaseAddressRequest, ReleaseAddressResult]{Service: Service, Name: "ReleaseAddress", NoResult: true}
+	ActionReplaceNetworkAclAssociation               = awsapi.Action[ReplaceNetworkAclAssociationRequest, ReplaceNetworkAclAssociationResult]{Service: Service, Name: "ReplaceNetworkAclAssociation", NoResult: false}
+	ActionReplaceNetworkAclEntry                     = awsapi.Action[ReplaceNetworkAclEntryRequest, ReplaceNetworkAclEntryResult]{Service: Service, Name: "ReplaceNetworkAclEntry", NoResult: true}
+	ActionResetAddressAttribute                      = awsapi.Action[ResetAddressAttributeRequest, ResetAddressAttributeResult]{Service: Service, Name: "ResetAddressAttribute", NoResult: false}
 	ActionResetImageAttribute                        = awsapi.Action[ResetImageAttributeRequest, ResetImageAttributeResult]{Service: Service, Name: "ResetImageAttribute", NoResult: true}
 	ActionResetInstanceAttribute                     = awsapi.Action[ResetInstanceAttributeRequest, ResetInstanceAttributeResult]{Service: Service, Name: "ResetInstanceAttribute", NoResult: true}
+	ActionResetNetworkInterfaceAttribute             = awsapi.Action[ResetNetworkInterfaceAttributeRequest, ResetNetworkInterfaceAttributeResult]{Service: Service, Name: "ResetNetworkInterfaceAttribute", NoResult: true}
 	ActionRevokeSecurityGroupEgress                  = awsapi.Action[RevokeSecurityGroupEgressRequest, RevokeSecurityGroupEgressResult]{Service: Service, Name: "RevokeSecurityGroupEgress", NoResult: false}
 	ActionRevokeSecurityGroupIngress                 = awsapi.Action[RevokeSecurityGroupIngressRequest, RevokeSecurityGroupIngressResult]{Service: Service, Name: "RevokeSecurityGroupIngress", NoResult: false}
 	ActionRunInstances                               = awsapi.Action[RunInstancesRequest, Reservation]{Service: Service, Name: "RunInstances", NoResult: false}
 	ActionStartInstances                             = awsapi.Action[StartInstancesRequest, StartInstancesResult]{Service: Service, Name: "StartInstances", NoResult: false}
 	ActionStopInstances                              = awsapi.Action[StopInstancesRequest, StopInstancesResult]{Service: Service, Name: "StopInstances", NoResult: false}
 	ActionTerminateInstances                         = awsapi.Action[TerminateInstancesRequest, TerminateInstancesResult]{Service: Service, Name: "TerminateInstances", NoResult: false}
+	ActionUnassignIpv6Addresses                      = awsapi.Action[UnassignIpv6AddressesRequest, UnassignIpv6AddressesResult]{Service: Service, Name: "UnassignIpv6Addresses", NoResult: false}
+	ActionUnassignPrivateIpAddresses                 = awsapi.Action[UnassignPrivateIpAddressesRequest, UnassignPrivateIpAddressesResult]{Service: Service, Name: "UnassignPrivateIpAddresses", NoResult: true}
 	ActionUpdateSecurityGroupRuleDescriptionsEgress  = awsapi.Action[UpdateSecurityGroupRuleDescriptionsEgressRequest, UpdateSecurityGroupRuleDescriptionsEgressResult]{Service: Service, Name: "UpdateSecurityGroupRuleDescriptionsEgress", NoResult: false}
 	ActionUpdateSecurityGroupRuleDescriptionsIngress = awsapi.Action[UpdateSecurityGroupRuleDescriptionsIngressRequest, UpdateSecurityGroupRuleDescriptionsIngressResult]{Service: Service, Name: "UpdateSecurityGroupRuleDescriptionsIngress", NoResult: false}
 )
 
+// CreateNetworkAclEntryResult is empty: the action only succeeds or fails.
+type CreateNetworkAclEntryResult struct{}
+
 // CreateTagsResult is empty: the action only succeeds or fails.
 type CreateTagsResult struct{}
+
+// DeleteNetworkAclResult is empty: the action only succeeds or fails.
+type DeleteNetworkAclResult struct{}
+
+// DeleteNetworkAclEntryResult is empty: the action only succeeds or fails.
+type DeleteNetworkAclEntryResult struct{}
+
+// DeleteNetworkInterfaceResult is empty: the action only succeeds or fails.
+type DeleteNetworkInterfaceResult struct{}
 
 // DeleteSecurityGroupResult is empty: the action only succeeds or fails.
 type DeleteSecurityGroupResult struct{}
@@ -86,6 +125,9 @@ type DeleteTagsResult struct{}
 // DeregisterImageResult is empty: the action only succeeds or fails.
 type DeregisterImageResult struct{}
 
+// DetachNetworkInterfaceResult is empty: the action only succeeds or fails.
+type DetachNetworkInterfaceResult struct{}
+
 // DisassociateAddressResult is empty: the action only succeeds or fails.
 type DisassociateAddressResult struct{}
 
@@ -95,17 +137,29 @@ type ModifyImageAttributeResult struct{}
 // ModifyInstanceAttributeResult is empty: the action only succeeds or fails.
 type ModifyInstanceAttributeResult struct{}
 
+// ModifyNetworkInterfaceAttributeResult is empty: the action only succeeds or fails.
+type ModifyNetworkInterfaceAttributeResult struct{}
+
 // RebootInstancesResult is empty: the action only succeeds or fails.
 type RebootInstancesResult struct{}
 
 // ReleaseAddressResult is empty: the action only succeeds or fails.
 type ReleaseAddressResult struct{}
 
+// ReplaceNetworkAclEntryResult is empty: the action only succeeds or fails.
+type ReplaceNetworkAclEntryResult struct{}
+
 // ResetImageAttributeResult is empty: the action only succeeds or fails.
 type ResetImageAttributeResult struct{}
 
 // ResetInstanceAttributeResult is empty: the action only succeeds or fails.
 type ResetInstanceAttributeResult struct{}
+
+// ResetNetworkInterfaceAttributeResult is empty: the action only succeeds or fails.
+type ResetNetworkInterfaceAttributeResult struct{}
+
+// UnassignPrivateIpAddressesResult is empty: the action only succeeds or fails.
+type UnassignPrivateIpAddressesResult struct{}
 
 // Client calls the service.
 type Client struct{ *awsapi.Client }
@@ -115,9 +169,24 @@ func (c Client) AllocateAddress(ctx context.Context, in *AllocateAddressRequest)
 	return awsapi.Invoke(ctx, c.Client, ActionAllocateAddress, in)
 }
 
+// AssignIpv6Addresses calls the action of that name.
+func (c Client) AssignIpv6Addresses(ctx context.Context, in *AssignIpv6AddressesRequest) (*AssignIpv6AddressesResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionAssignIpv6Addresses, in)
+}
+
+// AssignPrivateIpAddresses calls the action of that name.
+func (c Client) AssignPrivateIpAddresses(ctx context.Context, in *AssignPrivateIpAddressesRequest) (*AssignPrivateIpAddressesResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionAssignPrivateIpAddresses, in)
+}
+
 // AssociateAddress calls the action of that name.
 func (c Client) AssociateAddress(ctx context.Context, in *AssociateAddressRequest) (*AssociateAddressResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionAssociateAddress, in)
+}
+
+// AttachNetworkInterface calls the action of that name.
+func (c Client) AttachNetworkInterface(ctx context.Context, in *AttachNetworkInterfaceRequest) (*AttachNetworkInterfaceResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionAttachNetworkInterface, in)
 }
 
 // AuthorizeSecurityGroupEgress calls the action of that name.
@@ -135,9 +204,29 @@ func (c Client) CancelImportTask(ctx context.Context, in *CancelImportTaskReques
 	return awsapi.Invoke(ctx, c.Client, ActionCancelImportTask, in)
 }
 
+// CreateFlowLogs calls the action of that name.
+func (c Client) CreateFlowLogs(ctx context.Context, in *CreateFlowLogsRequest) (*CreateFlowLogsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateFlowLogs, in)
+}
+
 // CreateKeyPair calls the action of that name.
 func (c Client) CreateKeyPair(ctx context.Context, in *CreateKeyPairRequest) (*KeyPair, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionCreateKeyPair, in)
+}
+
+// CreateNetworkAcl calls the action of that name.
+func (c Client) CreateNetworkAcl(ctx context.Context, in *CreateNetworkAclRequest) (*CreateNetworkAclResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateNetworkAcl, in)
+}
+
+// CreateNetworkAclEntry calls the action of that name.
+func (c Client) CreateNetworkAclEntry(ctx context.Context, in *CreateNetworkAclEntryRequest) (*CreateNetworkAclEntryResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateNetworkAclEntry, in)
+}
+
+// CreateNetworkInterface calls the action of that name.
+func (c Client) CreateNetworkInterface(ctx context.Context, in *CreateNetworkInterfaceRequest) (*CreateNetworkInterfaceResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateNetworkInterface, in)
 }
 
 // CreateSecurityGroup calls the action of that name.
@@ -150,9 +239,29 @@ func (c Client) CreateTags(ctx context.Context, in *CreateTagsRequest) (*CreateT
 	return awsapi.Invoke(ctx, c.Client, ActionCreateTags, in)
 }
 
+// DeleteFlowLogs calls the action of that name.
+func (c Client) DeleteFlowLogs(ctx context.Context, in *DeleteFlowLogsRequest) (*DeleteFlowLogsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteFlowLogs, in)
+}
+
 // DeleteKeyPair calls the action of that name.
 func (c Client) DeleteKeyPair(ctx context.Context, in *DeleteKeyPairRequest) (*DeleteKeyPairResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDeleteKeyPair, in)
+}
+
+// DeleteNetworkAcl calls the action of that name.
+func (c Client) DeleteNetworkAcl(ctx context.Context, in *DeleteNetworkAclRequest) (*DeleteNetworkAclResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteNetworkAcl, in)
+}
+
+// DeleteNetworkAclEntry calls the action of that name.
+func (c Client) DeleteNetworkAclEntry(ctx context.Context, in *DeleteNetworkAclEntryRequest) (*DeleteNetworkAclEntryResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteNetworkAclEntry, in)
+}
+
+// DeleteNetworkInterface calls the action of that name.
+func (c Client) DeleteNetworkInterface(ctx context.Context, in *DeleteNetworkInterfaceRequest) (*DeleteNetworkInterfaceResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteNetworkInterface, in)
 }
 
 // DeleteSecurityGroup calls the action of that name.
@@ -188,6 +297,11 @@ func (c Client) DescribeAddressesAttribute(ctx context.Context, in *DescribeAddr
 // DescribeAvailabilityZones calls the action of that name.
 func (c Client) DescribeAvailabilityZones(ctx context.Context, in *DescribeAvailabilityZonesRequest) (*DescribeAvailabilityZonesResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeAvailabilityZones, in)
+}
+
+// DescribeFlowLogs calls the action of that name.
+func (c Client) DescribeFlowLogs(ctx context.Context, in *DescribeFlowLogsRequest) (*DescribeFlowLogsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeFlowLogs, in)
 }
 
 // DescribeImageAttribute calls the action of that name.
@@ -240,6 +354,21 @@ func (c Client) DescribeKeyPairs(ctx context.Context, in *DescribeKeyPairsReques
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeKeyPairs, in)
 }
 
+// DescribeNetworkAcls calls the action of that name.
+func (c Client) DescribeNetworkAcls(ctx context.Context, in *DescribeNetworkAclsRequest) (*DescribeNetworkAclsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeNetworkAcls, in)
+}
+
+// DescribeNetworkInterfaceAttribute calls the action of that name.
+func (c Client) DescribeNetworkInterfaceAttribute(ctx context.Context, in *DescribeNetworkInterfaceAttributeRequest) (*DescribeNetworkInterfaceAttributeResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeNetworkInterfaceAttribute, in)
+}
+
+// DescribeNetworkInterfacePermissions calls the action of that name.
+func (c Client) DescribeNetworkInterfacePermissions(ctx context.Context, in *DescribeNetworkInterfacePermissionsRequest) (*DescribeNetworkInterfacePermissionsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeNetworkInterfacePermissions, in)
+}
+
 // DescribeNetworkInterfaces calls the action of that name.
 func (c Client) DescribeNetworkInterfaces(ctx context.Context, in *DescribeNetworkInterfacesRequest) (*DescribeNetworkInterfacesResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeNetworkInterfaces, in)
@@ -255,6 +384,11 @@ func (c Client) DescribeRouteTables(ctx context.Context, in *DescribeRouteTables
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeRouteTables, in)
 }
 
+// DescribeSecurityGroupReferences calls the action of that name.
+func (c Client) DescribeSecurityGroupReferences(ctx context.Context, in *DescribeSecurityGroupReferencesRequest) (*DescribeSecurityGroupReferencesResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeSecurityGroupReferences, in)
+}
+
 // DescribeSecurityGroupRules calls the action of that name.
 func (c Client) DescribeSecurityGroupRules(ctx context.Context, in *DescribeSecurityGroupRulesRequest) (*DescribeSecurityGroupRulesResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeSecurityGroupRules, in)
@@ -263,6 +397,11 @@ func (c Client) DescribeSecurityGroupRules(ctx context.Context, in *DescribeSecu
 // DescribeSecurityGroups calls the action of that name.
 func (c Client) DescribeSecurityGroups(ctx context.Context, in *DescribeSecurityGroupsRequest) (*DescribeSecurityGroupsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeSecurityGroups, in)
+}
+
+// DescribeStaleSecurityGroups calls the action of that name.
+func (c Client) DescribeStaleSecurityGroups(ctx context.Context, in *DescribeStaleSecurityGroupsRequest) (*DescribeStaleSecurityGroupsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeStaleSecurityGroups, in)
 }
 
 // DescribeSubnets calls the action of that name.
@@ -285,6 +424,11 @@ func (c Client) DescribeVpcs(ctx context.Context, in *DescribeVpcsRequest) (*Des
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeVpcs, in)
 }
 
+// DetachNetworkInterface calls the action of that name.
+func (c Client) DetachNetworkInterface(ctx context.Context, in *DetachNetworkInterfaceRequest) (*DetachNetworkInterfaceResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDetachNetworkInterface, in)
+}
+
 // DisassociateAddress calls the action of that name.
 func (c Client) DisassociateAddress(ctx context.Context, in *DisassociateAddressRequest) (*DisassociateAddressResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDisassociateAddress, in)
@@ -295,6 +439,11 @@ func (c Client) GetConsoleOutput(ctx context.Context, in *GetConsoleOutputReques
 	return awsapi.Invoke(ctx, c.Client, ActionGetConsoleOutput, in)
 }
 
+// GetSecurityGroupsForVpc calls the action of that name.
+func (c Client) GetSecurityGroupsForVpc(ctx context.Context, in *GetSecurityGroupsForVpcRequest) (*GetSecurityGroupsForVpcResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionGetSecurityGroupsForVpc, in)
+}
+
 // ImportImage calls the action of that name.
 func (c Client) ImportImage(ctx context.Context, in *ImportImageRequest) (*ImportImageResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionImportImage, in)
@@ -303,6 +452,11 @@ func (c Client) ImportImage(ctx context.Context, in *ImportImageRequest) (*Impor
 // ImportKeyPair calls the action of that name.
 func (c Client) ImportKeyPair(ctx context.Context, in *ImportKeyPairRequest) (*ImportKeyPairResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionImportKeyPair, in)
+}
+
+// ModifyAddressAttribute calls the action of that name.
+func (c Client) ModifyAddressAttribute(ctx context.Context, in *ModifyAddressAttributeRequest) (*ModifyAddressAttributeResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionModifyAddressAttribute, in)
 }
 
 // ModifyImageAttribute calls the action of that name.
@@ -318,6 +472,11 @@ func (c Client) ModifyInstanceAttribute(ctx context.Context, in *ModifyInstanceA
 // ModifyInstanceMetadataOptions calls the action of that name.
 func (c Client) ModifyInstanceMetadataOptions(ctx context.Context, in *ModifyInstanceMetadataOptionsRequest) (*ModifyInstanceMetadataOptionsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionModifyInstanceMetadataOptions, in)
+}
+
+// ModifyNetworkInterfaceAttribute calls the action of that name.
+func (c Client) ModifyNetworkInterfaceAttribute(ctx context.Context, in *ModifyNetworkInterfaceAttributeRequest) (*ModifyNetworkInterfaceAttributeResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionModifyNetworkInterfaceAttribute, in)
 }
 
 // ModifySecurityGroupRules calls the action of that name.
@@ -340,6 +499,21 @@ func (c Client) ReleaseAddress(ctx context.Context, in *ReleaseAddressRequest) (
 	return awsapi.Invoke(ctx, c.Client, ActionReleaseAddress, in)
 }
 
+// ReplaceNetworkAclAssociation calls the action of that name.
+func (c Client) ReplaceNetworkAclAssociation(ctx context.Context, in *ReplaceNetworkAclAssociationRequest) (*ReplaceNetworkAclAssociationResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionReplaceNetworkAclAssociation, in)
+}
+
+// ReplaceNetworkAclEntry calls the action of that name.
+func (c Client) ReplaceNetworkAclEntry(ctx context.Context, in *ReplaceNetworkAclEntryRequest) (*ReplaceNetworkAclEntryResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionReplaceNetworkAclEntry, in)
+}
+
+// ResetAddressAttribute calls the action of that name.
+func (c Client) ResetAddressAttribute(ctx context.Context, in *ResetAddressAttributeRequest) (*ResetAddressAttributeResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionResetAddressAttribute, in)
+}
+
 // ResetImageAttribute calls the action of that name.
 func (c Client) ResetImageAttribute(ctx context.Context, in *ResetImageAttributeRequest) (*ResetImageAttributeResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionResetImageAttribute, in)
@@ -348,6 +522,11 @@ func (c Client) ResetImageAttribute(ctx context.Context, in *ResetImageAttribute
 // ResetInstanceAttribute calls the action of that name.
 func (c Client) ResetInstanceAttribute(ctx context.Context, in *ResetInstanceAttributeRequest) (*ResetInstanceAttributeResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionResetInstanceAttribute, in)
+}
+
+// ResetNetworkInterfaceAttribute calls the action of that name.
+func (c Client) ResetNetworkInterfaceAttribute(ctx context.Context, in *ResetNetworkInterfaceAttributeRequest) (*ResetNetworkInterfaceAttributeResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionResetNetworkInterfaceAttribute, in)
 }
 
 // RevokeSecurityGroupEgress calls the action of that name.
@@ -378,6 +557,16 @@ func (c Client) StopInstances(ctx context.Context, in *StopInstancesRequest) (*S
 // TerminateInstances calls the action of that name.
 func (c Client) TerminateInstances(ctx context.Context, in *TerminateInstancesRequest) (*TerminateInstancesResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionTerminateInstances, in)
+}
+
+// UnassignIpv6Addresses calls the action of that name.
+func (c Client) UnassignIpv6Addresses(ctx context.Context, in *UnassignIpv6AddressesRequest) (*UnassignIpv6AddressesResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionUnassignIpv6Addresses, in)
+}
+
+// UnassignPrivateIpAddresses calls the action of that name.
+func (c Client) UnassignPrivateIpAddresses(ctx context.Context, in *UnassignPrivateIpAddressesRequest) (*UnassignPrivateIpAddressesResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionUnassignPrivateIpAddresses, in)
 }
 
 // UpdateSecurityGroupRuleDescriptionsEgress calls the action of that name.

@@ -64,6 +64,44 @@ type AllocateAddressResult struct {
 	PublicIpv4Pool        *string `form:"PublicIpv4Pool" xml:"publicIpv4Pool"`
 }
 
+// AssignIpv6AddressesRequest is the model's shape of that name.
+type AssignIpv6AddressesRequest struct {
+	Ipv6AddressCount   *int64   `form:"Ipv6AddressCount" xml:"ipv6AddressCount"`
+	Ipv6Addresses      []string `form:"Ipv6Addresses" xml:"ipv6Addresses" item:"item"`
+	Ipv6PrefixCount    *int64   `form:"Ipv6PrefixCount" xml:"Ipv6PrefixCount"`
+	Ipv6Prefixes       []string `form:"Ipv6Prefix" xml:"Ipv6Prefix" item:"item"`
+	NetworkInterfaceId *string  `form:"NetworkInterfaceId" xml:"networkInterfaceId" required:"true"`
+}
+
+// AssignIpv6AddressesResult is the model's shape of that name.
+type AssignIpv6AddressesResult struct {
+	AssignedIpv6Addresses []string `form:"AssignedIpv6Addresses" xml:"assignedIpv6Addresses" item:"item"`
+	AssignedIpv6Prefixes  []string `form:"AssignedIpv6PrefixSet" xml:"assignedIpv6PrefixSet" item:"item"`
+	NetworkInterfaceId    *string  `form:"NetworkInterfaceId" xml:"networkInterfaceId"`
+}
+
+// AssignPrivateIpAddressesRequest is the model's shape of that name.
+type AssignPrivateIpAddressesRequest struct {
+	AllowReassignment              *bool    `form:"AllowReassignment" xml:"allowReassignment"`
+	Ipv4PrefixCount                *int64   `form:"Ipv4PrefixCount" xml:"Ipv4PrefixCount"`
+	Ipv4Prefixes                   []string `form:"Ipv4Prefix" xml:"Ipv4Prefix" item:"item"`
+	NetworkInterfaceId             *string  `form:"NetworkInterfaceId" xml:"networkInterfaceId" required:"true"`
+	PrivateIpAddresses             []string `form:"PrivateIpAddress" xml:"privateIpAddress" item:"PrivateIpAddress"`
+	SecondaryPrivateIpAddressCount *int64   `form:"SecondaryPrivateIpAddressCount" xml:"secondaryPrivateIpAddressCount"`
+}
+
+// AssignPrivateIpAddressesResult is the model's shape of that name.
+type AssignPrivateIpAddressesResult struct {
+	AssignedIpv4Prefixes       []Ipv4PrefixSpecification  `form:"AssignedIpv4PrefixSet" xml:"assignedIpv4PrefixSet" item:"item"`
+	AssignedPrivateIpAddresses []AssignedPrivateIpAddress `form:"AssignedPrivateIpAddressesSet" xml:"assignedPrivateIpAddressesSet" item:"item"`
+	NetworkInterfaceId         *string                    `form:"NetworkInterfaceId" xml:"networkInterfaceId"`
+}
+
+// AssignedPrivateIpAddress is the model's shape of that name.
+type AssignedPrivateIpAddress struct {
+	PrivateIpAddress *string `form:"PrivateIpAddress" xml:"privateIpAddress"`
+}
+
 // AssociateAddressRequest is the model's shape of that name.
 type AssociateAddressRequest struct {
 	AllocationId       *string `form:"AllocationId" xml:"AllocationId"`
@@ -78,6 +116,22 @@ type AssociateAddressRequest struct {
 // AssociateAddressResult is the model's shape of that name.
 type AssociateAddressResult struct {
 	AssociationId *string `form:"AssociationId" xml:"associationId"`
+}
+
+// AttachNetworkInterfaceRequest is the model's shape of that name.
+type AttachNetworkInterfaceRequest struct {
+	DeviceIndex         *int64               `form:"DeviceIndex" xml:"deviceIndex" required:"true"`
+	DryRun              *bool                `form:"DryRun" xml:"dryRun"`
+	EnaSrdSpecification *EnaSrdSpecification `form:"EnaSrdSpecification" xml:"EnaSrdSpecification"`
+	InstanceId          *string              `form:"InstanceId" xml:"instanceId" required:"true"`
+	NetworkCardIndex    *int64               `form:"NetworkCardIndex" xml:"NetworkCardIndex"`
+	NetworkInterfaceId  *string              `form:"NetworkInterfaceId" xml:"networkInterfaceId" required:"true"`
+}
+
+// AttachNetworkInterfaceResult is the model's shape of that name.
+type AttachNetworkInterfaceResult struct {
+	AttachmentId     *string `form:"AttachmentId" xml:"attachmentId"`
+	NetworkCardIndex *int64  `form:"NetworkCardIndex" xml:"networkCardIndex"`
 }
 
 // AttachmentEnaSrdSpecification is the model's shape of that name.
@@ -256,6 +310,31 @@ type CpuOptionsRequest struct {
 	ThreadsPerCore *int64  `form:"ThreadsPerCore" xml:"ThreadsPerCore"`
 }
 
+// CreateFlowLogsRequest is the model's shape of that name.
+type CreateFlowLogsRequest struct {
+	ClientToken              *string                    `form:"ClientToken" xml:"ClientToken"`
+	DeliverCrossAccountRole  *string                    `form:"DeliverCrossAccountRole" xml:"DeliverCrossAccountRole"`
+	DeliverLogsPermissionArn *string                    `form:"DeliverLogsPermissionArn" xml:"DeliverLogsPermissionArn"`
+	DestinationOptions       *DestinationOptionsRequest `form:"DestinationOptions" xml:"DestinationOptions"`
+	DryRun                   *bool                      `form:"DryRun" xml:"DryRun"`
+	LogDestination           *string                    `form:"LogDestination" xml:"LogDestination"`
+	LogDestinationType       *string                    `form:"LogDestinationType" xml:"LogDestinationType" enum:"LogDestinationType"`
+	LogFormat                *string                    `form:"LogFormat" xml:"LogFormat"`
+	LogGroupName             *string                    `form:"LogGroupName" xml:"LogGroupName"`
+	MaxAggregationInterval   *int64                     `form:"MaxAggregationInterval" xml:"MaxAggregationInterval"`
+	ResourceIds              []string                   `form:"ResourceId" xml:"ResourceId" item:"item" required:"true"`
+	ResourceType             *string                    `form:"ResourceType" xml:"ResourceType" enum:"FlowLogsResourceType" required:"true"`
+	TagSpecifications        []TagSpecification         `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+	TrafficType              *string                    `form:"TrafficType" xml:"TrafficType" enum:"TrafficType"`
+}
+
+// CreateFlowLogsResult is the model's shape of that name.
+type CreateFlowLogsResult struct {
+	ClientToken  *string            `form:"ClientToken" xml:"clientToken"`
+	FlowLogIds   []string           `form:"FlowLogIdSet" xml:"flowLogIdSet" item:"item"`
+	Unsuccessful []UnsuccessfulItem `form:"Unsuccessful" xml:"unsuccessful" item:"item"`
+}
+
 // CreateKeyPairRequest is the model's shape of that name.
 type CreateKeyPairRequest struct {
 	DryRun            *bool              `form:"DryRun" xml:"dryRun"`
@@ -263,6 +342,62 @@ type CreateKeyPairRequest struct {
 	KeyName           *string            `form:"KeyName" xml:"KeyName" required:"true"`
 	KeyType           *string            `form:"KeyType" xml:"KeyType" enum:"KeyType"`
 	TagSpecifications []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+}
+
+// CreateNetworkAclEntryRequest is the model's shape of that name.
+type CreateNetworkAclEntryRequest struct {
+	CidrBlock     *string       `form:"CidrBlock" xml:"cidrBlock"`
+	DryRun        *bool         `form:"DryRun" xml:"dryRun"`
+	Egress        *bool         `form:"Egress" xml:"egress" required:"true"`
+	IcmpTypeCode  *IcmpTypeCode `form:"Icmp" xml:"Icmp"`
+	Ipv6CidrBlock *string       `form:"Ipv6CidrBlock" xml:"ipv6CidrBlock"`
+	NetworkAclId  *string       `form:"NetworkAclId" xml:"networkAclId" required:"true"`
+	PortRange     *PortRange    `form:"PortRange" xml:"portRange"`
+	Protocol      *string       `form:"Protocol" xml:"protocol" required:"true"`
+	RuleAction    *string       `form:"RuleAction" xml:"ruleAction" enum:"RuleAction" required:"true"`
+	RuleNumber    *int64        `form:"RuleNumber" xml:"ruleNumber" required:"true"`
+}
+
+// CreateNetworkAclRequest is the model's shape of that name.
+type CreateNetworkAclRequest struct {
+	ClientToken       *string            `form:"ClientToken" xml:"ClientToken" token:"true"`
+	DryRun            *bool              `form:"DryRun" xml:"dryRun"`
+	TagSpecifications []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+	VpcId             *string            `form:"VpcId" xml:"vpcId" required:"true"`
+}
+
+// CreateNetworkAclResult is the model's shape of that name.
+type CreateNetworkAclResult struct {
+	ClientToken *string     `form:"ClientToken" xml:"clientToken"`
+	NetworkAcl  *NetworkAcl `form:"NetworkAcl" xml:"networkAcl"`
+}
+
+// CreateNetworkInterfaceRequest is the model's shape of that name.
+type CreateNetworkInterfaceRequest struct {
+	ClientToken                     *string                                 `form:"ClientToken" xml:"ClientToken" token:"true"`
+	ConnectionTrackingSpecification *ConnectionTrackingSpecificationRequest `form:"ConnectionTrackingSpecification" xml:"ConnectionTrackingSpecification"`
+	Description                     *string                                 `form:"Description" xml:"description"`
+	DryRun                          *bool                                   `form:"DryRun" xml:"dryRun"`
+	EnablePrimaryIpv6               *bool                                   `form:"EnablePrimaryIpv6" xml:"EnablePrimaryIpv6"`
+	Groups                          []string                                `form:"SecurityGroupId" xml:"SecurityGroupId" item:"SecurityGroupId"`
+	InterfaceType                   *string                                 `form:"InterfaceType" xml:"InterfaceType" enum:"NetworkInterfaceCreationType"`
+	Ipv4PrefixCount                 *int64                                  `form:"Ipv4PrefixCount" xml:"Ipv4PrefixCount"`
+	Ipv4Prefixes                    []Ipv4PrefixSpecificationRequest        `form:"Ipv4Prefix" xml:"Ipv4Prefix" item:"item"`
+	Ipv6AddressCount                *int64                                  `form:"Ipv6AddressCount" xml:"ipv6AddressCount"`
+	Ipv6Addresses                   []InstanceIpv6Address                   `form:"Ipv6Addresses" xml:"ipv6Addresses" item:"item"`
+	Ipv6PrefixCount                 *int64                                  `form:"Ipv6PrefixCount" xml:"Ipv6PrefixCount"`
+	Ipv6Prefixes                    []Ipv6PrefixSpecificationRequest        `form:"Ipv6Prefix" xml:"Ipv6Prefix" item:"item"`
+	PrivateIpAddress                *string                                 `form:"PrivateIpAddress" xml:"privateIpAddress"`
+	PrivateIpAddresses              []PrivateIpAddressSpecification         `form:"PrivateIpAddresses" xml:"privateIpAddresses" item:"item"`
+	SecondaryPrivateIpAddressCount  *int64                                  `form:"SecondaryPrivateIpAddressCount" xml:"secondaryPrivateIpAddressCount"`
+	SubnetId                        *string                                 `form:"SubnetId" xml:"subnetId" required:"true"`
+	TagSpecifications               []TagSpecification                      `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+}
+
+// CreateNetworkInterfaceResult is the model's shape of that name.
+type CreateNetworkInterfaceResult struct {
+	ClientToken      *string           `form:"ClientToken" xml:"clientToken"`
+	NetworkInterface *NetworkInterface `form:"NetworkInterface" xml:"networkInterface"`
 }
 
 // CreateSecurityGroupRequest is the model's shape of that name.
@@ -292,6 +427,17 @@ type CreditSpecificationRequest struct {
 	CpuCredits *string `form:"CpuCredits" xml:"CpuCredits" required:"true"`
 }
 
+// DeleteFlowLogsRequest is the model's shape of that name.
+type DeleteFlowLogsRequest struct {
+	DryRun     *bool    `form:"DryRun" xml:"DryRun"`
+	FlowLogIds []string `form:"FlowLogId" xml:"FlowLogId" item:"item" required:"true"`
+}
+
+// DeleteFlowLogsResult is the model's shape of that name.
+type DeleteFlowLogsResult struct {
+	Unsuccessful []UnsuccessfulItem `form:"Unsuccessful" xml:"unsuccessful" item:"item"`
+}
+
 // DeleteKeyPairRequest is the model's shape of that name.
 type DeleteKeyPairRequest struct {
 	DryRun    *bool   `form:"DryRun" xml:"dryRun"`
@@ -303,6 +449,26 @@ type DeleteKeyPairRequest struct {
 type DeleteKeyPairResult struct {
 	KeyPairId *string `form:"KeyPairId" xml:"keyPairId"`
 	Return    *bool   `form:"Return" xml:"return"`
+}
+
+// DeleteNetworkAclEntryRequest is the model's shape of that name.
+type DeleteNetworkAclEntryRequest struct {
+	DryRun       *bool   `form:"DryRun" xml:"dryRun"`
+	Egress       *bool   `form:"Egress" xml:"egress" required:"true"`
+	NetworkAclId *string `form:"NetworkAclId" xml:"networkAclId" required:"true"`
+	RuleNumber   *int64  `form:"RuleNumber" xml:"ruleNumber" required:"true"`
+}
+
+// DeleteNetworkAclRequest is the model's shape of that name.
+type DeleteNetworkAclRequest struct {
+	DryRun       *bool   `form:"DryRun" xml:"dryRun"`
+	NetworkAclId *string `form:"NetworkAclId" xml:"networkAclId" required:"true"`
+}
+
+// DeleteNetworkInterfaceRequest is the model's shape of that name.
+type DeleteNetworkInterfaceRequest struct {
+	DryRun             *bool   `form:"DryRun" xml:"dryRun"`
+	NetworkInterfaceId *string `form:"NetworkInterfaceId" xml:"networkInterfaceId" required:"true"`
 }
 
 // DeleteSecurityGroupRequest is the model's shape of that name.
@@ -376,6 +542,21 @@ type DescribeAvailabilityZonesRequest struct {
 // DescribeAvailabilityZonesResult is the model's shape of that name.
 type DescribeAvailabilityZonesResult struct {
 	AvailabilityZones []AvailabilityZone `form:"AvailabilityZoneInfo" xml:"availabilityZoneInfo" item:"item"`
+}
+
+// DescribeFlowLogsRequest is the model's shape of that name.
+type DescribeFlowLogsRequest struct {
+	DryRun     *bool    `form:"DryRun" xml:"DryRun"`
+	Filter     []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	FlowLogIds []string `form:"FlowLogId" xml:"FlowLogId" item:"item"`
+	MaxResults *int64   `form:"MaxResults" xml:"MaxResults"`
+	NextToken  *string  `form:"NextToken" xml:"NextToken"`
+}
+
+// DescribeFlowLogsResult is the model's shape of that name.
+type DescribeFlowLogsResult struct {
+	FlowLogs  []FlowLog `form:"FlowLogSet" xml:"flowLogSet" item:"item"`
+	NextToken *string   `form:"NextToken" xml:"nextToken"`
 }
 
 // DescribeImageAttributeRequest is the model's shape of that name.
@@ -516,6 +697,52 @@ type DescribeKeyPairsResult struct {
 	KeyPairs []KeyPairInfo `form:"KeySet" xml:"keySet" item:"item"`
 }
 
+// DescribeNetworkAclsRequest is the model's shape of that name.
+type DescribeNetworkAclsRequest struct {
+	DryRun        *bool    `form:"DryRun" xml:"dryRun"`
+	Filters       []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	MaxResults    *int64   `form:"MaxResults" xml:"MaxResults" min:"5" max:"1000"`
+	NetworkAclIds []string `form:"NetworkAclId" xml:"NetworkAclId" item:"item"`
+	NextToken     *string  `form:"NextToken" xml:"NextToken"`
+}
+
+// DescribeNetworkAclsResult is the model's shape of that name.
+type DescribeNetworkAclsResult struct {
+	NetworkAcls []NetworkAcl `form:"NetworkAclSet" xml:"networkAclSet" item:"item"`
+	NextToken   *string      `form:"NextToken" xml:"nextToken"`
+}
+
+// DescribeNetworkInterfaceAttributeRequest is the model's shape of that name.
+type DescribeNetworkInterfaceAttributeRequest struct {
+	Attribute          *string `form:"Attribute" xml:"attribute" enum:"NetworkInterfaceAttribute"`
+	DryRun             *bool   `form:"DryRun" xml:"dryRun"`
+	NetworkInterfaceId *string `form:"NetworkInterfaceId" xml:"networkInterfaceId" required:"true"`
+}
+
+// DescribeNetworkInterfaceAttributeResult is the model's shape of that name.
+type DescribeNetworkInterfaceAttributeResult struct {
+	AssociatePublicIpAddress *bool                       `form:"AssociatePublicIpAddress" xml:"associatePublicIpAddress"`
+	Attachment               *NetworkInterfaceAttachment `form:"Attachment" xml:"attachment"`
+	Description              *AttributeValue             `form:"Description" xml:"description"`
+	Groups                   []GroupIdentifier           `form:"GroupSet" xml:"groupSet" item:"item"`
+	NetworkInterfaceId       *string                     `form:"NetworkInterfaceId" xml:"networkInterfaceId"`
+	SourceDestCheck          *AttributeBooleanValue      `form:"SourceDestCheck" xml:"sourceDestCheck"`
+}
+
+// DescribeNetworkInterfacePermissionsRequest is the model's shape of that name.
+type DescribeNetworkInterfacePermissionsRequest struct {
+	Filters                       []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	MaxResults                    *int64   `form:"MaxResults" xml:"MaxResults" min:"5" max:"255"`
+	NetworkInterfacePermissionIds []string `form:"NetworkInterfacePermissionId" xml:"NetworkInterfacePermissionId" item:"member"`
+	NextToken                     *string  `form:"NextToken" xml:"NextToken"`
+}
+
+// DescribeNetworkInterfacePermissionsResult is the model's shape of that name.
+type DescribeNetworkInterfacePermissionsResult struct {
+	NetworkInterfacePermissions []NetworkInterfacePermission `form:"NetworkInterfacePermissions" xml:"networkInterfacePermissions" item:"item"`
+	NextToken                   *string                      `form:"NextToken" xml:"nextToken"`
+}
+
 // DescribeNetworkInterfacesRequest is the model's shape of that name.
 type DescribeNetworkInterfacesRequest struct {
 	DryRun              *bool    `form:"DryRun" xml:"dryRun"`
@@ -559,6 +786,17 @@ type DescribeRouteTablesResult struct {
 	RouteTables []RouteTable `form:"RouteTableSet" xml:"routeTableSet" item:"item"`
 }
 
+// DescribeSecurityGroupReferencesRequest is the model's shape of that name.
+type DescribeSecurityGroupReferencesRequest struct {
+	DryRun  *bool    `form:"DryRun" xml:"DryRun"`
+	GroupId []string `form:"GroupId" xml:"GroupId" item:"item" required:"true"`
+}
+
+// DescribeSecurityGroupReferencesResult is the model's shape of that name.
+type DescribeSecurityGroupReferencesResult struct {
+	SecurityGroupReferenceSet []SecurityGroupReference `form:"SecurityGroupReferenceSet" xml:"securityGroupReferenceSet" item:"item"`
+}
+
 // DescribeSecurityGroupRulesRequest is the model's shape of that name.
 type DescribeSecurityGroupRulesRequest struct {
 	DryRun               *bool    `form:"DryRun" xml:"DryRun"`
@@ -588,6 +826,20 @@ type DescribeSecurityGroupsRequest struct {
 type DescribeSecurityGroupsResult struct {
 	NextToken      *string         `form:"NextToken" xml:"nextToken"`
 	SecurityGroups []SecurityGroup `form:"SecurityGroupInfo" xml:"securityGroupInfo" item:"item"`
+}
+
+// DescribeStaleSecurityGroupsRequest is the model's shape of that name.
+type DescribeStaleSecurityGroupsRequest struct {
+	DryRun     *bool   `form:"DryRun" xml:"DryRun"`
+	MaxResults *int64  `form:"MaxResults" xml:"MaxResults" min:"5" max:"255"`
+	NextToken  *string `form:"NextToken" xml:"NextToken" min:"1" max:"1024"`
+	VpcId      *string `form:"VpcId" xml:"VpcId" required:"true"`
+}
+
+// DescribeStaleSecurityGroupsResult is the model's shape of that name.
+type DescribeStaleSecurityGroupsResult struct {
+	NextToken             *string              `form:"NextToken" xml:"nextToken"`
+	StaleSecurityGroupSet []StaleSecurityGroup `form:"StaleSecurityGroupSet" xml:"staleSecurityGroupSet" item:"item"`
 }
 
 // DescribeSubnetsRequest is the model's shape of that name.
@@ -647,6 +899,27 @@ type DescribeVpcsRequest struct {
 type DescribeVpcsResult struct {
 	NextToken *string `form:"NextToken" xml:"nextToken"`
 	Vpcs      []Vpc   `form:"VpcSet" xml:"vpcSet" item:"item"`
+}
+
+// DestinationOptionsRequest is the model's shape of that name.
+type DestinationOptionsRequest struct {
+	FileFormat               *string `form:"FileFormat" xml:"FileFormat" enum:"DestinationFileFormat"`
+	HiveCompatiblePartitions *bool   `form:"HiveCompatiblePartitions" xml:"HiveCompatiblePartitions"`
+	PerHourPartition         *bool   `form:"PerHourPartition" xml:"PerHourPartition"`
+}
+
+// DestinationOptionsResponse is the model's shape of that name.
+type DestinationOptionsResponse struct {
+	FileFormat               *string `form:"FileFormat" xml:"fileFormat" enum:"DestinationFileFormat"`
+	HiveCompatiblePartitions *bool   `form:"HiveCompatiblePartitions" xml:"hiveCompatiblePartitions"`
+	PerHourPartition         *bool   `form:"PerHourPartition" xml:"perHourPartition"`
+}
+
+// DetachNetworkInterfaceRequest is the model's shape of that name.
+type DetachNetworkInterfaceRequest struct {
+	AttachmentId *string `form:"AttachmentId" xml:"attachmentId" required:"true"`
+	DryRun       *bool   `form:"DryRun" xml:"dryRun"`
+	Force        *bool   `form:"Force" xml:"force"`
 }
 
 // DisassociateAddressRequest is the model's shape of that name.
@@ -742,10 +1015,21 @@ type ElasticInferenceAcceleratorAssociation struct {
 	ElasticInferenceAcceleratorAssociationTime  *time.Time `form:"ElasticInferenceAcceleratorAssociationTime" xml:"elasticInferenceAcceleratorAssociationTime"`
 }
 
+// EnaSrdSpecification is the model's shape of that name.
+type EnaSrdSpecification struct {
+	EnaSrdEnabled          *bool                   `form:"EnaSrdEnabled" xml:"EnaSrdEnabled"`
+	EnaSrdUdpSpecification *EnaSrdUdpSpecification `form:"EnaSrdUdpSpecification" xml:"EnaSrdUdpSpecification"`
+}
+
 // EnaSrdSpecificationRequest is the model's shape of that name.
 type EnaSrdSpecificationRequest struct {
 	EnaSrdEnabled          *bool                          `form:"EnaSrdEnabled" xml:"EnaSrdEnabled"`
 	EnaSrdUdpSpecification *EnaSrdUdpSpecificationRequest `form:"EnaSrdUdpSpecification" xml:"EnaSrdUdpSpecification"`
+}
+
+// EnaSrdUdpSpecification is the model's shape of that name.
+type EnaSrdUdpSpecification struct {
+	EnaSrdUdpEnabled *bool `form:"EnaSrdUdpEnabled" xml:"EnaSrdUdpEnabled"`
 }
 
 // EnaSrdUdpSpecificationRequest is the model's shape of that name.
@@ -767,6 +1051,26 @@ type EnclaveOptionsRequest struct {
 type Filter struct {
 	Name   *string  `form:"Name" xml:"Name"`
 	Values []string `form:"Value" xml:"Value" item:"item"`
+}
+
+// FlowLog is the model's shape of that name.
+type FlowLog struct {
+	CreationTime             *time.Time                  `form:"CreationTime" xml:"creationTime"`
+	DeliverCrossAccountRole  *string                     `form:"DeliverCrossAccountRole" xml:"deliverCrossAccountRole"`
+	DeliverLogsErrorMessage  *string                     `form:"DeliverLogsErrorMessage" xml:"deliverLogsErrorMessage"`
+	DeliverLogsPermissionArn *string                     `form:"DeliverLogsPermissionArn" xml:"deliverLogsPermissionArn"`
+	DeliverLogsStatus        *string                     `form:"DeliverLogsStatus" xml:"deliverLogsStatus"`
+	DestinationOptions       *DestinationOptionsResponse `form:"DestinationOptions" xml:"destinationOptions"`
+	FlowLogId                *string                     `form:"FlowLogId" xml:"flowLogId"`
+	FlowLogStatus            *string                     `form:"FlowLogStatus" xml:"flowLogStatus"`
+	LogDestination           *string                     `form:"LogDestination" xml:"logDestination"`
+	LogDestinationType       *string                     `form:"LogDestinationType" xml:"logDestinationType" enum:"LogDestinationType"`
+	LogFormat                *string                     `form:"LogFormat" xml:"logFormat"`
+	LogGroupName             *string                     `form:"LogGroupName" xml:"logGroupName"`
+	MaxAggregationInterval   *int64                      `form:"MaxAggregationInterval" xml:"maxAggregationInterval"`
+	ResourceId               *string                     `form:"ResourceId" xml:"resourceId"`
+	Tags                     []Tag                       `form:"TagSet" xml:"tagSet" item:"item"`
+	TrafficType              *string                     `form:"TrafficType" xml:"trafficType" enum:"TrafficType"`
 }
 
 // FpgaDeviceInfo is the model's shape of that name.
@@ -800,6 +1104,21 @@ type GetConsoleOutputResult struct {
 	InstanceId *string    `form:"InstanceId" xml:"instanceId"`
 	Output     *string    `form:"Output" xml:"output"`
 	Timestamp  *time.Time `form:"Timestamp" xml:"timestamp"`
+}
+
+// GetSecurityGroupsForVpcRequest is the model's shape of that name.
+type GetSecurityGroupsForVpcRequest struct {
+	DryRun     *bool    `form:"DryRun" xml:"DryRun"`
+	Filters    []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	MaxResults *int64   `form:"MaxResults" xml:"MaxResults" min:"5" max:"1000"`
+	NextToken  *string  `form:"NextToken" xml:"NextToken"`
+	VpcId      *string  `form:"VpcId" xml:"VpcId" required:"true"`
+}
+
+// GetSecurityGroupsForVpcResult is the model's shape of that name.
+type GetSecurityGroupsForVpcResult struct {
+	NextToken            *string               `form:"NextToken" xml:"nextToken"`
+	SecurityGroupForVpcs []SecurityGroupForVpc `form:"SecurityGroupForVpcSet" xml:"securityGroupForVpcSet" item:"item"`
 }
 
 // GpuDeviceInfo is the model's shape of that name.
@@ -847,6 +1166,12 @@ type IamInstanceProfile struct {
 type IamInstanceProfileSpecification struct {
 	Arn  *string `form:"Arn" xml:"arn"`
 	Name *string `form:"Name" xml:"name"`
+}
+
+// IcmpTypeCode is the model's shape of that name.
+type IcmpTypeCode struct {
+	Code *int64 `form:"Code" xml:"code"`
+	Type *int64 `form:"Type" xml:"type"`
 }
 
 // Image is the model's shape of that name.
@@ -1483,6 +1808,18 @@ type MemoryInfo struct {
 	SizeInMiB *int64 `form:"SizeInMiB" xml:"sizeInMiB"`
 }
 
+// ModifyAddressAttributeRequest is the model's shape of that name.
+type ModifyAddressAttributeRequest struct {
+	AllocationId *string `form:"AllocationId" xml:"AllocationId" required:"true"`
+	DomainName   *string `form:"DomainName" xml:"DomainName"`
+	DryRun       *bool   `form:"DryRun" xml:"DryRun"`
+}
+
+// ModifyAddressAttributeResult is the model's shape of that name.
+type ModifyAddressAttributeResult struct {
+	Address *AddressAttribute `form:"Address" xml:"address"`
+}
+
 // ModifyImageAttributeRequest is the model's shape of that name.
 type ModifyImageAttributeRequest struct {
 	Attribute              *string                        `form:"Attribute" xml:"Attribute"`
@@ -1538,6 +1875,20 @@ type ModifyInstanceMetadataOptionsResult struct {
 	InstanceMetadataOptions *InstanceMetadataOptionsResponse `form:"InstanceMetadataOptions" xml:"instanceMetadataOptions"`
 }
 
+// ModifyNetworkInterfaceAttributeRequest is the model's shape of that name.
+type ModifyNetworkInterfaceAttributeRequest struct {
+	AssociatePublicIpAddress        *bool                                   `form:"AssociatePublicIpAddress" xml:"AssociatePublicIpAddress"`
+	Attachment                      *NetworkInterfaceAttachmentChanges      `form:"Attachment" xml:"attachment"`
+	ConnectionTrackingSpecification *ConnectionTrackingSpecificationRequest `form:"ConnectionTrackingSpecification" xml:"ConnectionTrackingSpecification"`
+	Description                     *AttributeValue                         `form:"Description" xml:"description"`
+	DryRun                          *bool                                   `form:"DryRun" xml:"dryRun"`
+	EnaSrdSpecification             *EnaSrdSpecification                    `form:"EnaSrdSpecification" xml:"EnaSrdSpecification"`
+	EnablePrimaryIpv6               *bool                                   `form:"EnablePrimaryIpv6" xml:"EnablePrimaryIpv6"`
+	Groups                          []string                                `form:"SecurityGroupId" xml:"SecurityGroupId" item:"SecurityGroupId"`
+	NetworkInterfaceId              *string                                 `form:"NetworkInterfaceId" xml:"networkInterfaceId" required:"true"`
+	SourceDestCheck                 *AttributeBooleanValue                  `form:"SourceDestCheck" xml:"sourceDestCheck"`
+}
+
 // ModifySecurityGroupRulesRequest is the model's shape of that name.
 type ModifySecurityGroupRulesRequest struct {
 	DryRun             *bool                     `form:"DryRun" xml:"DryRun"`
@@ -1553,6 +1904,36 @@ type ModifySecurityGroupRulesResult struct {
 // Monitoring is the model's shape of that name.
 type Monitoring struct {
 	State *string `form:"State" xml:"state" enum:"MonitoringState"`
+}
+
+// NetworkAcl is the model's shape of that name.
+type NetworkAcl struct {
+	Associations []NetworkAclAssociation `form:"AssociationSet" xml:"associationSet" item:"item"`
+	Entries      []NetworkAclEntry       `form:"EntrySet" xml:"entrySet" item:"item"`
+	IsDefault    *bool                   `form:"Default" xml:"default"`
+	NetworkAclId *string                 `form:"NetworkAclId" xml:"networkAclId"`
+	OwnerId      *string                 `form:"OwnerId" xml:"ownerId"`
+	Tags         []Tag                   `form:"TagSet" xml:"tagSet" item:"item"`
+	VpcId        *string                 `form:"VpcId" xml:"vpcId"`
+}
+
+// NetworkAclAssociation is the model's shape of that name.
+type NetworkAclAssociation struct {
+	NetworkAclAssociationId *string `form:"NetworkAclAssociationId" xml:"networkAclAssociationId"`
+	NetworkAclId            *string `form:"NetworkAclId" xml:"networkAclId"`
+	SubnetId                *string `form:"SubnetId" xml:"subnetId"`
+}
+
+// NetworkAclEntry is the model's shape of that name.
+type NetworkAclEntry struct {
+	CidrBlock     *string       `form:"CidrBlock" xml:"cidrBlock"`
+	Egress        *bool         `form:"Egress" xml:"egress"`
+	IcmpTypeCode  *IcmpTypeCode `form:"IcmpTypeCode" xml:"icmpTypeCode"`
+	Ipv6CidrBlock *string       `form:"Ipv6CidrBlock" xml:"ipv6CidrBlock"`
+	PortRange     *PortRange    `form:"PortRange" xml:"portRange"`
+	Protocol      *string       `form:"Protocol" xml:"protocol"`
+	RuleAction    *string       `form:"RuleAction" xml:"ruleAction" enum:"RuleAction"`
+	RuleNumber    *int64        `form:"RuleNumber" xml:"ruleNumber"`
 }
 
 // NetworkCardInfo is the model's shape of that name.
@@ -1636,10 +2017,32 @@ type NetworkInterfaceAttachment struct {
 	Status              *string                        `form:"Status" xml:"status" enum:"AttachmentStatus"`
 }
 
+// NetworkInterfaceAttachmentChanges is the model's shape of that name.
+type NetworkInterfaceAttachmentChanges struct {
+	AttachmentId        *string `form:"AttachmentId" xml:"attachmentId"`
+	DeleteOnTermination *bool   `form:"DeleteOnTermination" xml:"deleteOnTermination"`
+}
+
 // NetworkInterfaceIpv6Address is the model's shape of that name.
 type NetworkInterfaceIpv6Address struct {
 	Ipv6Address   *string `form:"Ipv6Address" xml:"ipv6Address"`
 	IsPrimaryIpv6 *bool   `form:"IsPrimaryIpv6" xml:"isPrimaryIpv6"`
+}
+
+// NetworkInterfacePermission is the model's shape of that name.
+type NetworkInterfacePermission struct {
+	AwsAccountId                 *string                          `form:"AwsAccountId" xml:"awsAccountId"`
+	AwsService                   *string                          `form:"AwsService" xml:"awsService"`
+	NetworkInterfaceId           *string                          `form:"NetworkInterfaceId" xml:"networkInterfaceId"`
+	NetworkInterfacePermissionId *string                          `form:"NetworkInterfacePermissionId" xml:"networkInterfacePermissionId"`
+	Permission                   *string                          `form:"Permission" xml:"permission" enum:"InterfacePermissionType"`
+	PermissionState              *NetworkInterfacePermissionState `form:"PermissionState" xml:"permissionState"`
+}
+
+// NetworkInterfacePermissionState is the model's shape of that name.
+type NetworkInterfacePermissionState struct {
+	State         *string `form:"State" xml:"state" enum:"NetworkInterfacePermissionStateCode"`
+	StatusMessage *string `form:"StatusMessage" xml:"statusMessage"`
 }
 
 // NetworkInterfacePrivateIpAddress is the model's shape of that name.
@@ -1696,6 +2099,12 @@ type Placement struct {
 // PlacementGroupInfo is the model's shape of that name.
 type PlacementGroupInfo struct {
 	SupportedStrategies []string `form:"SupportedStrategies" xml:"supportedStrategies" item:"item" enum:"PlacementGroupStrategy"`
+}
+
+// PortRange is the model's shape of that name.
+type PortRange struct {
+	From *int64 `form:"From" xml:"from"`
+	To   *int64 `form:"To" xml:"to"`
 }
 
 // PrefixListId is the model's shape of that name.
@@ -1814,6 +2223,32 @@ type ReleaseAddressRequest struct {
 	PublicIp           *string `form:"PublicIp" xml:"PublicIp"`
 }
 
+// ReplaceNetworkAclAssociationRequest is the model's shape of that name.
+type ReplaceNetworkAclAssociationRequest struct {
+	AssociationId *string `form:"AssociationId" xml:"associationId" required:"true"`
+	DryRun        *bool   `form:"DryRun" xml:"dryRun"`
+	NetworkAclId  *string `form:"NetworkAclId" xml:"networkAclId" required:"true"`
+}
+
+// ReplaceNetworkAclAssociationResult is the model's shape of that name.
+type ReplaceNetworkAclAssociationResult struct {
+	NewAssociationId *string `form:"NewAssociationId" xml:"newAssociationId"`
+}
+
+// ReplaceNetworkAclEntryRequest is the model's shape of that name.
+type ReplaceNetworkAclEntryRequest struct {
+	CidrBlock     *string       `form:"CidrBlock" xml:"cidrBlock"`
+	DryRun        *bool         `form:"DryRun" xml:"dryRun"`
+	Egress        *bool         `form:"Egress" xml:"egress" required:"true"`
+	IcmpTypeCode  *IcmpTypeCode `form:"Icmp" xml:"Icmp"`
+	Ipv6CidrBlock *string       `form:"Ipv6CidrBlock" xml:"ipv6CidrBlock"`
+	NetworkAclId  *string       `form:"NetworkAclId" xml:"networkAclId" required:"true"`
+	PortRange     *PortRange    `form:"PortRange" xml:"portRange"`
+	Protocol      *string       `form:"Protocol" xml:"protocol" required:"true"`
+	RuleAction    *string       `form:"RuleAction" xml:"ruleAction" enum:"RuleAction" required:"true"`
+	RuleNumber    *int64        `form:"RuleNumber" xml:"ruleNumber" required:"true"`
+}
+
 // Reservation is the model's shape of that name.
 type Reservation struct {
 	Groups        []GroupIdentifier `form:"GroupSet" xml:"groupSet" item:"item"`
@@ -1821,6 +2256,18 @@ type Reservation struct {
 	OwnerId       *string           `form:"OwnerId" xml:"ownerId"`
 	RequesterId   *string           `form:"RequesterId" xml:"requesterId"`
 	ReservationId *string           `form:"ReservationId" xml:"reservationId"`
+}
+
+// ResetAddressAttributeRequest is the model's shape of that name.
+type ResetAddressAttributeRequest struct {
+	AllocationId *string `form:"AllocationId" xml:"AllocationId" required:"true"`
+	Attribute    *string `form:"Attribute" xml:"Attribute" enum:"AddressAttributeName" required:"true"`
+	DryRun       *bool   `form:"DryRun" xml:"DryRun"`
+}
+
+// ResetAddressAttributeResult is the model's shape of that name.
+type ResetAddressAttributeResult struct {
+	Address *AddressAttribute `form:"Address" xml:"address"`
 }
 
 // ResetImageAttributeRequest is the model's shape of that name.
@@ -1835,6 +2282,13 @@ type ResetInstanceAttributeRequest struct {
 	Attribute  *string `form:"Attribute" xml:"attribute" enum:"InstanceAttributeName" required:"true"`
 	DryRun     *bool   `form:"DryRun" xml:"dryRun"`
 	InstanceId *string `form:"InstanceId" xml:"instanceId" required:"true"`
+}
+
+// ResetNetworkInterfaceAttributeRequest is the model's shape of that name.
+type ResetNetworkInterfaceAttributeRequest struct {
+	DryRun             *bool   `form:"DryRun" xml:"dryRun"`
+	NetworkInterfaceId *string `form:"NetworkInterfaceId" xml:"networkInterfaceId" required:"true"`
+	SourceDestCheck    *string `form:"SourceDestCheck" xml:"sourceDestCheck"`
 }
 
 // RevokeSecurityGroupEgressRequest is the model's shape of that name.
@@ -1987,6 +2441,24 @@ type SecurityGroup struct {
 	VpcId               *string        `form:"VpcId" xml:"vpcId"`
 }
 
+// SecurityGroupForVpc is the model's shape of that name.
+type SecurityGroupForVpc struct {
+	Description  *string `form:"Description" xml:"description"`
+	GroupId      *string `form:"GroupId" xml:"groupId"`
+	GroupName    *string `form:"GroupName" xml:"groupName"`
+	OwnerId      *string `form:"OwnerId" xml:"ownerId"`
+	PrimaryVpcId *string `form:"PrimaryVpcId" xml:"primaryVpcId"`
+	Tags         []Tag   `form:"TagSet" xml:"tagSet" item:"item"`
+}
+
+// SecurityGroupReference is the model's shape of that name.
+type SecurityGroupReference struct {
+	GroupId                *string `form:"GroupId" xml:"groupId"`
+	ReferencingVpcId       *string `form:"ReferencingVpcId" xml:"referencingVpcId"`
+	TransitGatewayId       *string `form:"TransitGatewayId" xml:"transitGatewayId"`
+	VpcPeeringConnectionId *string `form:"VpcPeeringConnectionId" xml:"vpcPeeringConnectionId"`
+}
+
 // SecurityGroupRule is the model's shape of that name.
 type SecurityGroupRule struct {
 	CidrIpv4            *string                  `form:"CidrIpv4" xml:"cidrIpv4"`
@@ -2049,6 +2521,26 @@ type SpotMarketOptions struct {
 	MaxPrice                     *string    `form:"MaxPrice" xml:"MaxPrice"`
 	SpotInstanceType             *string    `form:"SpotInstanceType" xml:"SpotInstanceType" enum:"SpotInstanceType"`
 	ValidUntil                   *time.Time `form:"ValidUntil" xml:"ValidUntil"`
+}
+
+// StaleIpPermission is the model's shape of that name.
+type StaleIpPermission struct {
+	FromPort         *int64            `form:"FromPort" xml:"fromPort"`
+	IpProtocol       *string           `form:"IpProtocol" xml:"ipProtocol"`
+	IpRanges         []string          `form:"IpRanges" xml:"ipRanges" item:"item"`
+	PrefixListIds    []string          `form:"PrefixListIds" xml:"prefixListIds" item:"item"`
+	ToPort           *int64            `form:"ToPort" xml:"toPort"`
+	UserIdGroupPairs []UserIdGroupPair `form:"Groups" xml:"groups" item:"item"`
+}
+
+// StaleSecurityGroup is the model's shape of that name.
+type StaleSecurityGroup struct {
+	Description              *string             `form:"Description" xml:"description"`
+	GroupId                  *string             `form:"GroupId" xml:"groupId"`
+	GroupName                *string             `form:"GroupName" xml:"groupName"`
+	StaleIpPermissions       []StaleIpPermission `form:"StaleIpPermissions" xml:"staleIpPermissions" item:"item"`
+	StaleIpPermissionsEgress []StaleIpPermission `form:"StaleIpPermissionsEgress" xml:"staleIpPermissionsEgress" item:"item"`
+	VpcId                    *string             `form:"VpcId" xml:"vpcId"`
 }
 
 // StartInstancesRequest is the model's shape of that name.
@@ -2149,6 +2641,39 @@ type TerminateInstancesRequest struct {
 // TerminateInstancesResult is the model's shape of that name.
 type TerminateInstancesResult struct {
 	TerminatingInstances []InstanceStateChange `form:"InstancesSet" xml:"instancesSet" item:"item"`
+}
+
+// UnassignIpv6AddressesRequest is the model's shape of that name.
+type UnassignIpv6AddressesRequest struct {
+	Ipv6Addresses      []string `form:"Ipv6Addresses" xml:"ipv6Addresses" item:"item"`
+	Ipv6Prefixes       []string `form:"Ipv6Prefix" xml:"Ipv6Prefix" item:"item"`
+	NetworkInterfaceId *string  `form:"NetworkInterfaceId" xml:"networkInterfaceId" required:"true"`
+}
+
+// UnassignIpv6AddressesResult is the model's shape of that name.
+type UnassignIpv6AddressesResult struct {
+	NetworkInterfaceId      *string  `form:"NetworkInterfaceId" xml:"networkInterfaceId"`
+	UnassignedIpv6Addresses []string `form:"UnassignedIpv6Addresses" xml:"unassignedIpv6Addresses" item:"item"`
+	UnassignedIpv6Prefixes  []string `form:"UnassignedIpv6PrefixSet" xml:"unassignedIpv6PrefixSet" item:"item"`
+}
+
+// UnassignPrivateIpAddressesRequest is the model's shape of that name.
+type UnassignPrivateIpAddressesRequest struct {
+	Ipv4Prefixes       []string `form:"Ipv4Prefix" xml:"Ipv4Prefix" item:"item"`
+	NetworkInterfaceId *string  `form:"NetworkInterfaceId" xml:"networkInterfaceId" required:"true"`
+	PrivateIpAddresses []string `form:"PrivateIpAddress" xml:"privateIpAddress" item:"PrivateIpAddress"`
+}
+
+// UnsuccessfulItem is the model's shape of that name.
+type UnsuccessfulItem struct {
+	Error      *UnsuccessfulItemError `form:"Error" xml:"error"`
+	ResourceId *string                `form:"ResourceId" xml:"resourceId"`
+}
+
+// UnsuccessfulItemError is the model's shape of that name.
+type UnsuccessfulItemError struct {
+	Code    *string `form:"Code" xml:"code"`
+	Message *string `form:"Message" xml:"message"`
 }
 
 // UpdateSecurityGroupRuleDescriptionsEgressRequest is the model's shape of that name.
@@ -2292,6 +2817,9 @@ const BootModeValuesUefiPreferred = "uefi-preferred"
 const CapacityReservationPreferenceOpen = "open"
 const CapacityReservationPreferenceNone = "none"
 
+const DestinationFileFormatPlainText = "plain-text"
+const DestinationFileFormatParquet = "parquet"
+
 const DeviceTypeEbs = "ebs"
 const DeviceTypeInstanceStore = "instance-store"
 
@@ -2325,6 +2853,12 @@ const EventCodeSystemReboot = "system-reboot"
 const EventCodeSystemMaintenance = "system-maintenance"
 const EventCodeInstanceRetirement = "instance-retirement"
 const EventCodeInstanceStop = "instance-stop"
+
+const FlowLogsResourceTypeVPC = "VPC"
+const FlowLogsResourceTypeSubnet = "Subnet"
+const FlowLogsResourceTypeNetworkInterface = "NetworkInterface"
+const FlowLogsResourceTypeTransitGateway = "TransitGateway"
+const FlowLogsResourceTypeTransitGatewayAttachment = "TransitGatewayAttachment"
 
 const HostnameTypeIpName = "ip-name"
 const HostnameTypeResourceName = "resource-name"
@@ -3241,6 +3775,9 @@ const InstanceTypeMac2M1ultraMetal = "mac2-m1ultra.metal"
 const InstanceTypeHypervisorNitro = "nitro"
 const InstanceTypeHypervisorXen = "xen"
 
+const InterfacePermissionTypeINSTANCEATTACH = "INSTANCE-ATTACH"
+const InterfacePermissionTypeEIPASSOCIATE = "EIP-ASSOCIATE"
+
 const KeyFormatPem = "pem"
 const KeyFormatPpk = "ppk"
 
@@ -3252,6 +3789,10 @@ const LocationTypeAvailabilityZone = "availability-zone"
 const LocationTypeAvailabilityZoneId = "availability-zone-id"
 const LocationTypeOutpost = "outpost"
 
+const LogDestinationTypeCloudWatchLogs = "cloud-watch-logs"
+const LogDestinationTypeS3 = "s3"
+const LogDestinationTypeKinesisDataFirehose = "kinesis-data-firehose"
+
 const MarketTypeSpot = "spot"
 const MarketTypeCapacityBlock = "capacity-block"
 
@@ -3259,6 +3800,21 @@ const MonitoringStateDisabled = "disabled"
 const MonitoringStateDisabling = "disabling"
 const MonitoringStateEnabled = "enabled"
 const MonitoringStatePending = "pending"
+
+const NetworkInterfaceAttributeDescription = "description"
+const NetworkInterfaceAttributeGroupSet = "groupSet"
+const NetworkInterfaceAttributeSourceDestCheck = "sourceDestCheck"
+const NetworkInterfaceAttributeAttachment = "attachment"
+const NetworkInterfaceAttributeAssociatePublicIpAddress = "associatePublicIpAddress"
+
+const NetworkInterfaceCreationTypeEfa = "efa"
+const NetworkInterfaceCreationTypeBranch = "branch"
+const NetworkInterfaceCreationTypeTrunk = "trunk"
+
+const NetworkInterfacePermissionStateCodePending = "pending"
+const NetworkInterfacePermissionStateCodeGranted = "granted"
+const NetworkInterfacePermissionStateCodeRevoking = "revoking"
+const NetworkInterfacePermissionStateCodeRevoked = "revoked"
 
 const NetworkInterfaceStatusAvailable = "available"
 const NetworkInterfaceStatusAssociated = "associated"
@@ -3413,6 +3969,9 @@ const RouteTableAssociationStateCodeDisassociating = "disassociating"
 const RouteTableAssociationStateCodeDisassociated = "disassociated"
 const RouteTableAssociationStateCodeFailed = "failed"
 
+const RuleActionAllow = "allow"
+const RuleActionDeny = "deny"
+
 const ShutdownBehaviorStop = "stop"
 const ShutdownBehaviorTerminate = "terminate"
 
@@ -3450,6 +4009,10 @@ const TenancyDedicated = "dedicated"
 const TenancyHost = "host"
 
 const TpmSupportValuesV20 = "v2.0"
+
+const TrafficTypeACCEPT = "ACCEPT"
+const TrafficTypeREJECT = "REJECT"
+const TrafficTypeALL = "ALL"
 
 const UsageClassTypeSpot = "spot"
 const UsageClassTypeOnDemand = "on-demand"
@@ -3493,6 +4056,7 @@ var enums = map[string][]string{
 	"BootModeType":                        {"legacy-bios", "uefi"},
 	"BootModeValues":                      {"legacy-bios", "uefi", "uefi-preferred"},
 	"CapacityReservationPreference":       {"open", "none"},
+	"DestinationFileFormat":               {"plain-text", "parquet"},
 	"DeviceType":                          {"ebs", "instance-store"},
 	"DiskType":                            {"hdd", "ssd"},
 	"DomainType":                          {"vpc", "standard"},
@@ -3502,6 +4066,7 @@ var enums = map[string][]string{
 	"EnaSupport":                          {"unsupported", "supported", "required"},
 	"EphemeralNvmeSupport":                {"unsupported", "supported", "required"},
 	"EventCode":                           {"instance-reboot", "system-reboot", "system-maintenance", "instance-retirement", "instance-stop"},
+	"FlowLogsResourceType":                {"VPC", "Subnet", "NetworkInterface", "TransitGateway", "TransitGatewayAttachment"},
 	"HostnameType":                        {"ip-name", "resource-name"},
 	"HttpTokensState":                     {"optional", "required"},
 	"HypervisorType":                      {"ovm", "xen"},
@@ -3522,11 +4087,16 @@ var enums = map[string][]string{
 	"InstanceStorageEncryptionSupport":    {"unsupported", "required"},
 	"InstanceType":                        {"a1.medium", "a1.large", "a1.xlarge", "a1.2xlarge", "a1.4xlarge", "a1.metal", "c1.medium", "c1.xlarge", "c3.large", "c3.xlarge", "c3.2xlarge", "c3.4xlarge", "c3.8xlarge", "c4.large", "c4.xlarge", "c4.2xlarge", "c4.4xlarge", "c4.8xlarge", "c5.large", "c5.xlarge", "c5.2xlarge", "c5.4xlarge", "c5.9xlarge", "c5.12xlarge", "c5.18xlarge", "c5.24xlarge", "c5.metal", "c5a.large", "c5a.xlarge", "c5a.2xlarge", "c5a.4xlarge", "c5a.8xlarge", "c5a.12xlarge", "c5a.16xlarge", "c5a.24xlarge", "c5ad.large", "c5ad.xlarge", "c5ad.2xlarge", "c5ad.4xlarge", "c5ad.8xlarge", "c5ad.12xlarge", "c5ad.16xlarge", "c5ad.24xlarge", "c5d.large", "c5d.xlarge", "c5d.2xlarge", "c5d.4xlarge", "c5d.9xlarge", "c5d.12xlarge", "c5d.18xlarge", "c5d.24xlarge", "c5d.metal", "c5n.large", "c5n.xlarge", "c5n.2xlarge", "c5n.4xlarge", "c5n.9xlarge", "c5n.18xlarge", "c5n.metal", "c6g.medium", "c6g.large", "c6g.xlarge", "c6g.2xlarge", "c6g.4xlarge", "c6g.8xlarge", "c6g.12xlarge", "c6g.16xlarge", "c6g.metal", "c6gd.medium", "c6gd.large", "c6gd.xlarge", "c6gd.2xlarge", "c6gd.4xlarge", "c6gd.8xlarge", "c6gd.12xlarge", "c6gd.16xlarge", "c6gd.metal", "c6gn.medium", "c6gn.large", "c6gn.xlarge", "c6gn.2xlarge", "c6gn.4xlarge", "c6gn.8xlarge", "c6gn.12xlarge", "c6gn.16xlarge", "c6i.large", "c6i.xlarge", "c6i.2xlarge", "c6i.4xlarge", "c6i.8xlarge", "c6i.12xlarge", "c6i.16xlarge", "c6i.24xlarge", "c6i.32xlarge", "c6i.metal", "cc1.4xlarge", "cc2.8xlarge", "cg1.4xlarge", "cr1.8xlarge", "d2.xlarge", "d2.2xlarge", "d2.4xlarge", "d2.8xlarge", "d3.xlarge", "d3.2xlarge", "d3.4xlarge", "d3.8xlarge", "d3en.xlarge", "d3en.2xlarge", "d3en.4xlarge", "d3en.6xlarge", "d3en.8xlarge", "d3en.12xlarge", "dl1.24xlarge", "f1.2xlarge", "f1.4xlarge", "f1.16xlarge", "g2.2xlarge", "g2.8xlarge", "g3.4xlarge", "g3.8xlarge", "g3.16xlarge", "g3s.xlarge", "g4ad.xlarge", "g4ad.2xlarge", "g4ad.4xlarge", "g4ad.8xlarge", "g4ad.16xlarge", "g4dn.xlarge", "g4dn.2xlarge", "g4dn.4xlarge", "g4dn.8xlarge", "g4dn.12xlarge", "g4dn.16xlarge", "g4dn.metal", "g5.xlarge", "g5.2xlarge", "g5.4xlarge", "g5.8xlarge", "g5.12xlarge", "g5.16xlarge", "g5.24xlarge", "g5.48xlarge", "g5g.xlarge", "g5g.2xlarge", "g5g.4xlarge", "g5g.8xlarge", "g5g.16xlarge", "g5g.metal", "hi1.4xlarge", "hpc6a.48xlarge", "hs1.8xlarge", "h1.2xlarge", "h1.4xlarge", "h1.8xlarge", "h1.16xlarge", "i2.xlarge", "i2.2xlarge", "i2.4xlarge", "i2.8xlarge", "i3.large", "i3.xlarge", "i3.2xlarge", "i3.4xlarge", "i3.8xlarge", "i3.16xlarge", "i3.metal", "i3en.large", "i3en.xlarge", "i3en.2xlarge", "i3en.3xlarge", "i3en.6xlarge", "i3en.12xlarge", "i3en.24xlarge", "i3en.metal", "im4gn.large", "im4gn.xlarge", "im4gn.2xlarge", "im4gn.4xlarge", "im4gn.8xlarge", "im4gn.16xlarge", "inf1.xlarge", "inf1.2xlarge", "inf1.6xlarge", "inf1.24xlarge", "is4gen.medium", "is4gen.large", "is4gen.xlarge", "is4gen.2xlarge", "is4gen.4xlarge", "is4gen.8xlarge", "m1.small", "m1.medium", "m1.large", "m1.xlarge", "m2.xlarge", "m2.2xlarge", "m2.4xlarge", "m3.medium", "m3.large", "m3.xlarge", "m3.2xlarge", "m4.large", "m4.xlarge", "m4.2xlarge", "m4.4xlarge", "m4.10xlarge", "m4.16xlarge", "m5.large", "m5.xlarge", "m5.2xlarge", "m5.4xlarge", "m5.8xlarge", "m5.12xlarge", "m5.16xlarge", "m5.24xlarge", "m5.metal", "m5a.large", "m5a.xlarge", "m5a.2xlarge", "m5a.4xlarge", "m5a.8xlarge", "m5a.12xlarge", "m5a.16xlarge", "m5a.24xlarge", "m5ad.large", "m5ad.xlarge", "m5ad.2xlarge", "m5ad.4xlarge", "m5ad.8xlarge", "m5ad.12xlarge", "m5ad.16xlarge", "m5ad.24xlarge", "m5d.large", "m5d.xlarge", "m5d.2xlarge", "m5d.4xlarge", "m5d.8xlarge", "m5d.12xlarge", "m5d.16xlarge", "m5d.24xlarge", "m5d.metal", "m5dn.large", "m5dn.xlarge", "m5dn.2xlarge", "m5dn.4xlarge", "m5dn.8xlarge", "m5dn.12xlarge", "m5dn.16xlarge", "m5dn.24xlarge", "m5dn.metal", "m5n.large", "m5n.xlarge", "m5n.2xlarge", "m5n.4xlarge", "m5n.8xlarge", "m5n.12xlarge", "m5n.16xlarge", "m5n.24xlarge", "m5n.metal", "m5zn.large", "m5zn.xlarge", "m5zn.2xlarge", "m5zn.3xlarge", "m5zn.6xlarge", "m5zn.12xlarge", "m5zn.metal", "m6a.large", "m6a.xlarge", "m6a.2xlarge", "m6a.4xlarge", "m6a.8xlarge", "m6a.12xlarge", "m6a.16xlarge", "m6a.24xlarge", "m6a.32xlarge", "m6a.48xlarge", "m6g.metal", "m6g.medium", "m6g.large", "m6g.xlarge", "m6g.2xlarge", "m6g.4xlarge", "m6g.8xlarge", "m6g.12xlarge", "m6g.16xlarge", "m6gd.metal", "m6gd.medium", "m6gd.large", "m6gd.xlarge", "m6gd.2xlarge", "m6gd.4xlarge", "m6gd.8xlarge", "m6gd.12xlarge", "m6gd.16xlarge", "m6i.large", "m6i.xlarge", "m6i.2xlarge", "m6i.4xlarge", "m6i.8xlarge", "m6i.12xlarge", "m6i.16xlarge", "m6i.24xlarge", "m6i.32xlarge", "m6i.metal", "mac1.metal", "p2.xlarge", "p2.8xlarge", "p2.16xlarge", "p3.2xlarge", "p3.8xlarge", "p3.16xlarge", "p3dn.24xlarge", "p4d.24xlarge", "r3.large", "r3.xlarge", "r3.2xlarge", "r3.4xlarge", "r3.8xlarge", "r4.large", "r4.xlarge", "r4.2xlarge", "r4.4xlarge", "r4.8xlarge", "r4.16xlarge", "r5.large", "r5.xlarge", "r5.2xlarge", "r5.4xlarge", "r5.8xlarge", "r5.12xlarge", "r5.16xlarge", "r5.24xlarge", "r5.metal", "r5a.large", "r5a.xlarge", "r5a.2xlarge", "r5a.4xlarge", "r5a.8xlarge", "r5a.12xlarge", "r5a.16xlarge", "r5a.24xlarge", "r5ad.large", "r5ad.xlarge", "r5ad.2xlarge", "r5ad.4xlarge", "r5ad.8xlarge", "r5ad.12xlarge", "r5ad.16xlarge", "r5ad.24xlarge", "r5b.large", "r5b.xlarge", "r5b.2xlarge", "r5b.4xlarge", "r5b.8xlarge", "r5b.12xlarge", "r5b.16xlarge", "r5b.24xlarge", "r5b.metal", "r5d.large", "r5d.xlarge", "r5d.2xlarge", "r5d.4xlarge", "r5d.8xlarge", "r5d.12xlarge", "r5d.16xlarge", "r5d.24xlarge", "r5d.metal", "r5dn.large", "r5dn.xlarge", "r5dn.2xlarge", "r5dn.4xlarge", "r5dn.8xlarge", "r5dn.12xlarge", "r5dn.16xlarge", "r5dn.24xlarge", "r5dn.metal", "r5n.large", "r5n.xlarge", "r5n.2xlarge", "r5n.4xlarge", "r5n.8xlarge", "r5n.12xlarge", "r5n.16xlarge", "r5n.24xlarge", "r5n.metal", "r6g.medium", "r6g.large", "r6g.xlarge", "r6g.2xlarge", "r6g.4xlarge", "r6g.8xlarge", "r6g.12xlarge", "r6g.16xlarge", "r6g.metal", "r6gd.medium", "r6gd.large", "r6gd.xlarge", "r6gd.2xlarge", "r6gd.4xlarge", "r6gd.8xlarge", "r6gd.12xlarge", "r6gd.16xlarge", "r6gd.metal", "r6i.large", "r6i.xlarge", "r6i.2xlarge", "r6i.4xlarge", "r6i.8xlarge", "r6i.12xlarge", "r6i.16xlarge", "r6i.24xlarge", "r6i.32xlarge", "r6i.metal", "t1.micro", "t2.nano", "t2.micro", "t2.small", "t2.medium", "t2.large", "t2.xlarge", "t2.2xlarge", "t3.nano", "t3.micro", "t3.small", "t3.medium", "t3.large", "t3.xlarge", "t3.2xlarge", "t3a.nano", "t3a.micro", "t3a.small", "t3a.medium", "t3a.large", "t3a.xlarge", "t3a.2xlarge", "t4g.nano", "t4g.micro", "t4g.small", "t4g.medium", "t4g.large", "t4g.xlarge", "t4g.2xlarge", "u-6tb1.56xlarge", "u-6tb1.112xlarge", "u-9tb1.112xlarge", "u-12tb1.112xlarge", "u-6tb1.metal", "u-9tb1.metal", "u-12tb1.metal", "u-18tb1.metal", "u-24tb1.metal", "vt1.3xlarge", "vt1.6xlarge", "vt1.24xlarge", "x1.16xlarge", "x1.32xlarge", "x1e.xlarge", "x1e.2xlarge", "x1e.4xlarge", "x1e.8xlarge", "x1e.16xlarge", "x1e.32xlarge", "x2iezn.2xlarge", "x2iezn.4xlarge", "x2iezn.6xlarge", "x2iezn.8xlarge", "x2iezn.12xlarge", "x2iezn.metal", "x2gd.medium", "x2gd.large", "x2gd.xlarge", "x2gd.2xlarge", "x2gd.4xlarge", "x2gd.8xlarge", "x2gd.12xlarge", "x2gd.16xlarge", "x2gd.metal", "z1d.large", "z1d.xlarge", "z1d.2xlarge", "z1d.3xlarge", "z1d.6xlarge", "z1d.12xlarge", "z1d.metal", "x2idn.16xlarge", "x2idn.24xlarge", "x2idn.32xlarge", "x2iedn.xlarge", "x2iedn.2xlarge", "x2iedn.4xlarge", "x2iedn.8xlarge", "x2iedn.16xlarge", "x2iedn.24xlarge", "x2iedn.32xlarge", "c6a.large", "c6a.xlarge", "c6a.2xlarge", "c6a.4xlarge", "c6a.8xlarge", "c6a.12xlarge", "c6a.16xlarge", "c6a.24xlarge", "c6a.32xlarge", "c6a.48xlarge", "c6a.metal", "m6a.metal", "i4i.large", "i4i.xlarge", "i4i.2xlarge", "i4i.4xlarge", "i4i.8xlarge", "i4i.16xlarge", "i4i.32xlarge", "i4i.metal", "x2idn.metal", "x2iedn.metal", "c7g.medium", "c7g.large", "c7g.xlarge", "c7g.2xlarge", "c7g.4xlarge", "c7g.8xlarge", "c7g.12xlarge", "c7g.16xlarge", "mac2.metal", "c6id.large", "c6id.xlarge", "c6id.2xlarge", "c6id.4xlarge", "c6id.8xlarge", "c6id.12xlarge", "c6id.16xlarge", "c6id.24xlarge", "c6id.32xlarge", "c6id.metal", "m6id.large", "m6id.xlarge", "m6id.2xlarge", "m6id.4xlarge", "m6id.8xlarge", "m6id.12xlarge", "m6id.16xlarge", "m6id.24xlarge", "m6id.32xlarge", "m6id.metal", "r6id.large", "r6id.xlarge", "r6id.2xlarge", "r6id.4xlarge", "r6id.8xlarge", "r6id.12xlarge", "r6id.16xlarge", "r6id.24xlarge", "r6id.32xlarge", "r6id.metal", "r6a.large", "r6a.xlarge", "r6a.2xlarge", "r6a.4xlarge", "r6a.8xlarge", "r6a.12xlarge", "r6a.16xlarge", "r6a.24xlarge", "r6a.32xlarge", "r6a.48xlarge", "r6a.metal", "p4de.24xlarge", "u-3tb1.56xlarge", "u-18tb1.112xlarge", "u-24tb1.112xlarge", "trn1.2xlarge", "trn1.32xlarge", "hpc6id.32xlarge", "c6in.large", "c6in.xlarge", "c6in.2xlarge", "c6in.4xlarge", "c6in.8xlarge", "c6in.12xlarge", "c6in.16xlarge", "c6in.24xlarge", "c6in.32xlarge", "m6in.large", "m6in.xlarge", "m6in.2xlarge", "m6in.4xlarge", "m6in.8xlarge", "m6in.12xlarge", "m6in.16xlarge", "m6in.24xlarge", "m6in.32xlarge", "m6idn.large", "m6idn.xlarge", "m6idn.2xlarge", "m6idn.4xlarge", "m6idn.8xlarge", "m6idn.12xlarge", "m6idn.16xlarge", "m6idn.24xlarge", "m6idn.32xlarge", "r6in.large", "r6in.xlarge", "r6in.2xlarge", "r6in.4xlarge", "r6in.8xlarge", "r6in.12xlarge", "r6in.16xlarge", "r6in.24xlarge", "r6in.32xlarge", "r6idn.large", "r6idn.xlarge", "r6idn.2xlarge", "r6idn.4xlarge", "r6idn.8xlarge", "r6idn.12xlarge", "r6idn.16xlarge", "r6idn.24xlarge", "r6idn.32xlarge", "c7g.metal", "m7g.medium", "m7g.large", "m7g.xlarge", "m7g.2xlarge", "m7g.4xlarge", "m7g.8xlarge", "m7g.12xlarge", "m7g.16xlarge", "m7g.metal", "r7g.medium", "r7g.large", "r7g.xlarge", "r7g.2xlarge", "r7g.4xlarge", "r7g.8xlarge", "r7g.12xlarge", "r7g.16xlarge", "r7g.metal", "c6in.metal", "m6in.metal", "m6idn.metal", "r6in.metal", "r6idn.metal", "inf2.xlarge", "inf2.8xlarge", "inf2.24xlarge", "inf2.48xlarge", "trn1n.32xlarge", "i4g.large", "i4g.xlarge", "i4g.2xlarge", "i4g.4xlarge", "i4g.8xlarge", "i4g.16xlarge", "hpc7g.4xlarge", "hpc7g.8xlarge", "hpc7g.16xlarge", "c7gn.medium", "c7gn.large", "c7gn.xlarge", "c7gn.2xlarge", "c7gn.4xlarge", "c7gn.8xlarge", "c7gn.12xlarge", "c7gn.16xlarge", "p5.48xlarge", "m7i.large", "m7i.xlarge", "m7i.2xlarge", "m7i.4xlarge", "m7i.8xlarge", "m7i.12xlarge", "m7i.16xlarge", "m7i.24xlarge", "m7i.48xlarge", "m7i-flex.large", "m7i-flex.xlarge", "m7i-flex.2xlarge", "m7i-flex.4xlarge", "m7i-flex.8xlarge", "m7a.medium", "m7a.large", "m7a.xlarge", "m7a.2xlarge", "m7a.4xlarge", "m7a.8xlarge", "m7a.12xlarge", "m7a.16xlarge", "m7a.24xlarge", "m7a.32xlarge", "m7a.48xlarge", "m7a.metal-48xl", "hpc7a.12xlarge", "hpc7a.24xlarge", "hpc7a.48xlarge", "hpc7a.96xlarge", "c7gd.medium", "c7gd.large", "c7gd.xlarge", "c7gd.2xlarge", "c7gd.4xlarge", "c7gd.8xlarge", "c7gd.12xlarge", "c7gd.16xlarge", "m7gd.medium", "m7gd.large", "m7gd.xlarge", "m7gd.2xlarge", "m7gd.4xlarge", "m7gd.8xlarge", "m7gd.12xlarge", "m7gd.16xlarge", "r7gd.medium", "r7gd.large", "r7gd.xlarge", "r7gd.2xlarge", "r7gd.4xlarge", "r7gd.8xlarge", "r7gd.12xlarge", "r7gd.16xlarge", "r7a.medium", "r7a.large", "r7a.xlarge", "r7a.2xlarge", "r7a.4xlarge", "r7a.8xlarge", "r7a.12xlarge", "r7a.16xlarge", "r7a.24xlarge", "r7a.32xlarge", "r7a.48xlarge", "c7i.large", "c7i.xlarge", "c7i.2xlarge", "c7i.4xlarge", "c7i.8xlarge", "c7i.12xlarge", "c7i.16xlarge", "c7i.24xlarge", "c7i.48xlarge", "mac2-m2pro.metal", "r7iz.large", "r7iz.xlarge", "r7iz.2xlarge", "r7iz.4xlarge", "r7iz.8xlarge", "r7iz.12xlarge", "r7iz.16xlarge", "r7iz.32xlarge", "c7a.medium", "c7a.large", "c7a.xlarge", "c7a.2xlarge", "c7a.4xlarge", "c7a.8xlarge", "c7a.12xlarge", "c7a.16xlarge", "c7a.24xlarge", "c7a.32xlarge", "c7a.48xlarge", "c7a.metal-48xl", "r7a.metal-48xl", "r7i.large", "r7i.xlarge", "r7i.2xlarge", "r7i.4xlarge", "r7i.8xlarge", "r7i.12xlarge", "r7i.16xlarge", "r7i.24xlarge", "r7i.48xlarge", "dl2q.24xlarge", "mac2-m2.metal", "i4i.12xlarge", "i4i.24xlarge", "c7i.metal-24xl", "c7i.metal-48xl", "m7i.metal-24xl", "m7i.metal-48xl", "r7i.metal-24xl", "r7i.metal-48xl", "r7iz.metal-16xl", "r7iz.metal-32xl", "c7gd.metal", "m7gd.metal", "r7gd.metal", "g6.xlarge", "g6.2xlarge", "g6.4xlarge", "g6.8xlarge", "g6.12xlarge", "g6.16xlarge", "g6.24xlarge", "g6.48xlarge", "gr6.4xlarge", "gr6.8xlarge", "c7i-flex.large", "c7i-flex.xlarge", "c7i-flex.2xlarge", "c7i-flex.4xlarge", "c7i-flex.8xlarge", "u7i-12tb.224xlarge", "u7in-16tb.224xlarge", "u7in-24tb.224xlarge", "u7in-32tb.224xlarge", "u7ib-12tb.224xlarge", "c7gn.metal", "r8g.medium", "r8g.large", "r8g.xlarge", "r8g.2xlarge", "r8g.4xlarge", "r8g.8xlarge", "r8g.12xlarge", "r8g.16xlarge", "r8g.24xlarge", "r8g.48xlarge", "r8g.metal-24xl", "r8g.metal-48xl", "mac2-m1ultra.metal"},
 	"InstanceTypeHypervisor":              {"nitro", "xen"},
+	"InterfacePermissionType":             {"INSTANCE-ATTACH", "EIP-ASSOCIATE"},
 	"KeyFormat":                           {"pem", "ppk"},
 	"KeyType":                             {"rsa", "ed25519"},
 	"LocationType":                        {"region", "availability-zone", "availability-zone-id", "outpost"},
+	"LogDestinationType":                  {"cloud-watch-logs", "s3", "kinesis-data-firehose"},
 	"MarketType":                          {"spot", "capacity-block"},
 	"MonitoringState":                     {"disabled", "disabling", "enabled", "pending"},
+	"NetworkInterfaceAttribute":           {"description", "groupSet", "sourceDestCheck", "attachment", "associatePublicIpAddress"},
+	"NetworkInterfaceCreationType":        {"efa", "branch", "trunk"},
+	"NetworkInterfacePermissionStateCode": {"pending", "granted", "revoking", "revoked"},
 	"NetworkInterfaceStatus":              {"available", "associated", "attaching", "in-use", "detaching"},
 	"NetworkInterfaceType":                {"interface", "natGateway", "efa", "trunk", "load_balancer", "network_load_balancer", "vpc_endpoint", "branch", "transit_gateway", "lambda", "quicksight", "global_accelerator_managed", "api_gateway_managed", "gateway_load_balancer", "gateway_load_balancer_endpoint", "iot_rules_managed", "aws_codestar_connections_managed"},
 	"NitroEnclavesSupport":                {"unsupported", "supported"},
@@ -3543,6 +4113,7 @@ var enums = map[string][]string{
 	"RouteOrigin":                         {"CreateRouteTable", "CreateRoute", "EnableVgwRoutePropagation"},
 	"RouteState":                          {"active", "blackhole"},
 	"RouteTableAssociationStateCode":      {"associating", "associated", "disassociating", "disassociated", "failed"},
+	"RuleAction":                          {"allow", "deny"},
 	"ShutdownBehavior":                    {"stop", "terminate"},
 	"SpotInstanceType":                    {"one-time", "persistent"},
 	"StatusName":                          {"reachability"},
@@ -3553,6 +4124,7 @@ var enums = map[string][]string{
 	"SupportedAdditionalProcessorFeature": {"amd-sev-snp"},
 	"Tenancy":                             {"default", "dedicated", "host"},
 	"TpmSupportValues":                    {"v2.0"},
+	"TrafficType":                         {"ACCEPT", "REJECT", "ALL"},
 	"UsageClassType":                      {"spot", "on-demand", "capacity-block"},
 	"VirtualizationType":                  {"hvm", "paravirtual"},
 	"VolumeType":                          {"standard", "io1", "io2", "gp2", "sc1", "st1", "gp3"},

@@ -1,0 +1,133 @@
+package ec2_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// allowTCP lets a range into a port of a group, and returns the rule's id.
+func (w *world) allowTCP(group, cidr string, port int32) string {
+	w.t.Helper()
+	out, err := w.AuthorizeSecurityGroupIngress(w.t.Context(), &sdk.AuthorizeSecurityGroupIngressInput{GroupId: &group,
+		IpPermissions: []types.IpPermission{{IpProtocol: aws.String("tcp"), FromPort: &port, ToPort: &port, IpRanges: []types.IpRange{{CidrIp: &cidr}}}}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return *out.SecurityGroupRules[0].SecurityGroupRuleId
+}
+
+// rule describes one.
+func (w *world) rule(id string) types.SecurityGroupRule {
+	w.t.Helper()
+	out, err := w.DescribeSecurityGroupRules(w.t.Context(), &sdk.DescribeSecurityGroupRulesInput{SecurityGroupRuleIds: []string{id}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return out.SecurityGroupRules[0]
+}
+
+func modifyRules(group string, updates ...types.SecurityGroupRuleUpdate) *sdk.ModifySecurityGroupRulesInput {
+	return &sdk.ModifySecurityGroupRulesInput{GroupId: &group, SecurityGroupRules: updates}
+}
+
+func toTCP(id, cidr string, port int32, description string) types.SecurityGroupRuleUpdate {
+	return types.SecurityGroupRuleUpdate{SecurityGroupRuleId: &id, SecurityGroupRule: &types.SecurityGroupRuleRequest{IpProtocol: aws.String("tcp"),
+		FromPort: &port, ToPort: &port, CidrIpv4: &cidr, Description: &description}}
+}
+
+func TestAModifiedRuleKeepsItsIDAndTags(t *testing.T) {
+	w := newWorld(t)
+	g := w.group("web")
+	id := w.allowTCP(g, "10.0.0.0/8", 80)
+	if _, err := w.CreateTags(t.Context(), &sdk.CreateTagsInput{Resources: []string{id}, Tags: []types.Tag{{Key: aws.String("tier"), Value: aws.String("web")}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.ModifySecurityGroupRules(t.Context(), modifyRules(g, toTCP(id, "192.168.0.0/16", 443, "from the office"))); err != nil {
+		t.Fatal(err)
+	}
+	r := w.rule(id)
+	if *r.CidrIpv4 != "192.168.0.0/16" || *r.FromPort != 443 || *r.ToPort != 443 || *r.Description != "from the office" || *r.IsEgress || len(r.Tags) != 1 {
+		t.Errorf("the rule is %+v", r)
+	}
+}
+
+func TestRulesMayTradePlacesInOneCall(t *testing.T) {
+	w := newWorld(t)
+	g := w.group("web")
+	a, b := w.allowTCP(g, "10.0.0.0/8", 80), w.allowTCP(g, "10.0.0.0/8", 81)
+	if _, err := w.ModifySecurityGroupRules(t.Context(), modifyRules(g, toTCP(a, "10.0.0.0/8", 81, ""), toTCP(b, "10.0.0.0/8", 80, ""))); err != nil {
+		t.Fatal(err)
+	}
+	if *w.rule(a).FromPort != 81 || *w.rule(b).FromPort != 80 {
+		t.Error("the rules did not trade places")
+	}
+}
+
+func TestRulesAreModifiedAllOrNone(t *testing.T) {
+	w := newWorld(t)
+	g, other := w.group("web"), w.group("other")
+	a, b, foreign := w.allowTCP(g, "10.0.0.0/8", 80), w.allowTCP(g, "10.0.0.0/8", 81), w.allowTCP(other, "10.0.0.0/8", 82)
+	w.unchanged(func() {
+		for _, c := range []struct {
+			in   *sdk.ModifySecurityGroupRulesInput
+			code string
+		}{
+			{modifyRules(g, toTCP(a, "10.0.0.0/8", 90, ""), toTCP(b, "10.0.0.0/8", 90, "")), "InvalidPermission.Duplicate"},
+			{modifyRules(g, toTCP(a, "10.0.0.0/8", 90, ""), toTCP(foreign, "10.0.0.0/8", 91, "")), "InvalidSecurityGroupRuleId.NotFound"},
+			{modifyRules(g, toTCP("sgr-x", "10.0.0.0/8", 90, "")), "InvalidSecurityGroupRuleId.Malformed"},
+			{modifyRules(g, toTCP(a, "10.0.0.0/8", 90, ""), toTCP(a, "10.0.0.0/8", 91, "")), "InvalidParameterValue"},
+			{modifyRules(g, toTCP(a, "10.0.0.0/8", 70000, "")), "InvalidParameterValue"},
+			{modifyRules(g, types.SecurityGroupRuleUpdate{SecurityGroupRuleId: &a, SecurityGroupRule: &types.SecurityGroupRuleRequest{IpProtocol: aws.String("-1")}}), "MissingParameter"},
+			{modifyRules(g, types.SecurityGroupRuleUpdate{SecurityGroupRuleId: &a, SecurityGroupRule: &types.SecurityGroupRuleRequest{IpProtocol: aws.String("-1"),
+				CidrIpv4: aws.String("10.0.0.0/8"), ReferencedGroupId: &g}}), "InvalidParameterCombination"},
+		} {
+			_, err := w.ModifySecurityGroupRules(t.Context(), c.in)
+			refused(t, err, c.code)
+		}
+	})
+}
+
+func TestDescriptionsOfRulesAreUpdatedByMatchAndByID(t *testing.T) {
+	w := newWorld(t)
+	g := w.group("web")
+	id := w.allowTCP(g, "10.0.0.0/8", 80)
+	if _, err := w.UpdateSecurityGroupRuleDescriptionsIngress(t.Context(), &sdk.UpdateSecurityGroupRuleDescriptionsIngressInput{GroupId: &g, IpPermissions: []types.IpPermission{{
+		IpProtocol: aws.String("tcp"), FromPort: aws.Int32(80), ToPort: aws.Int32(80), IpRanges: []types.IpRange{{CidrIp: aws.String("10.0.0.0/8"), Description: aws.String("inside")}}}}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := aws.ToString(w.rule(id).Description); got != "inside" {
+		t.Errorf("by its match, the description is %q", got)
+	}
+	if _, err := w.UpdateSecurityGroupRuleDescriptionsIngress(t.Context(), &sdk.UpdateSecurityGroupRuleDescriptionsIngressInput{GroupId: &g,
+		SecurityGroupRuleDescriptions: []types.SecurityGroupRuleDescription{{SecurityGroupRuleId: &id}}}); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.rule(id); r.Description != nil {
+		t.Errorf("a description that is left out stays: %q", *r.Description)
+	}
+	_, err := w.UpdateSecurityGroupRuleDescriptionsEgress(t.Context(), &sdk.UpdateSecurityGroupRuleDescriptionsEgressInput{GroupId: &g,
+		SecurityGroupRuleDescriptions: []types.SecurityGroupRuleDescription{{SecurityGroupRuleId: &id, Description: aws.String("x")}}})
+	refused(t, err, "InvalidSecurityGroupRuleId.NotFound")
+	_, err = w.UpdateSecurityGroupRuleDescriptionsIngress(t.Context(), &sdk.UpdateSecurityGroupRuleDescriptionsIngressInput{GroupId: &g, IpPermissions: []types.IpPermission{{
+		IpProtocol: aws.String("udp"), FromPort: aws.Int32(80), ToPort: aws.Int32(80), IpRanges: []types.IpRange{{CidrIp: aws.String("10.0.0.0/8")}}}}})
+	refused(t, err, "InvalidPermission.NotFound")
+}
+
+func TestTheGroupsForAVPCAreItsOwn(t *testing.T) {
+	w := newWorld(t)
+	g := w.group("web")
+	vpc := string(w.subnet().VPC)
+	out, err := w.GetSecurityGroupsForVpc(t.Context(), &sdk.GetSecurityGroupsForVpcInput{VpcId: &vpc})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(out.SecurityGroupForVpcs) != 2 || !slices.ContainsFunc(out.SecurityGroupForVpcs, func(x types.SecurityGroupForVpc) bool { return *x.GroupId == g && *x.PrimaryVpcId == vpc }) {
+		t.Errorf("listed %+v", out.SecurityGroupForVpcs)
+	}
+	_, err = w.stranger.GetSecurityGroupsForVpc(t.Context(), &sdk.GetSecurityGroupsForVpcInput{VpcId: &vpc})
+	refused(t, err, "InvalidVpcID.NotFound")
+}
