@@ -145,7 +145,7 @@ var errUnknownVPC = errors.New("the control plane has not told of this VPC")
 
 func networkInterface(id cloud.InstanceID, i cloud.Interface, idBase uint32) network.Interface {
 	return network.Interface{
-		ID: i.ID, Instance: id, IDBase: idBase, VPC: i.VPC, Subnet: i.Subnet, MAC: i.MAC, PrivateIP: i.PrivateIP, PublicIP: i.PublicIP,
+		ID: i.ID, Instance: id, IDBase: idBase, VPC: i.VPC, Subnet: i.Subnet, MAC: i.MAC, PrivateIP: i.PrivateIP, PublicIP: i.PublicIP(),
 		Groups: i.Groups, SourceDestCheck: i.SourceDestCheck, DeviceIndex: i.DeviceIndex,
 	}
 }

@@ -40,7 +40,9 @@ type Instance struct {
 	Zone         string
 	VPC          VPCID
 	Subnet       SubnetID
-	Interfaces   []InterfaceID // by device index
+	Interfaces   []InterfaceID // by device index; what is being attached or detached counts
+	// Wiring counts what was attached and detached since the launch: a node that reports a number has done all up to it.
+	Wiring int
 
 	SourceDestCheck       bool
 	DisableAPITermination bool
@@ -85,36 +87,6 @@ type MetadataOptions struct {
 
 // DefaultMetadataOptions are EC2's for a launch that says nothing.
 func DefaultMetadataOptions() MetadataOptions { return MetadataOptions{HopLimit: 1} }
-
-// Interface is an elastic network interface.
-type Interface struct {
-	ID          InterfaceID
-	Account     AccountID
-	VPC         VPCID
-	Subnet      SubnetID
-	Zone        string
-	Description string
-	MAC         string // "0a:…", lower case
-	PrivateIP   netip.Addr
-	Groups      []SecurityGroupID
-	// SourceDestCheck drops what is neither from nor to the interface's own address.
-	SourceDestCheck bool
-	Tags            Tags
-	Created         time.Time
-
-	Instance            InstanceID // "" when not attached
-	Attachment          AttachmentID
-	AttachTime          time.Time
-	DeviceIndex         int
-	DeleteOnTermination bool
-
-	// PublicIP is the address of the internet gateway's 1:1 translation: assigned at start and
-	// given back at stop, or, with Allocation set, an Elastic IP that stays.
-	PublicIP   netip.Addr // zero when there is none
-	Allocation AllocationID
-	// AutoPublicIP says that each start assigns a public address.
-	AutoPublicIP bool
-}
 
 // PrivateDNSName is the name that the VPC's resolver answers for addr in region, as EC2
 // forms it: "ip-172-31-0-5.ec2.internal" in us-east-1, "….REGION.compute.internal" elsewhere.

@@ -78,6 +78,7 @@ type Address struct {
 	PublicIP    netip.Addr
 	Association AssociationID // "" when not associated
 	Interface   InterfaceID
+	PrivateIP   netip.Addr // which of the interface's addresses it stands for
 	Tags        Tags
 	Created     time.Time
 }

@@ -55,11 +55,11 @@ func (w *world) launch(size cloud.InstanceType, last byte) cloud.InstanceID {
 	w.update(func(tx *store.Tx) {
 		subnet := store.List(tx, store.Subnets)[0]
 		n := cloud.Interface{ID: cloud.NewID[cloud.InterfaceID](w.rand), VPC: subnet.VPC, Subnet: subnet.ID, Instance: id,
-			PrivateIP: netip.AddrFrom4([4]byte{172, 31, 0, last}), PublicIP: netip.AddrFrom4([4]byte{198, 18, 0, last}),
+			PrivateIP: netip.AddrFrom4([4]byte{172, 31, 0, last}), Publics: []cloud.PublicAddress{{Private: netip.AddrFrom4([4]byte{172, 31, 0, last}), Public: netip.AddrFrom4([4]byte{198, 18, 0, last})}},
 			AutoPublicIP: true, DeleteOnTermination: true, Groups: []cloud.SecurityGroupID{store.List(tx, store.SecurityGroups)[0].ID}}
 		store.Put(tx, store.Interfaces, &n)
 		store.Put(tx, store.Claims, &store.Claim{Key: store.AddressClaim(n.Subnet, n.PrivateIP), Owner: string(n.ID)})
-		store.Put(tx, store.Claims, &store.Claim{Key: store.PublicAddressClaim(n.PublicIP), Owner: string(n.ID)})
+		store.Put(tx, store.Claims, &store.Claim{Key: store.PublicAddressClaim(n.PublicIP()), Owner: string(n.ID)})
 		store.Put(tx, store.Instances, &cloud.Instance{ID: id, Type: size, Zone: "us-east-1a", Isolation: cloud.IsolationContainer,
 			VPC: subnet.VPC, Subnet: subnet.ID, Interfaces: []cloud.InterfaceID{n.ID}, ImageDigest: "sha256:aa",
 			State: cloud.StatePending, Desired: cloud.DesiredRunning, Boot: 1, ShutdownBehavior: cloud.ShutdownStop, Created: start})

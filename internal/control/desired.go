@@ -85,8 +85,8 @@ func vpcOf(r store.Reader, id cloud.VPCID) *agentrpc.VPC {
 		for _, g := range n.Groups {
 			members[g] = append(members[g], n.PrivateIP)
 		}
-		if n.PublicIP.IsValid() {
-			v.Public[n.PublicIP] = n.PrivateIP
+		for _, p := range n.Publics {
+			v.Public[p.Public] = p.Private
 		}
 	}
 	for _, g := range store.ListBy(r, store.SecurityGroupsByVPC, id) {

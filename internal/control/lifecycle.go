@@ -3,11 +3,11 @@ package control
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
 	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/nics"
 	"github.com/nacre-cloud/nacre/internal/store"
 )
 
@@ -88,14 +88,8 @@ func end(i *cloud.Instance, terminate bool, reason cloud.StateReason, now time.T
 
 // terminate ends an instance of which nothing is left on any node, and gives back what it had.
 func terminate(tx *store.Tx, i *cloud.Instance, now time.Time) error {
-	releasePublicAddresses(tx, i.ID)
 	for _, n := range store.ListBy(tx, store.InterfacesByInstance, i.ID) {
-		for _, a := range store.ListBy(tx, store.AddressesByInterface, n.ID) {
-			a.Association, a.Interface = "", ""
-			store.Put(tx, store.Addresses, a)
-		}
-		store.Delete(tx, store.Claims, store.AddressClaim(n.Subnet, n.PrivateIP))
-		store.Delete(tx, store.Interfaces, n.ID)
+		nics.Leave(tx, n)
 	}
 	return i.Transition(cloud.StateTerminated, i.StateReason, now)
 }
@@ -103,12 +97,9 @@ func terminate(tx *store.Tx, i *cloud.Instance, now time.Time) error {
 // releasePublicAddresses gives back the addresses that were assigned at the start. Elastic IPs stay.
 func releasePublicAddresses(tx *store.Tx, id cloud.InstanceID) {
 	for _, n := range store.ListBy(tx, store.InterfacesByInstance, id) {
-		if !n.PublicIP.IsValid() || n.Allocation != "" {
-			continue
+		if nics.TakeBack(tx, n) {
+			store.Put(tx, store.Interfaces, n)
 		}
-		store.Delete(tx, store.Claims, store.PublicAddressClaim(n.PublicIP))
-		n.PublicIP = netip.Addr{}
-		store.Put(tx, store.Interfaces, n)
 	}
 }
 

@@ -105,7 +105,7 @@ func filledAPI(s *store.Store, log *slog.Logger) ([]cloud.InstanceID, *awsapi.Cl
 			subnet := store.List(tx.View(), store.Subnets)[0]
 			group := store.List(tx.View(), store.SecurityGroups)[0]
 			store.Put(tx, store.Interfaces, &cloud.Interface{ID: nic, Account: region.Root, VPC: subnet.VPC, Subnet: subnet.ID, Zone: subnet.Zone, MAC: "0a:00:00:00:00:01",
-				PrivateIP: netip.AddrFrom4([4]byte{172, 31, byte(n >> 8), byte(n)}), PublicIP: netip.AddrFrom4([4]byte{198, 19, byte(n >> 8), byte(n)}),
+				PrivateIP: netip.AddrFrom4([4]byte{172, 31, byte(n >> 8), byte(n)}), Publics: []cloud.PublicAddress{{Private: netip.AddrFrom4([4]byte{172, 31, byte(n >> 8), byte(n)}), Public: netip.AddrFrom4([4]byte{198, 19, byte(n >> 8), byte(n)})}},
 				Groups: []cloud.SecurityGroupID{group.ID}, SourceDestCheck: true, Instance: id, DeleteOnTermination: true, Created: now, AttachTime: now})
 			store.Put(tx, store.Instances, &cloud.Instance{ID: id, Account: region.Root, Reservation: cloud.NewID[cloud.ReservationID](rand.Reader), Created: now, LaunchTime: now,
 				Image: "ami-0123456789abcdef0", Isolation: cloud.IsolationContainer, Architecture: "x86_64", Type: "t3.micro", Zone: subnet.Zone, VPC: subnet.VPC, Subnet: subnet.ID,

@@ -16,10 +16,9 @@ const maxAddresses = 100
 
 func (s *Service) registerAddresses(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionAllocateAddress, s.allocateAddress, awsapi.Honours("Address", "Domain", "NetworkBorderGroup", "TagSpecifications"))
-	awsapi.Handle(r, ec2.ActionAssociateAddress, s.associateAddress, awsapi.Honours("AllocationId", "PublicIp", "AllowReassociation", "InstanceId", "NetworkInterfaceId", "PrivateIpAddress"))
-	awsapi.Handle(r, ec2.ActionDisassociateAddress, s.disassociateAddress, awsapi.Honours("AssociationId", "PublicIp"))
 	awsapi.Handle(r, ec2.ActionReleaseAddress, s.releaseAddress, awsapi.Honours("AllocationId", "PublicIp", "NetworkBorderGroup"))
 	awsapi.Handle(r, ec2.ActionDescribeAddresses, s.describeAddresses, awsapi.Honours("AllocationIds", "Filters", "PublicIps"))
+	s.registerAddressAssociations(r)
 }
 
 func borderGroup(call *awsapi.Call, group *string) error {
@@ -80,105 +79,6 @@ func findAddress(r store.Reader, account cloud.AccountID, allocation, public str
 	return nil, awsapi.Errorf("InvalidAddress.NotFound", "Address '%s' not found.", public)
 }
 
-func (s *Service) associateAddress(ctx context.Context, call *awsapi.Call, req *ec2.AssociateAddressRequest) (*ec2.AssociateAddressResult, error) {
-	association := newID[cloud.AssociationID](s)
-	err := s.update(ctx, call, func(tx *store.Tx) error {
-		a, err := findAddress(tx, call.Account, deref(req.AllocationId), deref(req.PublicIp))
-		if err != nil {
-			return err
-		}
-		n, err := associationTarget(tx, call.Account, deref(req.InstanceId), deref(req.NetworkInterfaceId))
-		if err != nil {
-			return err
-		}
-		if p := deref(req.PrivateIpAddress); p != "" && p != n.PrivateIP.String() {
-			return awsapi.InvalidParameterValue("The private address %s is not assigned to interface %s", p, n.ID)
-		}
-		if a.Interface == n.ID {
-			association = a.Association
-			return nil
-		}
-		// EC2 moves an address by default; only an explicit "no" keeps it where it is.
-		if a.Interface != "" && req.AllowReassociation != nil && !*req.AllowReassociation {
-			return awsapi.Errorf("Resource.AlreadyAssociated", "resource %s is already associated with associate-id %s", a.ID, a.Association)
-		}
-		if old, ok := store.Get(tx, store.Interfaces, a.Interface); ok {
-			old.PublicIP, old.Allocation = netip.Addr{}, ""
-			store.Put(tx, store.Interfaces, old)
-		}
-		if n.Allocation != "" {
-			if other, ok := store.Get(tx, store.Addresses, n.Allocation); ok {
-				other.Interface, other.Association = "", ""
-				store.Put(tx, store.Addresses, other)
-			}
-		} else if n.PublicIP.IsValid() {
-			store.Delete(tx, store.Claims, store.PublicAddressClaim(n.PublicIP))
-		}
-		n.PublicIP, n.Allocation = a.PublicIP, a.ID
-		a.Interface, a.Association = n.ID, association
-		store.Put(tx, store.Interfaces, n)
-		store.Put(tx, store.Addresses, a)
-		return nil
-	})
-	return &ec2.AssociateAddressResult{AssociationId: text(association)}, err
-}
-
-// associationTarget finds the interface that an address is to lead to.
-func associationTarget(tx *store.Tx, account cloud.AccountID, instance, nic string) (*cloud.Interface, error) {
-	switch {
-	case instance != "" && nic != "":
-		return nil, awsapi.InvalidCombination("You may specify either instance ID or network interface ID, but not both")
-	case nic != "":
-		return lookup(tx, store.Interfaces, ownerOfInterface, kindInterface, account, nic)
-	case instance == "":
-		return nil, awsapi.MissingParameter("InstanceId")
-	}
-	i, err := lookup(tx, store.Instances, ownerOfInstance, kindInstance, account, instance)
-	if err != nil {
-		return nil, err
-	}
-	if i.State == cloud.StateTerminated || i.State == cloud.StateShuttingDown {
-		return nil, awsapi.Errorf("IncorrectInstanceState", "The instance '%s' is not in a valid state for this operation.", i.ID)
-	}
-	n, ok := store.Get(tx, store.Interfaces, i.Interfaces[0])
-	if !ok {
-		return nil, kindInterface.notFound(string(i.Interfaces[0]))
-	}
-	return n, nil
-}
-
-func (s *Service) disassociateAddress(ctx context.Context, call *awsapi.Call, req *ec2.DisassociateAddressRequest) (*ec2.DisassociateAddressResult, error) {
-	err := s.update(ctx, call, func(tx *store.Tx) error {
-		var a *cloud.Address
-		if id := deref(req.AssociationId); id != "" {
-			if !cloud.ValidID[cloud.AssociationID](id) {
-				return awsapi.Malformed("InvalidAssociationID.Malformed", id)
-			}
-			for _, x := range store.ListBy(tx, store.AddressesByAccount, call.Account) {
-				if string(x.Association) == id {
-					a = x
-				}
-			}
-			if a == nil {
-				return awsapi.Errorf("InvalidAssociationID.NotFound", "The association ID '%s' does not exist", id)
-			}
-		} else {
-			var err error
-			if a, err = findAddress(tx, call.Account, "", deref(req.PublicIp)); err != nil {
-				return err
-			}
-		}
-		if n, ok := store.Get(tx, store.Interfaces, a.Interface); ok {
-			n.PublicIP, n.Allocation = netip.Addr{}, ""
-			store.Put(tx, store.Interfaces, n)
-		}
-		a.Interface, a.Association = "", ""
-		store.Put(tx, store.Addresses, a)
-		return nil
-	})
-	return &ec2.DisassociateAddressResult{}, err
-}
-
 func (s *Service) releaseAddress(ctx context.Context, call *awsapi.Call, req *ec2.ReleaseAddressRequest) (*ec2.ReleaseAddressResult, error) {
 	if err := borderGroup(call, req.NetworkBorderGroup); err != nil {
 		return nil, err
@@ -196,6 +96,14 @@ func (s *Service) releaseAddress(ctx context.Context, call *awsapi.Call, req *ec
 		return nil
 	})
 	return &ec2.ReleaseAddressResult{}, err
+}
+
+// privateOf is the private address that an Elastic IP stands for, "" when it stands for none.
+func privateOf(a *cloud.Address) string {
+	if a.Interface == "" {
+		return ""
+	}
+	return a.PrivateIP.String()
 }
 
 func (s *Service) describeAddresses(_ context.Context, call *awsapi.Call, req *ec2.DescribeAddressesRequest) (*ec2.DescribeAddressesResult, error) {
@@ -234,7 +142,7 @@ func (s *Service) describeAddresses(_ context.Context, call *awsapi.Call, req *e
 		"domain": func(A) []string { return []string{"vpc"} }, "instance-id": nic(func(n *cloud.Interface) string { return string(n.Instance) }),
 		"network-border-group": func(A) []string { return []string{call.Region} }, "network-interface-id": one(func(a A) string { return string(a.Interface) }),
 		"network-interface-owner-id": nic(func(n *cloud.Interface) string { return string(n.Account) }),
-		"private-ip-address":         nic(func(n *cloud.Interface) string { return n.PrivateIP.String() }), "public-ip": one(func(a A) string { return a.PublicIP.String() }),
+		"private-ip-address":         one(privateOf), "public-ip": one(func(a A) string { return a.PublicIP.String() }),
 	}}.Compile(filters(req.Filters))
 	if err != nil {
 		return nil, err
@@ -248,7 +156,7 @@ func (s *Service) describeAddresses(_ context.Context, call *awsapi.Call, req *e
 			NetworkBorderGroup: &call.Region, AssociationId: text(a.Association), Tags: tagList(a.Tags)}
 		if n, ok := store.Get(view, store.Interfaces, a.Interface); ok {
 			shape.NetworkInterfaceId, shape.NetworkInterfaceOwnerId, shape.InstanceId = text(n.ID), text(n.Account), text(n.Instance)
-			shape.PrivateIpAddress = new(n.PrivateIP.String())
+			shape.PrivateIpAddress = new(privateOf(a))
 		}
 		out.Addresses = append(out.Addresses, shape)
 	}

@@ -110,53 +110,9 @@ func instanceFilters(view *store.View) awsapi.FilterSet[*cloud.Instance] {
 	}
 	fixed := func(v string) get { return func(*cloud.Instance) []string { return []string{v} } }
 	none := func(*cloud.Instance) []string { return nil }
-	nics := func(f func(*cloud.Interface) []string) get {
-		return func(i *cloud.Instance) (out []string) {
-			for _, id := range i.Interfaces {
-				if n, ok := store.Get(view, store.Interfaces, id); ok {
-					out = append(out, f(n)...)
-				}
-			}
-			return out
-		}
-	}
-	nic := func(f func(*cloud.Interface) string) get {
-		return nics(func(n *cloud.Interface) []string {
-			if v := f(n); v != "" {
-				return []string{v}
-			}
-			return nil
-		})
-	}
-	public := func(f func(*cloud.Interface) string) get {
-		return nic(func(n *cloud.Interface) string {
-			if !n.PublicIP.IsValid() {
-				return ""
-			}
-			return f(n)
-		})
-	}
-	groupNames := nics(func(n *cloud.Interface) (out []string) {
-		for _, id := range n.Groups {
-			if g, ok := store.Get(view, store.SecurityGroups, id); ok {
-				out = append(out, g.Name)
-			}
-		}
-		return out
-	})
-	groupIDs := nics(func(n *cloud.Interface) []string { return strs(n.Groups) })
-	privateIP := nic(func(n *cloud.Interface) string { return n.PrivateIP.String() })
-	privateName := nic(func(n *cloud.Interface) string { return cloud.PrivateDNSName(n.PrivateIP, region) })
-	publicIP := public(func(n *cloud.Interface) string { return n.PublicIP.String() })
-	publicName := public(func(n *cloud.Interface) string { return cloud.PublicDNSName(n.PublicIP, region) })
-	elastic := func(f func(*cloud.Address) string) get {
-		return nics(func(n *cloud.Interface) (out []string) {
-			for _, a := range store.ListBy(view, store.AddressesByInterface, n.ID) {
-				out = append(out, f(a))
-			}
-			return out
-		})
-	}
+	nics := instanceInterfaceValues(view, region)
+	groupIDs, groupNames, privateIP, privateName := nics["group-id"], nics["group-name"], nics["private-ip-address"], nics["private-dns-name"]
+	publicIP, publicName := nics["association.public-ip"], nics["association.public-dns-name"]
 	values := map[string]func(*cloud.Instance) []string{
 		"affinity": none, "architecture": one(func(i *cloud.Instance) string { return i.Architecture }),
 		"availability-zone":                one(func(i *cloud.Instance) string { return i.Zone }),
@@ -174,7 +130,7 @@ func instanceFilters(view *store.View) awsapi.FilterSet[*cloud.Instance] {
 		"instance-state-code": one(func(i *cloud.Instance) string { return strconv.FormatInt(i.State.Code(), 10) }),
 		"instance-state-name": one(func(i *cloud.Instance) string { return string(i.State) }),
 		"instance-type":       one(func(i *cloud.Instance) string { return string(i.Type) }),
-		"instance.group-id":   groupIDs, "instance.group-name": groupNames, "ip-address": publicIP, "ipv6-address": none, "kernel-id": none,
+		"instance.group-id":   groupIDs, "instance.group-name": groupNames, "ip-address": publicIP, "ipv6-address": nics["ipv6-addresses.ipv6-address"], "kernel-id": none,
 		"key-name":     one(func(i *cloud.Instance) string { return i.KeyName }),
 		"launch-index": one(func(i *cloud.Instance) string { return strconv.Itoa(i.LaunchIndex) }),
 		"launch-time":  one(func(i *cloud.Instance) string { return timeText(i.LaunchTime) }), "maintenance-options.auto-recovery": fixed("default"),
@@ -187,51 +143,7 @@ func instanceFilters(view *store.View) awsapi.FilterSet[*cloud.Instance] {
 		"monitoring-state": one(func(i *cloud.Instance) string {
 			return map[bool]string{true: "enabled", false: "disabled"}[i.Monitoring]
 		}),
-		"network-interface.addresses.association.allocation-id":  elastic(func(a *cloud.Address) string { return string(a.ID) }),
-		"network-interface.addresses.association.association-id": elastic(func(a *cloud.Address) string { return string(a.Association) }),
-		"network-interface.addresses.association.ip-owner-id":    public(ipOwner), "network-interface.addresses.association.public-ip": publicIP,
-		"network-interface.addresses.association.carrier-ip": none, "network-interface.addresses.association.customer-owned-ip": none,
-		"network-interface.addresses.association.public-dns-name": publicName,
-		"network-interface.association.allocation-id":             elastic(func(a *cloud.Address) string { return string(a.ID) }),
-		"network-interface.association.association-id":            elastic(func(a *cloud.Address) string { return string(a.Association) }),
-		"network-interface.attachment.network-card-index":         nic(func(*cloud.Interface) string { return "0" }),
-		"network-interface.addresses.primary":                     nic(func(*cloud.Interface) string { return "true" }), "network-interface.addresses.private-dns-name": privateName,
-		"network-interface.addresses.private-ip-address": privateIP, "network-interface.association.carrier-ip": none,
-		"network-interface.association.customer-owned-ip": none, "network-interface.association.ip-owner-id": public(ipOwner),
-		"network-interface.association.public-dns-name": publicName, "network-interface.association.public-ip": publicIP,
-		"network-interface.attachment.attach-time":           nic(func(n *cloud.Interface) string { return timeText(n.AttachTime) }),
-		"network-interface.attachment.attachment-id":         nic(func(n *cloud.Interface) string { return string(n.Attachment) }),
-		"network-interface.attachment.delete-on-termination": nic(func(n *cloud.Interface) string { return boolText(n.DeleteOnTermination) }),
-		"network-interface.attachment.device-index":          nic(func(n *cloud.Interface) string { return strconv.Itoa(n.DeviceIndex) }),
-		"network-interface.attachment.instance-id":           nic(func(n *cloud.Interface) string { return string(n.Instance) }),
-		"network-interface.attachment.instance-owner-id":     nic(func(n *cloud.Interface) string { return string(n.Account) }),
-		"network-interface.attachment.status":                nic(func(*cloud.Interface) string { return "attached" }),
-		"network-interface.availability-zone":                nic(func(n *cloud.Interface) string { return n.Zone }), "network-interface.deny-all-igw-traffic": none,
-		"network-interface.description": nic(func(n *cloud.Interface) string { return n.Description }), "network-interface.group-id": groupIDs,
-		"network-interface.group-name": groupNames, "network-interface.ipv4-prefixes.ipv4-prefix": none, "network-interface.ipv6-address": none,
-		"network-interface.ipv6-addresses.ipv6-address": none, "network-interface.ipv6-addresses.is-primary-ipv6": none,
-		"network-interface.ipv6-native": nic(func(*cloud.Interface) string { return "false" }), "network-interface.ipv6-prefixes.ipv6-prefix": none,
-		"network-interface.mac-address":          nic(func(n *cloud.Interface) string { return n.MAC }),
-		"network-interface.network-interface-id": nic(func(n *cloud.Interface) string { return string(n.ID) }), "network-interface.outpost-arn": none,
-		"network-interface.owner-id": nic(func(n *cloud.Interface) string { return string(n.Account) }), "network-interface.private-dns-name": privateName,
-		"network-interface.private-ip-address": privateIP, "network-interface.public-dns-name": publicName, "network-interface.requester-id": none,
-		"network-interface.requester-managed": nic(func(*cloud.Interface) string { return "false" }),
-		"network-interface.source-dest-check": nic(func(n *cloud.Interface) string { return boolText(n.SourceDestCheck) }),
-		"network-interface.status":            nic(func(*cloud.Interface) string { return "in-use" }),
-		"network-interface.subnet-id":         nic(func(n *cloud.Interface) string { return string(n.Subnet) }),
-		"network-interface.tag-key": nics(func(n *cloud.Interface) (out []string) {
-			for k := range n.Tags {
-				out = append(out, k)
-			}
-			return out
-		}),
-		"network-interface.tag-value": nics(func(n *cloud.Interface) (out []string) {
-			for _, v := range n.Tags {
-				out = append(out, v)
-			}
-			return out
-		}),
-		"network-interface.vpc-id": nic(func(n *cloud.Interface) string { return string(n.VPC) }), "outpost-arn": none,
+		"outpost-arn":          none,
 		"owner-id":             one(func(i *cloud.Instance) string { return string(i.Account) }),
 		"placement-group-name": none, "placement-partition-number": none, "platform": none, "platform-details": fixed("Linux/UNIX"),
 		"private-dns-name": privateName, "private-dns-name-options.enable-resource-name-dns-a-record": fixed("false"),
@@ -247,6 +159,9 @@ func instanceFilters(view *store.View) awsapi.FilterSet[*cloud.Instance] {
 		"usage-operation":             fixed("RunInstances"),
 		"usage-operation-update-time": one(func(i *cloud.Instance) string { return timeText(i.Created) }), "virtualization-type": fixed("hvm"),
 		"vpc-id": one(func(i *cloud.Instance) string { return string(i.VPC) }),
+	}
+	for name, get := range nics {
+		values["network-interface."+name] = get
 	}
 	return awsapi.FilterSet[*cloud.Instance]{Values: values, Tags: func(i *cloud.Instance) map[string]string { return i.Tags }}
 }

@@ -235,7 +235,7 @@ func (w *world) fill(n int) {
 	w.update(func(tx *store.Tx) {
 		for k := range n {
 			nic := cloud.Interface{ID: cloud.NewID[cloud.InterfaceID](rand.Reader), Account: w.key.Account, VPC: subnet.VPC, Subnet: subnet.ID, Zone: subnet.Zone,
-				MAC: "0a:00:00:00:00:01", PrivateIP: netip.AddrFrom4([4]byte{172, 31, byte(k >> 8), byte(k)}), PublicIP: netip.AddrFrom4([4]byte{198, 18, byte(k >> 8), byte(k)}),
+				MAC: "0a:00:00:00:00:01", PrivateIP: netip.AddrFrom4([4]byte{172, 31, byte(k >> 8), byte(k)}), Publics: []cloud.PublicAddress{{Private: netip.AddrFrom4([4]byte{172, 31, byte(k >> 8), byte(k)}), Public: netip.AddrFrom4([4]byte{198, 18, byte(k >> 8), byte(k)})}},
 				Groups: []cloud.SecurityGroupID{group}, Created: now, AttachTime: now, DeleteOnTermination: true,
 				Attachment: cloud.NewID[cloud.AttachmentID](rand.Reader)}
 			i := cloud.Instance{ID: cloud.NewID[cloud.InstanceID](rand.Reader), Account: w.key.Account, Reservation: cloud.NewID[cloud.ReservationID](rand.Reader),

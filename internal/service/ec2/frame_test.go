@@ -28,6 +28,7 @@ import (
 	gen "github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/control"
+	"github.com/nacre-cloud/nacre/internal/nics"
 	"github.com/nacre-cloud/nacre/internal/service/ec2"
 	"github.com/nacre-cloud/nacre/internal/store"
 )
@@ -225,14 +226,11 @@ func (w *world) settle() {
 				continue
 			}
 			for _, n := range store.ListBy(tx, store.InterfacesByInstance, i.ID) {
-				if to != cloud.StateRunning && n.PublicIP.IsValid() && n.Allocation == "" {
-					store.Delete(tx, store.Claims, store.PublicAddressClaim(n.PublicIP))
-					n.PublicIP = netip.Addr{}
+				if to != cloud.StateRunning && nics.TakeBack(tx, n) {
 					store.Put(tx, store.Interfaces, n)
 				}
 				if to == cloud.StateTerminated {
-					store.Delete(tx, store.Claims, store.AddressClaim(n.Subnet, n.PrivateIP))
-					store.Delete(tx, store.Interfaces, n.ID)
+					nics.Leave(tx, n)
 				}
 			}
 			i.Node = w.node

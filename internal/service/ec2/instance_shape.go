@@ -1,6 +1,8 @@
 package ec2
 
 import (
+	"net/netip"
+
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/store"
@@ -9,7 +11,7 @@ import (
 // shared is what EC2 says of every instance of this kind. Answers of thousands of instances point to it; it is never
 // written to.
 var shared = struct {
-	amazon, attached, defaultText, disabled, ebs, empty, enabled, hvm, inUse, interfaceText, linux, optional, required, rootDevice, runInstances, xen string
+	amazon, defaultText, disabled, ebs, empty, enabled, hvm, inUse, interfaceText, linux, optional, required, rootDevice, runInstances, xen string
 
 	yes, no bool
 	zero    int64
@@ -29,7 +31,7 @@ var shared = struct {
 	unmonitored    ec2.Monitoring
 	states         map[cloud.InstanceState]*ec2.InstanceState
 }{
-	amazon: "amazon", attached: "attached", defaultText: "default", disabled: "disabled", ebs: "ebs", enabled: "enabled", hvm: "hvm", inUse: "in-use",
+	amazon: "amazon", defaultText: "default", disabled: "disabled", ebs: "ebs", enabled: "enabled", hvm: "hvm", inUse: "in-use",
 	interfaceText: "interface", linux: "Linux/UNIX", optional: "optional", required: "required", rootDevice: rootDeviceName, runInstances: "RunInstances",
 	xen: "xen", yes: true,
 	noBlockDevices: []ec2.InstanceBlockDeviceMapping{}, noProductCodes: []ec2.ProductCode{}, noIPv6: []ec2.InstanceIpv6Address{},
@@ -144,6 +146,9 @@ func (d *describer) instance(out *ec2.Instance, i *cloud.Instance) {
 			if nic.Association != nil {
 				out.PublicIpAddress, out.PublicDnsName = nic.Association.PublicIp, nic.Association.PublicDnsName
 			}
+			if len(nic.Ipv6Addresses) > 0 {
+				out.Ipv6Address = nic.Ipv6Addresses[0].Ipv6Address
+			}
 		}
 		out.NetworkInterfaces = append(out.NetworkInterfaces, nic)
 	}
@@ -162,26 +167,39 @@ func metadataShape(m cloud.MetadataOptions, state string) *ec2.InstanceMetadataO
 }
 
 // ipOwner is who EC2 says lends an address: Amazon for automatic ones, the account for Elastic IPs.
-func ipOwner(n *cloud.Interface) string {
-	if n.Allocation != "" {
+func ipOwner(n *cloud.Interface, p cloud.PublicAddress) string {
+	if p.Allocation != "" {
 		return string(n.Account)
 	}
 	return shared.amazon
 }
 
 func (d *describer) networkInterface(n *cloud.Interface) ec2.InstanceNetworkInterface {
-	ip, name := new(n.PrivateIP.String()), new(cloud.PrivateDNSName(n.PrivateIP, d.region))
 	out := ec2.InstanceNetworkInterface{
 		NetworkInterfaceId: ref((*string)(&n.ID)), SubnetId: ref((*string)(&n.Subnet)), VpcId: ref((*string)(&n.VPC)), Description: &n.Description, OwnerId: ref((*string)(&n.Account)),
-		Status: &shared.inUse, MacAddress: &n.MAC, PrivateIpAddress: ip, PrivateDnsName: name, SourceDestCheck: &n.SourceDestCheck,
-		InterfaceType: &shared.interfaceText, Groups: d.groupList(n.Groups), Ipv6Addresses: shared.noIPv6,
-		Attachment: &ec2.InstanceNetworkInterfaceAttachment{AttachmentId: ref((*string)(&n.Attachment)), DeviceIndex: new(int64(n.DeviceIndex)), Status: &shared.attached,
+		Status: &shared.inUse, MacAddress: &n.MAC, PrivateIpAddress: new(n.PrivateIP.String()), PrivateDnsName: new(cloud.PrivateDNSName(n.PrivateIP, d.region)),
+		SourceDestCheck: &n.SourceDestCheck, InterfaceType: &shared.interfaceText, Groups: d.groupList(n.Groups), Ipv6Addresses: shared.noIPv6,
+		Attachment: &ec2.InstanceNetworkInterfaceAttachment{AttachmentId: ref((*string)(&n.Attachment)), DeviceIndex: new(int64(n.DeviceIndex)), Status: ref((*string)(&n.AttachState)),
 			AttachTime: &n.AttachTime, DeleteOnTermination: &n.DeleteOnTermination, NetworkCardIndex: &shared.zero},
+		PrivateIpAddresses: make([]ec2.InstancePrivateIpAddress, 1, 1+len(n.Secondary)),
 	}
-	if n.PublicIP.IsValid() {
-		out.Association = &ec2.InstanceNetworkInterfaceAssociation{PublicIp: new(n.PublicIP.String()),
-			PublicDnsName: new(cloud.PublicDNSName(n.PublicIP, d.region)), IpOwnerId: new(ipOwner(n))}
+	out.PrivateIpAddresses[0] = ec2.InstancePrivateIpAddress{PrivateIpAddress: out.PrivateIpAddress, PrivateDnsName: out.PrivateDnsName, Primary: &shared.yes,
+		Association: d.instanceAssociation(n, n.PrivateIP)}
+	out.Association = out.PrivateIpAddresses[0].Association
+	for _, addr := range n.Secondary {
+		out.PrivateIpAddresses = append(out.PrivateIpAddresses, ec2.InstancePrivateIpAddress{PrivateIpAddress: new(addr.String()),
+			PrivateDnsName: new(cloud.PrivateDNSName(addr, d.region)), Primary: &shared.no, Association: d.instanceAssociation(n, addr)})
 	}
-	out.PrivateIpAddresses = []ec2.InstancePrivateIpAddress{{PrivateIpAddress: ip, PrivateDnsName: name, Primary: &shared.yes, Association: out.Association}}
+	for _, addr := range n.IPv6 {
+		out.Ipv6Addresses = append(out.Ipv6Addresses[:len(out.Ipv6Addresses):len(out.Ipv6Addresses)], ec2.InstanceIpv6Address{Ipv6Address: new(addr.String()), IsPrimaryIpv6: &shared.no})
+	}
 	return out
+}
+
+func (d *describer) instanceAssociation(n *cloud.Interface, private netip.Addr) *ec2.InstanceNetworkInterfaceAssociation {
+	p := n.Public(private)
+	if !p.Public.IsValid() {
+		return nil
+	}
+	return &ec2.InstanceNetworkInterfaceAssociation{PublicIp: new(p.Public.String()), PublicDnsName: new(cloud.PublicDNSName(p.Public, d.region)), IpOwnerId: new(ipOwner(n, p))}
 }

@@ -120,16 +120,18 @@ func insufficientCapacity(size cloud.InstanceType, zone string, res placement.Re
 func lendPublicAddresses(tx *store.Tx, i *cloud.Instance) error {
 	for _, id := range i.Interfaces {
 		n, ok := store.Get(tx, store.Interfaces, id)
-		if !ok || !n.AutoPublicIP || n.PublicIP.IsValid() {
+		if !ok || !n.AutoPublicIP || n.PublicIP().IsValid() {
 			continue
 		}
 		pool, err := publicPool(tx.View())
 		if err != nil {
 			return err
 		}
-		if n.PublicIP, err = claimPublic(tx, pool, n.ID, netip.Addr{}); err != nil {
+		public, err := claimPublic(tx, pool, n.ID, netip.Addr{})
+		if err != nil {
 			return err
 		}
+		n.Publish(cloud.PublicAddress{Private: n.PrivateIP, Public: public})
 		store.Put(tx, store.Interfaces, n)
 	}
 	return nil

@@ -88,9 +88,11 @@ func (s *Service) runInstances(ctx context.Context, call *awsapi.Call, req *ec2.
 			}
 			nic.MAC = macOf(nic.PrivateIP, nic.ID)
 			if nic.AutoPublicIP {
-				if nic.PublicIP, err = claimPublic(tx, pool, nic.ID, netip.Addr{}); err != nil {
+				public, err := claimPublic(tx, pool, nic.ID, netip.Addr{})
+				if err != nil {
 					return err
 				}
+				nic.Publics = []cloud.PublicAddress{{Private: nic.PrivateIP, Public: public}}
 			}
 			store.Put(tx, store.Interfaces, &nic)
 			store.Put(tx, store.Instances, &i)
@@ -172,7 +174,7 @@ func (l *launch) parse() error {
 // parseInterface takes the one network interface's settings from the call or from its interface specification.
 func (l *launch) parseInterface() error {
 	req := l.req
-	l.nic = cloud.Interface{Account: l.call.Account, SourceDestCheck: true, Tags: l.nicTags, Created: l.call.Now, AttachTime: l.call.Now,
+	l.nic = cloud.Interface{Account: l.call.Account, InterfaceType: cloud.InterfaceOrdinary, AttachState: cloud.Attached, SourceDestCheck: true, Tags: l.nicTags, Created: l.call.Now, AttachTime: l.call.Now,
 		DeleteOnTermination: true}
 	address := deref(req.PrivateIpAddress)
 	if len(req.NetworkInterfaces) > 1 {

@@ -26,7 +26,7 @@ type service struct {
 func newService(t *testing.T) *service {
 	x := &service{t: t, now: noon, i: &cloud.Instance{ID: "i-1", Image: "ami-1", Type: "t3.micro", Zone: "us-east-1a", Metadata: cloud.DefaultMetadataOptions(),
 		PublicKey: "ssh-ed25519 AAAA", KeyName: "k", UserData: []byte("#!/bin/sh\n"), Tags: cloud.Tags{"Name": "web"}}}
-	nic := cloud.Interface{ID: "eni-1", MAC: "0a:00:ac:1f:00:05", PrivateIP: netip.MustParseAddr("172.31.0.5"), PublicIP: netip.MustParseAddr("198.18.0.5"), Groups: []cloud.SecurityGroupID{"sg-1"}}
+	nic := cloud.Interface{ID: "eni-1", MAC: "0a:00:ac:1f:00:05", PrivateIP: netip.MustParseAddr("172.31.0.5"), Publics: []cloud.PublicAddress{{Private: netip.MustParseAddr("172.31.0.5"), Public: netip.MustParseAddr("198.18.0.5")}}, Groups: []cloud.SecurityGroupID{"sg-1"}}
 	x.s = &Server{Secret: []byte("secret"), Now: func() time.Time { return x.now }, Logger: slog.New(slog.DiscardHandler), Lookup: func(a netip.Addr) (Instance, bool) {
 		return Instance{Instance: x.i, Interfaces: []cloud.Interface{nic}, Groups: []string{"default", "web"}, Region: "us-east-1", ZoneID: "use1-az1"}, a == nic.PrivateIP
 	}}

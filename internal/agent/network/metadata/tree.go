@@ -49,9 +49,9 @@ func tree(i Instance) *node {
 		n.set("local-hostname", name)
 		n.set("local-ipv4", nic.PrivateIP.String())
 		n.set("mac", nic.MAC)
-		if nic.PublicIP.IsValid() {
-			n.set("public-hostname", cloud.PublicDNSName(nic.PublicIP, i.Region))
-			n.set("public-ipv4", nic.PublicIP.String())
+		if nic.PublicIP().IsValid() {
+			n.set("public-hostname", cloud.PublicDNSName(nic.PublicIP(), i.Region))
+			n.set("public-ipv4", nic.PublicIP().String())
 		}
 	}
 	return n
@@ -81,9 +81,9 @@ func interfaceTree(n *node, i Instance, nic cloud.Interface) {
 		n.set(at+"vpc-ipv4-cidr-block", i.VPC.CIDR.String())
 		n.set(at+"vpc-ipv4-cidr-blocks", i.VPC.CIDR.String())
 	}
-	if nic.PublicIP.IsValid() {
-		n.set(at+"ipv4-associations/"+nic.PublicIP.String(), private)
-		n.set(at+"public-hostname", cloud.PublicDNSName(nic.PublicIP, i.Region))
-		n.set(at+"public-ipv4s", nic.PublicIP.String())
+	if nic.PublicIP().IsValid() {
+		n.set(at+"ipv4-associations/"+nic.PublicIP().String(), private)
+		n.set(at+"public-hostname", cloud.PublicDNSName(nic.PublicIP(), i.Region))
+		n.set(at+"public-ipv4s", nic.PublicIP().String())
 	}
 }
