@@ -64,7 +64,7 @@ func (a *Agent) converse(ctx context.Context) (welcomed bool, err error) {
 		}
 	})
 	group.Go(func() error {
-		c := conversation{a: a, machines: map[cloud.InstanceID]bool{}, vpcs: map[cloud.VPCID]bool{}}
+		c := conversation{a: a, machines: map[cloud.InstanceID]bool{}, vpcs: map[cloud.VPCID]bool{}, filters: group.Go}
 		for {
 			m, err := stream.Recv()
 			if err != nil {
@@ -95,6 +95,7 @@ type conversation struct {
 	a        *Agent
 	machines map[cloud.InstanceID]bool
 	vpcs     map[cloud.VPCID]bool
+	filters  func(func() error) // runs a change of a packet filter, whose error ends the stream too
 }
 
 // handle acts on one message. life is the agent's context, ctx the stream's. An error ends the
@@ -108,7 +109,11 @@ func (c *conversation) handle(life, ctx context.Context, m *agentrpc.ToAgent) er
 		a.mu.Unlock()
 	case m.VPC != nil:
 		c.vpcs[m.VPC.VPC.ID] = true
-		return a.vpcs.apply(ctx, m.VPC)
+		if err := a.vpcs.open(m.VPC); err != nil {
+			return err
+		}
+		// Machines don't wait for the packet filter: until it lets their interfaces in, it drops what they send.
+		c.filters(func() error { return a.vpcs.filter(ctx, m.VPC.VPC.ID) })
 	case m.ForgetVPC != "":
 		delete(c.vpcs, m.ForgetVPC)
 		return a.vpcs.forget(ctx, m.ForgetVPC)

@@ -40,9 +40,9 @@ func (v *vpcs) get(id cloud.VPCID) *agentrpc.VPC {
 	return v.known[id]
 }
 
-// apply makes a VPC as told, and starts its metadata service and resolver with the first time.
-func (v *vpcs) apply(ctx context.Context, m *agentrpc.VPC) error {
-	if err := v.a.cfg.Network.ApplyVPC(ctx, networkVPC(m)); err != nil {
+// open makes a VPC as told, but for its packet filter, and starts its metadata service and resolver with the first time.
+func (v *vpcs) open(m *agentrpc.VPC) error {
+	if err := v.a.cfg.Network.OpenVPC(networkVPC(m)); err != nil {
 		return fmt.Errorf("VPC %s: %w", m.VPC.ID, err)
 	}
 	v.mu.Lock()
@@ -60,6 +60,15 @@ func (v *vpcs) apply(ctx context.Context, m *agentrpc.VPC) error {
 	v.services[m.VPC.ID] = stop
 	v.mu.Unlock()
 	return nil
+}
+
+// filter brings the packet filter of a VPC up to date, if the VPC is still here.
+func (v *vpcs) filter(ctx context.Context, id cloud.VPCID) error {
+	err := v.a.cfg.Network.FilterVPC(ctx, id)
+	if v.get(id) == nil {
+		return nil
+	}
+	return err
 }
 
 // forget removes a VPC of which no interface is left here.

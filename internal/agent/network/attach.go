@@ -19,13 +19,13 @@ import (
 func (v *vpc) internet(id cloud.SubnetID) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return internetOf(v.filter.spec)[id]
+	return internetOf(v.spec)[id]
 }
 
 func (v *vpc) subnet(id cloud.SubnetID) (Subnet, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, s := range v.filter.spec.Subnets {
+	for _, s := range v.spec.Subnets {
 		if s.ID == id {
 			return s, true
 		}
@@ -77,11 +77,11 @@ func (n *Network) Admit(ctx context.Context, i Interface) error {
 		return fmt.Errorf("interface %s: %w", i.ID, err)
 	}
 	var old Interface
-	if err := v.commit(ctx, func(f *filter) {
-		if n := slices.IndexFunc(f.interfaces, func(o Interface) bool { return o.ID == i.ID }); n >= 0 {
-			old = f.interfaces[n]
+	if err := v.commit(ctx, func(list *[]Interface) {
+		if n := slices.IndexFunc(*list, func(o Interface) bool { return o.ID == i.ID }); n >= 0 {
+			old = (*list)[n]
 		}
-		f.admit(i)
+		admit(list, i)
 	}); err != nil {
 		return fmt.Errorf("interface %s: %w", i.ID, err)
 	}
@@ -240,7 +240,7 @@ func (n *Network) Detach(ctx context.Context, id cloud.InterfaceID) error {
 		return fmt.Errorf("interface %s: %w", id, err)
 	}
 	if v != nil {
-		if err := v.commit(ctx, func(f *filter) { f.dismiss(id) }); err != nil {
+		if err := v.commit(ctx, func(list *[]Interface) { dismiss(list, id) }); err != nil {
 			return fmt.Errorf("interface %s: %w", id, err)
 		}
 		if link, err := v.nl.LinkByName(linkOf(id)); err == nil {

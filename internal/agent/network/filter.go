@@ -20,36 +20,20 @@ import (
 // table is a VPC's, alone in its namespace.
 const table = "ip nacre"
 
-// filter is what the packet filter of a VPC is made from.
-type filter struct {
-	spec       VPC
-	interfaces []Interface // admitted ones, in the order of their last change
-}
-
-// admit adds an interface, in the place of what was known of it.
-func (f *filter) admit(i Interface) {
-	f.dismiss(i.ID)
-	f.interfaces = append(f.interfaces, i)
-}
-
-func (f *filter) dismiss(id cloud.InterfaceID) {
-	f.interfaces = slices.DeleteFunc(f.interfaces, func(i Interface) bool { return i.ID == id })
-}
-
-// compile makes the filter of a VPC. It is pure.
-func compile(f filter) *ruleset {
+// compile makes the filter of a VPC with the interfaces that are let in, in the order of their last change. It is pure.
+func compile(spec VPC, interfaces []Interface) *ruleset {
 	r := newRuleset()
-	frame(r, f.spec)
-	for _, g := range f.spec.Groups {
+	frame(r, spec)
+	for _, g := range spec.Groups {
 		addGroup(r, g)
 	}
-	internet := internetOf(f.spec)
+	internet := internetOf(spec)
 	// Nobody has a public address twice: who got it last has it.
 	holder := map[netip.Addr]cloud.InterfaceID{}
-	for _, i := range f.interfaces {
+	for _, i := range interfaces {
 		holder[i.PublicIP] = i.ID
 	}
-	for _, i := range f.interfaces {
+	for _, i := range interfaces {
 		public := i.PublicIP.IsValid() && internet[i.Subnet] && holder[i.PublicIP] == i.ID
 		addInterface(r, i, public)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // randomFilter is a VPC with groups that refer to each other, and interfaces that share addresses now and then.
-func randomFilter(rnd *rand.Rand) filter {
+func randomFilter(rnd *rand.Rand) (VPC, []Interface) {
 	group := func(n int) cloud.SecurityGroupID { return cloud.SecurityGroupID(fmt.Sprintf("sg-%017x", n)) }
 	v := VPC{ID: "vpc-1", CIDR: netip.MustParsePrefix("10.7.0.0/16"), Gateway: rnd.IntN(4) > 0,
 		Subnets: []Subnet{{ID: "subnet-1", CIDR: netip.MustParsePrefix("10.7.0.0/20"), Internet: true}, {ID: "subnet-2", CIDR: netip.MustParsePrefix("10.7.16.0/20")}}}
@@ -41,7 +41,7 @@ func randomFilter(rnd *rand.Rand) filter {
 		}
 		v.Groups = append(v.Groups, g)
 	}
-	f := filter{spec: v}
+	var list []Interface
 	for n := range 6 {
 		if rnd.IntN(3) == 0 {
 			continue
@@ -58,9 +58,9 @@ func randomFilter(rnd *rand.Rand) filter {
 		if len(i.Groups) == 0 {
 			i.Groups = []cloud.SecurityGroupID{group(0)}
 		}
-		f.admit(i)
+		admit(&list, i)
 	}
-	return f
+	return v, list
 }
 
 // listedParts is what the kernel has: each chain in whole, each set, and each element, whose order says nothing.

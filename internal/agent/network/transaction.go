@@ -8,18 +8,20 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
 // change is one wish of a VPC's next transaction, and who waits for it.
 type change struct {
-	apply func(*filter)
+	apply func(*[]Interface)
 	done  chan error
 }
 
-// commit changes what a VPC's filter is made from, and returns when the kernel has the filter that follows. Changes that
-// come while a transaction is under way go into the next one together. When that fails each is tried alone, so
+// commit changes which interfaces a VPC's filter lets in, and returns when the kernel has the filter that follows from that and
+// from the VPC's newest spec. Changes that come while a transaction is under way go into the next one together. When that fails each is tried alone, so
 // that one bad change fails nobody else's.
-func (v *vpc) commit(ctx context.Context, apply func(*filter)) error {
+func (v *vpc) commit(ctx context.Context, apply func(*[]Interface)) error {
 	c := &change{apply, make(chan error, 1)}
 	v.mu.Lock()
 	v.wait = append(v.wait, c)
@@ -53,32 +55,48 @@ func (v *vpc) commit(ctx context.Context, apply func(*filter)) error {
 // transact makes some changes at once or not at all. Only commit calls it, one at a time.
 func (v *vpc) transact(ctx context.Context, batch []*change) error {
 	v.mu.Lock()
-	next := filter{v.filter.spec, slices.Clone(v.filter.interfaces)}
+	spec, next := v.spec, slices.Clone(v.interfaces)
 	v.mu.Unlock()
 	for _, c := range batch {
 		c.apply(&next)
 	}
-	wanted := compile(next)
+	wanted := compile(spec, next)
 	if v.held != nil {
 		script := wanted.from(v.held, table)
 		if script == "" || nft(ctx, v.ns, script) == nil {
-			v.become(next, wanted)
-			return nil
+			return v.become(next, wanted)
 		}
 		v.held = nil // the kernel has something else than this process believes
 	}
 	if err := nft(ctx, v.ns, wanted.whole(table)); err != nil {
 		return err
 	}
-	v.become(next, wanted)
+	return v.become(next, wanted)
+}
+
+func (v *vpc) become(interfaces []Interface, held *ruleset) error {
+	v.mu.Lock()
+	v.interfaces = interfaces
+	v.mu.Unlock()
+	v.held = held
+	if v.forward {
+		return nil
+	}
+	if err := within(v.ns, func() error { return setting(forwarding, "1") }); err != nil {
+		return err
+	}
+	v.forward = true
 	return nil
 }
 
-func (v *vpc) become(f filter, held *ruleset) {
-	v.mu.Lock()
-	v.filter = f
-	v.mu.Unlock()
-	v.held = held
+// admit adds an interface at the end, in the place of what was known of it.
+func admit(list *[]Interface, i Interface) {
+	dismiss(list, i.ID)
+	*list = append(*list, i)
+}
+
+func dismiss(list *[]Interface, id cloud.InterfaceID) {
+	*list = slices.DeleteFunc(*list, func(i Interface) bool { return i.ID == id })
 }
 
 // nft applies a script as one transaction, in a namespace, or on the host when ns is nil.

@@ -30,12 +30,15 @@ type vpc struct {
 	ns *os.File
 	nl *netlink.Handle
 
-	mu     sync.Mutex
-	filter filter    // what the packet filter was last made from
-	wait   []*change // what the next transaction takes along
-	busy   bool
+	mu         sync.Mutex
+	spec       VPC         // as last told
+	interfaces []Interface // those that the packet filter lets in, in the order of their last change
+	wait       []*change   // what the next transaction takes along
+	busy       bool
 
-	held *ruleset // what the kernel has, nil when that isn't known; only the running transaction touches it
+	// Only the running transaction touches what follows.
+	held    *ruleset // what the kernel has, nil when that isn't known
+	forward bool     // forwarding is on
 }
 
 func (v *vpc) close() {
@@ -43,18 +46,27 @@ func (v *vpc) close() {
 	v.ns.Close()
 }
 
-// vpcSettings make a VPC's namespace a router that answers for everyone and believes nobody.
+// vpcSettings make a VPC's namespace a router that answers for everyone and believes nobody. It begins to forward with its
+// first packet filter, not before.
 var vpcSettings = [][2]string{
-	{"net/ipv4/ip_forward", "1"}, {"net/ipv4/conf/all/rp_filter", "0"}, {"net/ipv4/conf/default/rp_filter", "0"},
+	{"net/ipv4/conf/all/rp_filter", "0"}, {"net/ipv4/conf/default/rp_filter", "0"},
 	{"net/ipv4/conf/default/proxy_arp", "1"},
 	{"net/ipv4/conf/all/send_redirects", "0"}, {"net/ipv4/conf/default/send_redirects", "0"},
 	{"net/ipv4/conf/all/accept_redirects", "0"}, {"net/ipv4/conf/default/accept_redirects", "0"},
 	{"net/ipv6/conf/all/disable_ipv6", "1"}, {"net/ipv6/conf/default/disable_ipv6", "1"},
 }
 
-// ApplyVPC makes a VPC as told: its namespace, its way out, and its groups. Whatever changed takes
-// hold in one transaction.
+// ApplyVPC makes a VPC as told: its namespace, its way out, and its groups. It is OpenVPC and then FilterVPC.
 func (n *Network) ApplyVPC(ctx context.Context, spec VPC) error {
+	if err := n.OpenVPC(spec); err != nil {
+		return err
+	}
+	return n.FilterVPC(ctx, spec.ID)
+}
+
+// OpenVPC makes a VPC's namespace and its way out. Interfaces can be plugged into it then; what changed in its groups
+// takes hold with the next transaction of the VPC, at the latest that of FilterVPC.
+func (n *Network) OpenVPC(spec VPC) error {
 	v, err := n.openVPC(spec.ID)
 	if err != nil {
 		return err
@@ -62,8 +74,20 @@ func (n *Network) ApplyVPC(ctx context.Context, spec VPC) error {
 	if err := n.route(v, spec); err != nil {
 		return err
 	}
-	if err := v.commit(ctx, func(f *filter) { f.spec = spec }); err != nil {
-		return fmt.Errorf("VPC %s: %w", spec.ID, err)
+	v.mu.Lock()
+	v.spec = spec
+	v.mu.Unlock()
+	return nil
+}
+
+// FilterVPC returns when the packet filter is as the last OpenVPC said. All that changed takes hold in one transaction.
+func (n *Network) FilterVPC(ctx context.Context, id cloud.VPCID) error {
+	v, err := n.known(id)
+	if err != nil {
+		return err
+	}
+	if err := v.commit(ctx, func(*[]Interface) {}); err != nil {
+		return fmt.Errorf("VPC %s: %w", id, err)
 	}
 	return nil
 }
@@ -111,7 +135,7 @@ func (n *Network) openVPC(id cloud.VPCID) (*vpc, error) {
 	v := &vpc{ns: ns, nl: nl}
 	for _, i := range n.interfaces {
 		if i.VPC == id {
-			v.filter.interfaces = append(v.filter.interfaces, i)
+			v.interfaces = append(v.interfaces, i)
 		}
 	}
 	n.vpcs[id] = v
