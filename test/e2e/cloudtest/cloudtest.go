@@ -43,7 +43,7 @@ type Cloud struct {
 	listen string
 	before []string
 	config aws.Config
-	slot   *os.File
+	slot   net.Listener
 
 	mu  sync.Mutex
 	cmd *exec.Cmd
@@ -91,11 +91,17 @@ func New(t testing.TB) *Cloud {
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests start real machines and need root")
 	}
+	Binary(t) // fails before anything is there to clean up
 	// Not t.TempDir: its name holds the test's, and the agent's socket path has to be short.
 	dir, err := os.MkdirTemp("", "nacre-e2e-")
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("remove the data directory: %v", err)
+		}
+	})
 	n, slot := takeSlot(t)
 	c := &Cloud{t: t, Dir: dir, slot: slot, Pool: fmt.Sprintf("198.19.%d.0/24", n), listen: freePort(t), log: &bytes.Buffer{}}
 	c.Endpoint = "http://" + c.listen
@@ -104,18 +110,18 @@ func New(t testing.TB) *Cloud {
 	return c
 }
 
-// takeSlot picks a number that no other test on this machine holds.
-func takeSlot(t testing.TB) (int, *os.File) {
+// takeSlot picks a number that no other test on this machine holds, and holds it by the name of a socket, which goes
+// with the process whatever happens.
+func takeSlot(t testing.TB) (int, net.Listener) {
 	t.Helper()
 	for n := 1; n < 250; n++ {
-		f, err := os.OpenFile(filepath.Join(os.TempDir(), fmt.Sprintf("nacre-e2e-slot-%d.lock", n)), os.O_CREATE|os.O_RDWR, 0o600)
-		if err != nil {
+		l, err := net.Listen("unix", fmt.Sprintf("@nacre-e2e-slot-%d", n))
+		if err == nil {
+			return n, l
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
 			t.Fatal(err)
 		}
-		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
-			return n, f
-		}
-		f.Close()
 	}
 	t.Fatal("249 tests hold a public pool; are old ones still running?")
 	return 0, nil
@@ -224,9 +230,6 @@ func (c *Cloud) close() {
 	}
 	if len(left) > 0 {
 		c.t.Errorf("left on the host:\n%s", strings.Join(left, "\n"))
-	}
-	if err := os.RemoveAll(c.Dir); err != nil {
-		c.t.Errorf("remove the data directory: %v", err)
 	}
 	c.slot.Close()
 }
