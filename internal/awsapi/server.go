@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -41,6 +42,12 @@ func NewHTTPServer(h http.Handler) *http.Server {
 		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader}
 }
 
+// answers are buffers for answers: a list of all instances takes megabytes, and growing to that takes as long as filling it.
+var answers = sync.Pool{New: func() any { return new(make([]byte, 0, 4<<10)) }}
+
+// largestKept bounds what a rare huge answer holds back, in bytes.
+const largestKept = 16 << 20
+
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begin := s.Auth.Now()
 	call := &Call{RequestID: newRequestID(), Region: s.Auth.Region, Now: begin.UTC(), SourceIP: sourceIP(r)}
@@ -55,7 +62,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		status, code = e.Status, e.Code
 		body = encodeError(service, call.RequestID, e)
 	} else {
-		body = encodeResult(h.service, h.action, h.noResult, call.RequestID, res)
+		buf := answers.Get().(*[]byte)
+		body = appendResult((*buf)[:0], h.service, h.action, h.noResult, call.RequestID, res)
+		defer func() {
+			if *buf = body; cap(body) <= largestKept {
+				answers.Put(buf)
+			}
+		}()
 	}
 	header := w.Header()
 	header.Set("Content-Type", "text/xml;charset=UTF-8")

@@ -8,9 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// encodeResult writes the whole answer of a call.
-func encodeResult(s *Service, action string, noResult bool, requestID string, result any) []byte {
-	b := make([]byte, 0, 4096)
+// appendResult writes the whole answer of a call.
+func appendResult(b []byte, s *Service, action string, noResult bool, requestID string, result any) []byte {
 	b = append(b, `<?xml version="1.0" encoding="UTF-8"?>`+"\n<"...)
 	b = append(b, action+`Response xmlns="`+s.Namespace+`">`...)
 	if s.Protocol == "ec2" {
