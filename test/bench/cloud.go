@@ -145,9 +145,9 @@ func (c *testCloud) launch(n int) ([]string, time.Duration, error) {
 		if running == n {
 			return ids, time.Since(begin), nil
 		}
-		pause := time.Millisecond
+		pause := 3 * time.Millisecond // the watcher shall not be the load
 		if n > 1 {
-			pause = 20 * time.Millisecond // the watcher shall not be the load
+			pause = 20 * time.Millisecond
 		}
 		time.Sleep(pause)
 	}
