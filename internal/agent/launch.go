@@ -40,19 +40,31 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 	}
 	rootFS := w.a.rootFS(w.id)
 	var ns network.Namespaces
+	haveNS := make(chan struct{})
 	steps, stepCtx := errgroup.WithContext(ctx)
+	userNS := func() (*os.File, error) {
+		select {
+		case <-haveNS:
+			return os.Open(ns.User)
+		case <-stepCtx.Done():
+			return nil, stepCtx.Err()
+		}
+	}
 	steps.Go(func() error {
 		if err := os.MkdirAll(rootFS, 0o711); err != nil {
 			return fmt.Errorf("machine %s: make the root's mount point: %w", w.id, err)
 		}
-		if err := w.a.cfg.Images.PrepareRoot(stepCtx, string(w.id), d.Instance.ImageDigest, rec.IDBase, rootFS); err != nil {
+		if err := w.a.cfg.Images.PrepareRoot(stepCtx, string(w.id), d.Instance.ImageDigest, rec.IDBase, rootFS, userNS); err != nil {
 			return fmt.Errorf("machine %s: root file system: %w", w.id, err)
 		}
 		return nil
 	})
 	steps.Go(func() (err error) {
-		ns, err = w.plugAll(stepCtx, d, rec.IDBase)
-		return err
+		if ns, err = w.a.cfg.Network.MachineNamespaces(w.id, rec.IDBase); err != nil {
+			return err
+		}
+		close(haveNS)
+		return w.plugAll(stepCtx, d, rec.IDBase)
 	})
 	if err := steps.Wait(); err != nil {
 		return machine.Status{}, err
@@ -73,21 +85,21 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 	return st, last.Wait()
 }
 
-// plugAll makes all interfaces of a machine and returns its namespaces.
-func (w *worker) plugAll(ctx context.Context, d *agentrpc.Machine, idBase uint32) (ns network.Namespaces, err error) {
+// plugAll makes all interfaces of a machine.
+func (w *worker) plugAll(ctx context.Context, d *agentrpc.Machine, idBase uint32) error {
 	if len(d.Interfaces) == 0 {
-		return ns, fmt.Errorf("machine %s: it has no network interface", w.id)
+		return fmt.Errorf("machine %s: it has no network interface", w.id)
 	}
 	for _, i := range d.Interfaces {
 		if w.a.vpcs.get(i.VPC) == nil {
-			return ns, fmt.Errorf("attach %s to %s: %w: %s", i.ID, w.id, errUnknownVPC, i.VPC)
+			return fmt.Errorf("attach %s to %s: %w: %s", i.ID, w.id, errUnknownVPC, i.VPC)
 		}
-		if ns, err = w.a.cfg.Network.Plug(ctx, networkInterface(w.id, i, idBase)); err != nil {
-			return ns, fmt.Errorf("attach %s to %s: %w", i.ID, w.id, err)
+		if _, err := w.a.cfg.Network.Plug(ctx, networkInterface(w.id, i, idBase)); err != nil {
+			return fmt.Errorf("attach %s to %s: %w", i.ID, w.id, err)
 		}
 		w.attached[i.ID] = i
 	}
-	return ns, nil
+	return nil
 }
 
 // admitAll lets the packets of all interfaces of a machine through.

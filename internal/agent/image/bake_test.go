@@ -161,7 +161,7 @@ func TestDebianIsBakedForItsUsers(t *testing.T) {
 	}
 	const idBase = 0x10000000
 	root := target(t, s, "debian")
-	if err := s.PrepareRoot(t.Context(), "d", img.Digest, idBase, root); err != nil {
+	if err := s.PrepareRoot(t.Context(), "d", img.Digest, idBase, root, nil); err != nil {
 		t.Fatal(err)
 	}
 	for line, want := range map[string]string{

@@ -56,7 +56,7 @@ func TestAPulledImageIsTheOneThatItsArchiveHolds(t *testing.T) {
 	if img.Digest != want.Digest || img.Name != host+"/team/app:1" || last < 1 {
 		t.Errorf("pulled %s as %s with progress %d; the archive's is %s", img.Digest, img.Name, last, want.Digest)
 	}
-	if err := s.PrepareRoot(t.Context(), "a", img.Digest, 0x10000000, target(t, s, "a")); err != nil {
+	if err := s.PrepareRoot(t.Context(), "a", img.Digest, 0x10000000, target(t, s, "a"), nil); err != nil {
 		t.Error(err)
 	}
 	before := blobs.Load()

@@ -26,19 +26,22 @@ const (
 // first time: an overlay on the image's layers, which appear through id-mapped mounts as belonging to the 65,536 host
 // ids from idBase. It takes the same time whatever the image's size, and may be repeated, also after the
 // host was started again: what the machine wrote stays until RemoveRoot. The ids of a root never change, because
-// what was written belongs to them.
-func (s *Store) PrepareRoot(ctx context.Context, key, digest string, idBase uint32, target string) (err error) {
+// what was written belongs to them. userns opens a user namespace of just these ids, and may take its time for it; nil has
+// one made.
+func (s *Store) PrepareRoot(ctx context.Context, key, digest string, idBase uint32, target string, userns func() (*os.File, error)) (err error) {
 	if isMounted(target) {
 		return nil
 	}
 	ctx = s.context(ctx)
 	mapping := fmt.Sprintf("0:%d:%d", idBase, idCount)
-	// The user namespace is a process's, which takes as long as the snapshot does.
-	var userns *os.File
+	if userns == nil {
+		userns = func() (*os.File, error) { return mount.GetUsernsFD(mapping, mapping) }
+	}
+	var ids *os.File
 	var mounts []mount.Mount
 	var both errgroup.Group
 	both.Go(func() (err error) {
-		userns, err = mount.GetUsernsFD(mapping, mapping)
+		ids, err = userns()
 		return err
 	})
 	both.Go(func() (err error) {
@@ -46,13 +49,13 @@ func (s *Store) PrepareRoot(ctx context.Context, key, digest string, idBase uint
 		return err
 	})
 	err = both.Wait()
-	if userns != nil {
-		defer userns.Close()
+	if ids != nil {
+		defer ids.Close()
 	}
 	if err != nil {
 		return fmt.Errorf("prepare the root file system %s: %w", key, err)
 	}
-	if err := s.mountMapped(mounts, userns, target); err != nil {
+	if err := s.mountMapped(mounts, ids, target); err != nil {
 		return fmt.Errorf("mount the root file system %s: %w", key, err)
 	}
 	return nil

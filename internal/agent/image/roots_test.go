@@ -24,7 +24,7 @@ func TestRootsOfOneImageAreStrangersAndKeepWhatWasWritten(t *testing.T) {
 	img := importOne(t, s, imagetest.Archive(t, ocispec.ImageConfig{}, [][]byte{imagetest.Tar(t, hello()...), imagetest.Tar(t, imagetest.Entry{Header: tar.Header{Name: "two", Uid: 33, Gid: 33}, Body: "2"})}))
 	a, b := target(t, s, "a"), target(t, s, "b")
 	for n, dir := range []string{a, b} {
-		if err := s.PrepareRoot(t.Context(), fmt.Sprint(n), img.Digest, uint32(0x10000000+n*idCount), dir); err != nil {
+		if err := s.PrepareRoot(t.Context(), fmt.Sprint(n), img.Digest, uint32(0x10000000+n*idCount), dir, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -50,7 +50,7 @@ func TestRootsOfOneImageAreStrangersAndKeepWhatWasWritten(t *testing.T) {
 		t.Fatal("it is still mounted")
 	}
 	for range 2 { // the second call finds it mounted
-		if err := s.PrepareRoot(t.Context(), "0", img.Digest, 0x10000000, a); err != nil {
+		if err := s.PrepareRoot(t.Context(), "0", img.Digest, 0x10000000, a, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -72,7 +72,7 @@ func TestADeletedImagesLayersGoWhenItsLastRootDoes(t *testing.T) {
 	s := newStore(t)
 	img := importOne(t, s, imagetest.Archive(t, ocispec.ImageConfig{}, [][]byte{imagetest.Tar(t, hello()...)}))
 	dir := target(t, s, "a")
-	if err := s.PrepareRoot(t.Context(), "a", img.Digest, 0x10000000, dir); err != nil {
+	if err := s.PrepareRoot(t.Context(), "a", img.Digest, 0x10000000, dir, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Delete(t.Context(), img.Digest); err != nil {
@@ -100,7 +100,7 @@ func TestFiftyRootsAtOnce(t *testing.T) {
 	for n := range 50 {
 		dir := target(t, s, fmt.Sprint("r", n))
 		all.Go(func() {
-			if err := s.PrepareRoot(t.Context(), fmt.Sprint(n), img.Digest, uint32(0x10000000+n*idCount), dir); err != nil {
+			if err := s.PrepareRoot(t.Context(), fmt.Sprint(n), img.Digest, uint32(0x10000000+n*idCount), dir, nil); err != nil {
 				t.Error(err)
 			}
 		})
@@ -125,7 +125,7 @@ func BenchmarkPrepareRoot(b *testing.B) {
 				n := fmt.Sprint(len(took))
 				dir := target(b, s, "t"+n)
 				began := time.Now()
-				if err := s.PrepareRoot(b.Context(), n, img.Digest, 0x10000000, dir); err != nil {
+				if err := s.PrepareRoot(b.Context(), n, img.Digest, 0x10000000, dir, nil); err != nil {
 					b.Fatal(err)
 				}
 				took = append(took, time.Since(began))
@@ -156,7 +156,7 @@ func TestRootInsideOwnsTheImageAndIsNobodyOutside(t *testing.T) {
 	}
 	const idBase = 0x10000000
 	root := target(t, s, "inside")
-	if err := s.PrepareRoot(t.Context(), "a", img.Digest, idBase, root); err != nil {
+	if err := s.PrepareRoot(t.Context(), "a", img.Digest, idBase, root, nil); err != nil {
 		t.Fatal(err)
 	}
 	out, err := inside(t, root, idBase, "id -u; stat -c %u /bin/busybox /home/admin /; echo changed >> /etc/passwd && mkdir /root/new && chown admin /root/new && rm /bin/vi && stat -c %u /root/new")
@@ -173,7 +173,7 @@ func TestRootInsideOwnsTheImageAndIsNobodyOutside(t *testing.T) {
 		}
 	}
 	other := target(t, s, "other")
-	if err := s.PrepareRoot(t.Context(), "b", img.Digest, idBase+idCount, other); err != nil {
+	if err := s.PrepareRoot(t.Context(), "b", img.Digest, idBase+idCount, other, nil); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := inside(t, other, idBase+idCount, "grep changed /etc/passwd; test -e /bin/vi"); err != nil || out != "" {
@@ -199,19 +199,19 @@ func TestARootKeepsItsIDsAndFollowsItsTarget(t *testing.T) {
 	s := newStore(t)
 	img := importOne(t, s, imagetest.Archive(t, ocispec.ImageConfig{}, [][]byte{imagetest.Tar(t, hello()...)}))
 	first, second := target(t, s, "first"), target(t, s, "second")
-	if err := s.PrepareRoot(t.Context(), "a", img.Digest, 0x10000000, first); err != nil {
+	if err := s.PrepareRoot(t.Context(), "a", img.Digest, 0x10000000, first, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.UnmountRoot(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.PrepareRoot(t.Context(), "a", img.Digest, 0x20000000, first); err == nil || !strings.Contains(err.Error(), "belong") {
+	if err := s.PrepareRoot(t.Context(), "a", img.Digest, 0x20000000, first, nil); err == nil || !strings.Contains(err.Error(), "belong") {
 		t.Errorf("with other ids: %v", err)
 	}
 	if isMounted(first) {
 		t.Error("it was mounted all the same")
 	}
-	if err := s.PrepareRoot(t.Context(), "a", img.Digest, 0x10000000, second); err != nil {
+	if err := s.PrepareRoot(t.Context(), "a", img.Digest, 0x10000000, second, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.UnmountRoot(t.Context(), "a"); err != nil {
@@ -226,13 +226,13 @@ func TestARootThatCannotBeMountedLeavesNoMount(t *testing.T) {
 	s := newStore(t)
 	img := importOne(t, s, imagetest.Archive(t, ocispec.ImageConfig{}, [][]byte{imagetest.Tar(t, hello()...)}))
 	missing := filepath.Join(filepath.Dir(s.root), "missing")
-	if err := s.PrepareRoot(t.Context(), "a", img.Digest, 0x10000000, missing); err == nil {
+	if err := s.PrepareRoot(t.Context(), "a", img.Digest, 0x10000000, missing, nil); err == nil {
 		t.Fatal("it was mounted nowhere")
 	}
 	if left, err := os.ReadDir(filepath.Join(s.root, mountsDir)); err != nil || len(left) != 0 {
 		t.Errorf("%v stay, %v", left, err)
 	}
-	if err := s.PrepareRoot(t.Context(), "b", "sha256:"+strings.Repeat("0", 64), 0x10000000, target(t, s, "b")); !errors.Is(err, ErrNotFound) {
+	if err := s.PrepareRoot(t.Context(), "b", "sha256:"+strings.Repeat("0", 64), 0x10000000, target(t, s, "b"), nil); !errors.Is(err, ErrNotFound) {
 		t.Errorf("an unknown image: %v", err)
 	}
 }
@@ -245,7 +245,7 @@ func TestAnImageOfAsManyLayersAsAllowedIsMounted(t *testing.T) {
 	}
 	img := importOne(t, s, imagetest.Archive(t, ocispec.ImageConfig{}, layers))
 	root := target(t, s, "a")
-	if err := s.PrepareRoot(t.Context(), "a", img.Digest, 0x10000000, root); err != nil {
+	if err := s.PrepareRoot(t.Context(), "a", img.Digest, 0x10000000, root, nil); err != nil {
 		t.Fatal(err)
 	}
 	if list, err := os.ReadDir(root); err != nil || len(list) != maxLayers {

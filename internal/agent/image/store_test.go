@@ -184,7 +184,7 @@ func TestImportsOfOneArchiveAtOnceMakeOneImage(t *testing.T) {
 	if err != nil || len(list) != 1 {
 		t.Fatalf("%d images, %v", len(list), err)
 	}
-	if err := s.PrepareRoot(t.Context(), "a", list[0].Digest, 0x10000000, target(t, s, "a")); err != nil {
+	if err := s.PrepareRoot(t.Context(), "a", list[0].Digest, 0x10000000, target(t, s, "a"), nil); err != nil {
 		t.Error(err)
 	}
 }

@@ -57,7 +57,7 @@ func (n *Network) Plug(_ context.Context, i Interface) (Namespaces, error) {
 	if !ok {
 		return fail(fmt.Errorf("its subnet %s is not known on this node", i.Subnet))
 	}
-	files, err := n.machineNamespaces(i.Instance, i.IDBase)
+	files, err := n.MachineNamespaces(i.Instance, i.IDBase)
 	if err != nil {
 		return fail(err)
 	}

@@ -97,8 +97,8 @@ func unpin(path string) error {
 	return nil
 }
 
-// machineNamespaces returns a machine's namespaces, and makes them the first time.
-func (n *Network) machineNamespaces(id cloud.InstanceID, idBase uint32) (Namespaces, error) {
+// MachineNamespaces returns a machine's namespaces, and makes them the first time. Its interfaces are plugged into them.
+func (n *Network) MachineNamespaces(id cloud.InstanceID, idBase uint32) (Namespaces, error) {
 	files := n.namespaceFiles(id)
 	if pinned(files.Net) && pinned(files.User) {
 		return files, nil
