@@ -91,6 +91,9 @@ func (w *worker) plugAll(ctx context.Context, d *agentrpc.Machine, idBase uint32
 		return fmt.Errorf("machine %s: it has no network interface", w.id)
 	}
 	for _, i := range d.Interfaces {
+		if err := w.a.vpcs.settled(ctx, i.VPC); err != nil {
+			return err
+		}
 		if w.a.vpcs.get(i.VPC) == nil {
 			return fmt.Errorf("attach %s to %s: %w: %s", i.ID, w.id, errUnknownVPC, i.VPC)
 		}

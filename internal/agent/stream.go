@@ -64,7 +64,7 @@ func (a *Agent) converse(ctx context.Context) (welcomed bool, err error) {
 		}
 	})
 	group.Go(func() error {
-		c := conversation{a: a, machines: map[cloud.InstanceID]bool{}, vpcs: map[cloud.VPCID]bool{}, filters: group.Go}
+		c := conversation{a: a, machines: map[cloud.InstanceID]bool{}, vpcs: map[cloud.VPCID]bool{}, alongside: group.Go}
 		for {
 			m, err := stream.Recv()
 			if err != nil {
@@ -95,7 +95,8 @@ type conversation struct {
 	a        *Agent
 	machines map[cloud.InstanceID]bool
 	vpcs     map[cloud.VPCID]bool
-	filters  func(func() error) // runs a change of a packet filter, whose error ends the stream too
+	// alongside does something while the stream is heard; its error ends the stream too.
+	alongside func(func() error)
 }
 
 // handle acts on one message. life is the agent's context, ctx the stream's. An error ends the
@@ -109,14 +110,18 @@ func (c *conversation) handle(life, ctx context.Context, m *agentrpc.ToAgent) er
 		a.mu.Unlock()
 	case m.VPC != nil:
 		c.vpcs[m.VPC.VPC.ID] = true
-		if err := a.vpcs.open(m.VPC); err != nil {
-			return err
-		}
-		// Machines don't wait for the packet filter: until it lets their interfaces in, it drops what they send.
-		c.filters(func() error { return a.vpcs.filter(ctx, m.VPC.VPC.ID) })
+		// Machines don't wait for a VPC before their network needs it, nor for its packet filter: until that lets their
+		// interfaces in, it drops what they send.
+		open := a.vpcs.inTurn(m.VPC.VPC.ID, func() error { return a.vpcs.open(m.VPC) })
+		c.alongside(func() error {
+			if err := open(); err != nil {
+				return err
+			}
+			return a.vpcs.filter(ctx, m.VPC.VPC.ID)
+		})
 	case m.ForgetVPC != "":
 		delete(c.vpcs, m.ForgetVPC)
-		return a.vpcs.forget(ctx, m.ForgetVPC)
+		c.alongside(a.vpcs.inTurn(m.ForgetVPC, func() error { return a.vpcs.forget(ctx, m.ForgetVPC) }))
 	case m.Machine != nil:
 		c.machines[m.Machine.Instance.ID] = true
 		a.vpcs.index(m.Machine)
@@ -140,6 +145,11 @@ func (c *conversation) handle(life, ctx context.Context, m *agentrpc.ToAgent) er
 // sweep removes what this server holds and the control plane didn't name.
 func (c *conversation) sweep(life, ctx context.Context) error {
 	a := c.a
+	for id := range c.vpcs {
+		if err := a.vpcs.settled(ctx, id); err != nil {
+			return err
+		}
+	}
 	known, err := a.knownMachines()
 	if err != nil {
 		return err

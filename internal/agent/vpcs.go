@@ -22,6 +22,8 @@ type vpcs struct {
 	services map[cloud.VPCID]func()
 	machines map[cloud.InstanceID]*agentrpc.Machine
 	byAddr   map[vpcAddr]cloud.InstanceID
+	// turns has what is being done with a VPC, or was done last: what is to be done next waits for it.
+	turns map[cloud.VPCID]chan struct{}
 }
 
 type vpcAddr struct {
@@ -31,13 +33,45 @@ type vpcAddr struct {
 
 func newVPCs(a *Agent) *vpcs {
 	return &vpcs{a: a, known: map[cloud.VPCID]*agentrpc.VPC{}, services: map[cloud.VPCID]func(){},
-		machines: map[cloud.InstanceID]*agentrpc.Machine{}, byAddr: map[vpcAddr]cloud.InstanceID{}}
+		machines: map[cloud.InstanceID]*agentrpc.Machine{}, byAddr: map[vpcAddr]cloud.InstanceID{}, turns: map[cloud.VPCID]chan struct{}{}}
 }
 
 func (v *vpcs) get(id cloud.VPCID) *agentrpc.VPC {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return v.known[id]
+}
+
+// inTurn returns a function that does something with a VPC after everything that was put in turn before.
+func (v *vpcs) inTurn(id cloud.VPCID, do func() error) func() error {
+	done := make(chan struct{})
+	v.mu.Lock()
+	before := v.turns[id]
+	v.turns[id] = done
+	v.mu.Unlock()
+	return func() error {
+		defer close(done)
+		if before != nil {
+			<-before
+		}
+		return do()
+	}
+}
+
+// settled waits until a VPC is as the control plane told by now.
+func (v *vpcs) settled(ctx context.Context, id cloud.VPCID) error {
+	v.mu.RLock()
+	turn := v.turns[id]
+	v.mu.RUnlock()
+	if turn == nil {
+		return nil
+	}
+	select {
+	case <-turn:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // open makes a VPC as told, but for its packet filter, and starts its metadata service and resolver with the first time.

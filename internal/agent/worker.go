@@ -196,6 +196,9 @@ func (w *worker) updateNetwork(ctx context.Context, d *agentrpc.Machine) error {
 		if old, ok := w.attached[i.ID]; ok && reflect.DeepEqual(old, i) {
 			continue
 		}
+		if err := w.a.vpcs.settled(ctx, i.VPC); err != nil {
+			return err
+		}
 		if _, err := w.a.cfg.Network.Attach(ctx, networkInterface(w.id, i, rec.IDBase)); err != nil {
 			return fmt.Errorf("attach %s to %s: %w", i.ID, w.id, err)
 		}
