@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export CGO_ENABLED := 0
 # Packages that touch the kernel run one after the other: they share two cores and one network stack.
 TESTFLAGS ?= -p 1 -timeout 15m
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@2025.1.1
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X github.com/nacre-cloud/nacre/internal/version.Version=$(VERSION)
 

@@ -30,13 +30,13 @@ func (m model) list(match func(*cloud.Instance) bool) []*cloud.Instance {
 func (m model) check(r store.Reader) error {
 	all := func(*cloud.Instance) bool { return true }
 	if got, want := store.List(r, store.Instances), m.list(all); !same(got, want) {
-		return fmt.Errorf("List: %s, want %s", names(got), names(want))
+		return fmt.Errorf("store.List: %s, want %s", names(got), names(want))
 	}
 	for n := range modelIDs {
 		id := modelID(n)
 		got, ok := store.Get(r, store.Instances, id)
 		if want, there := m[id]; ok != there || ok && !reflect.DeepEqual(got, want) {
-			return fmt.Errorf("Get %s: %+v, want %+v", id, got, want)
+			return fmt.Errorf("store.Get %s: %+v, want %+v", id, got, want)
 		}
 	}
 	for n := range modelNodes {
@@ -44,7 +44,7 @@ func (m model) check(r store.Reader) error {
 		got := store.ListBy(r, store.InstancesByNode, node)
 		want := m.list(func(i *cloud.Instance) bool { return node != "" && i.Node == node })
 		if !same(got, want) {
-			return fmt.Errorf("ListBy node %q: %s, want %s", node, names(got), names(want))
+			return fmt.Errorf("store.ListBy node %q: %s, want %s", node, names(got), names(want))
 		}
 	}
 	return nil
@@ -97,12 +97,12 @@ func testAgainstModel(t *testing.T, s *store.Store) {
 				switch rnd.IntN(4) {
 				case 0:
 					if store.Delete(tx, store.Instances, id) != there {
-						return fmt.Errorf("Delete of %s disagrees with %v", id, there)
+						return fmt.Errorf("store.Delete of %s disagrees with %v", id, there)
 					}
 					delete(next, id)
 				case 1:
 					if err := store.Insert(tx, store.Instances, i); (err != nil) != there {
-						return fmt.Errorf("Insert of %s, there %v: %w", id, there, err)
+						return fmt.Errorf("store.Insert of %s, there %v: %w", id, there, err)
 					}
 					if !there {
 						next[id] = i
