@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/google/renameio/v2"
 
@@ -51,8 +52,11 @@ func (a *Agent) readRecord(id cloud.InstanceID) (rec record, ok bool, err error)
 func (a *Agent) ensureRecord(m *agentrpc.Machine) (record, error) {
 	id := m.Instance.ID
 	rec, ok, err := a.readRecord(id)
-	if err != nil || ok {
+	if err != nil {
 		return rec, err
+	}
+	if ok {
+		return rec, a.recordInterfaces(&rec, m.Interfaces)
 	}
 	dir := a.machineDir(id)
 	if err := os.MkdirAll(dir, 0o711); err != nil {
@@ -66,15 +70,36 @@ func (a *Agent) ensureRecord(m *agentrpc.Machine) (record, error) {
 	for _, i := range m.Interfaces {
 		rec.Interfaces = append(rec.Interfaces, i.ID)
 	}
-	b, err := json.Marshal(rec)
-	if err != nil {
-		return rec, fmt.Errorf("machine %s: encode its record: %w", id, err)
-	}
-	if err := renameio.WriteFile(filepath.Join(dir, recordFile), b, 0o600); err != nil {
+	if err := a.writeRecord(rec); err != nil {
 		a.ids.release(id, base)
-		return rec, fmt.Errorf("machine %s: write its record: %w", id, err)
+		return rec, err
 	}
 	return rec, nil
+}
+
+func (a *Agent) writeRecord(rec record) error {
+	b, err := json.Marshal(rec)
+	if err != nil {
+		return fmt.Errorf("machine %s: encode its record: %w", rec.Instance, err)
+	}
+	if err := renameio.WriteFile(filepath.Join(a.machineDir(rec.Instance), recordFile), b, 0o600); err != nil {
+		return fmt.Errorf("machine %s: write its record: %w", rec.Instance, err)
+	}
+	return nil
+}
+
+// recordInterfaces notes interfaces in a machine's record, before any of them is made.
+func (a *Agent) recordInterfaces(rec *record, list []cloud.Interface) error {
+	known := len(rec.Interfaces)
+	for _, i := range list {
+		if !slices.Contains(rec.Interfaces, i.ID) {
+			rec.Interfaces = append(rec.Interfaces, i.ID)
+		}
+	}
+	if len(rec.Interfaces) == known {
+		return nil
+	}
+	return a.writeRecord(*rec)
 }
 
 // knownMachines lists the machines that have a directory on this server.

@@ -139,7 +139,9 @@ func (v *vpcs) index(m *agentrpc.Machine) {
 	v.unindexLocked(m.Instance.ID)
 	v.machines[m.Instance.ID] = m
 	for _, i := range m.Interfaces {
-		v.byAddr[vpcAddr{i.VPC, i.PrivateIP}] = m.Instance.ID
+		for _, addr := range append(i.Addresses(), i.IPv6...) {
+			v.byAddr[vpcAddr{i.VPC, addr}] = m.Instance.ID
+		}
 	}
 }
 
@@ -152,8 +154,10 @@ func (v *vpcs) unindex(id cloud.InstanceID) {
 func (v *vpcs) unindexLocked(id cloud.InstanceID) {
 	if old := v.machines[id]; old != nil {
 		for _, i := range old.Interfaces {
-			if at := (vpcAddr{i.VPC, i.PrivateIP}); v.byAddr[at] == id {
-				delete(v.byAddr, at)
+			for _, addr := range append(i.Addresses(), i.IPv6...) {
+				if at := (vpcAddr{i.VPC, addr}); v.byAddr[at] == id {
+					delete(v.byAddr, at)
+				}
 			}
 		}
 		delete(v.machines, id)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -140,7 +141,7 @@ func (w *worker) ensureRunning(ctx context.Context, d *agentrpc.Machine, exited 
 			return err
 		}
 		w.openSSH(ctx, d)
-		w.report(runningStatus(st))
+		w.reportRunning(d, st)
 		return nil
 	case !absent && st.State == machine.Running: // an older boot: reboot
 		if err := w.a.cfg.Driver.Stop(ctx, w.id, stopGrace); err != nil {
@@ -168,9 +169,16 @@ func (w *worker) ensureRunning(ctx context.Context, d *agentrpc.Machine, exited 
 		w.report(agentrpc.MachineStatus{Boot: boot, Phase: agentrpc.PhaseFailed, Error: err.Error()})
 		return nil
 	}
-	w.report(runningStatus(st))
+	w.reportRunning(d, st)
 	w.openSSH(ctx, d)
 	return nil
+}
+
+// reportRunning tells that a machine runs with the interfaces of a wish, and no others.
+func (w *worker) reportRunning(d *agentrpc.Machine, st machine.Status) {
+	status := runningStatus(st)
+	status.Wiring = d.Instance.Wiring
+	w.report(status)
 }
 
 func runningStatus(st machine.Status) agentrpc.MachineStatus {
@@ -192,6 +200,12 @@ func (w *worker) updateNetwork(ctx context.Context, d *agentrpc.Machine) error {
 	if err != nil || !ok {
 		return fmt.Errorf("machine %s runs and has no record: %w", w.id, err)
 	}
+	if err := w.a.recordInterfaces(&rec, d.Interfaces); err != nil {
+		return err
+	}
+	if err := w.unplugLeft(ctx, d, &rec); err != nil {
+		return err
+	}
 	for _, i := range d.Interfaces {
 		if old, ok := w.attached[i.ID]; ok && reflect.DeepEqual(old, i) {
 			continue
@@ -205,4 +219,22 @@ func (w *worker) updateNetwork(ctx context.Context, d *agentrpc.Machine) error {
 		w.attached[i.ID] = i
 	}
 	return nil
+}
+
+// unplugLeft takes away the interfaces that a machine has and its wish doesn't.
+func (w *worker) unplugLeft(ctx context.Context, d *agentrpc.Machine, rec *record) error {
+	left := slices.DeleteFunc(slices.Clone(rec.Interfaces), func(id cloud.InterfaceID) bool {
+		return slices.ContainsFunc(d.Interfaces, func(i cloud.Interface) bool { return i.ID == id })
+	})
+	for _, id := range left {
+		if err := w.a.cfg.Network.Detach(ctx, id); err != nil {
+			return fmt.Errorf("machine %s: detach %s: %w", w.id, id, err)
+		}
+		delete(w.attached, id)
+		rec.Interfaces = slices.DeleteFunc(rec.Interfaces, func(x cloud.InterfaceID) bool { return x == id })
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	return w.a.writeRecord(*rec)
 }

@@ -113,6 +113,7 @@ const (
 type MachineStatus struct {
 	Instance  cloud.InstanceID
 	Boot      int
+	Wiring    int // for PhaseRunning: the number of the wish whose interfaces it has, and no others
 	Phase     Phase
 	At        time.Time
 	Engine    string

@@ -55,8 +55,10 @@ func machineOf(r store.Reader, i *cloud.Instance) *agentrpc.Machine {
 		m.ImageName = img.Name
 	}
 	for _, id := range i.Interfaces {
-		if n, ok := store.Get(r, store.Interfaces, id); ok {
-			m.Interfaces = append(m.Interfaces, *n)
+		if n, ok := store.Get(r, store.Interfaces, id); ok && n.AttachState != cloud.Detaching {
+			wish := *n
+			wish.AttachState = "" // a fact, not intent
+			m.Interfaces = append(m.Interfaces, wish)
 		}
 	}
 	if len(m.Interfaces) > 0 {

@@ -37,8 +37,15 @@ func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now tim
 	current := st.Boot == i.Boot
 	switch st.Phase {
 	case agentrpc.PhaseRunning:
-		if !current || i.Desired != cloud.DesiredRunning || i.State != cloud.StatePending {
+		if !current || i.Desired != cloud.DesiredRunning {
 			return false, nil
+		}
+		// An older number tells of interfaces as they were before the newest wish.
+		if st.Wiring == i.Wiring {
+			changed = nics.Settle(tx, i)
+		}
+		if i.State != cloud.StatePending {
+			return changed, nil
 		}
 		i.HostID = st.Engine
 		return true, i.Transition(cloud.StateRunning, cloud.StateReason{}, now)
@@ -64,6 +71,7 @@ func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now tim
 		if i.Desired != cloud.DesiredStopped || i.State == cloud.StateStopped {
 			return false, nil
 		}
+		nics.Settle(tx, i)
 		releasePublicAddresses(tx, i.ID)
 		return true, i.Transition(cloud.StateStopped, i.StateReason, now)
 
@@ -91,6 +99,7 @@ func terminate(tx *store.Tx, i *cloud.Instance, now time.Time) error {
 	for _, n := range store.ListBy(tx, store.InterfacesByInstance, i.ID) {
 		nics.Leave(tx, n)
 	}
+	i.Interfaces = nil
 	return i.Transition(cloud.StateTerminated, i.StateReason, now)
 }
 

@@ -78,3 +78,26 @@ func Leave(tx *store.Tx, n *cloud.Interface) {
 	Free(tx, n)
 	store.Put(tx, store.Interfaces, n)
 }
+
+// Settle ends what is under way between an instance and its interfaces, when its node has done all of it or has nothing of
+// the instance: what was being attached is, and what was being detached is free. It changes the instance's list of interfaces.
+func Settle(tx *store.Tx, i *cloud.Instance) (changed bool) {
+	for _, id := range slices.Clone(i.Interfaces) {
+		n, ok := store.Get(tx, store.Interfaces, id)
+		if !ok {
+			continue
+		}
+		switch n.AttachState {
+		case cloud.Attaching:
+			n.AttachState = cloud.Attached
+		case cloud.Detaching:
+			Free(tx, n)
+			i.Interfaces = slices.DeleteFunc(i.Interfaces, func(x cloud.InterfaceID) bool { return x == id })
+		default:
+			continue
+		}
+		store.Put(tx, store.Interfaces, n)
+		changed = true
+	}
+	return changed
+}

@@ -87,6 +87,8 @@ var (
 	InterfacesByVPC      = newIndexOf(Interfaces, func(i *cloud.Interface) cloud.VPCID { return i.VPC })
 	InterfacesBySubnet   = newIndexOf(Interfaces, func(i *cloud.Interface) cloud.SubnetID { return i.Subnet })
 	InterfacesByInstance = newIndexOf(Interfaces, func(i *cloud.Interface) cloud.InstanceID { return i.Instance })
+	// InterfacesByAttachment finds the interface of an attachment: one, or none.
+	InterfacesByAttachment = newIndexOf(Interfaces, func(i *cloud.Interface) cloud.AttachmentID { return i.Attachment })
 	// InterfacesByGroup finds the interfaces that carry a security group.
 	InterfacesByGroup  = newIndex(Interfaces, func(i *cloud.Interface) []cloud.SecurityGroupID { return i.Groups })
 	AddressesByAccount = newIndexOf(Addresses, func(a *cloud.Address) cloud.AccountID { return a.Account })

@@ -225,6 +225,7 @@ func (w *world) settle() {
 			if to == "" {
 				continue
 			}
+			nics.Settle(tx, i)
 			for _, n := range store.ListBy(tx, store.InterfacesByInstance, i.ID) {
 				if to != cloud.StateRunning && nics.TakeBack(tx, n) {
 					store.Put(tx, store.Interfaces, n)
@@ -232,6 +233,9 @@ func (w *world) settle() {
 				if to == cloud.StateTerminated {
 					nics.Leave(tx, n)
 				}
+			}
+			if to == cloud.StateTerminated {
+				i.Interfaces = nil
 			}
 			i.Node = w.node
 			if err := i.Transition(to, i.StateReason, now); err != nil {

@@ -164,14 +164,6 @@ func modifyInstance(tx *store.Tx, call *awsapi.Call, req *ec2.ModifyInstanceAttr
 		}
 		return awsapi.Errorf("IncorrectInstanceState", "The instance '%s' must be in the 'stopped' state to modify its '%s' attribute.", i.ID, attribute)
 	}
-	eachInterface := func(change func(*cloud.Interface)) {
-		for _, id := range i.Interfaces {
-			if n, ok := store.Get(tx, store.Interfaces, id); ok {
-				change(n)
-				store.Put(tx, store.Interfaces, n)
-			}
-		}
-	}
 	switch {
 	case req.InstanceType != nil:
 		if err := stopped("instanceType"); err != nil {
@@ -194,15 +186,14 @@ func modifyInstance(tx *store.Tx, call *awsapi.Call, req *ec2.ModifyInstanceAttr
 		}
 		i.UserData = req.UserData.Value
 	case len(req.Groups) > 0:
-		groups, err := groupsFor(tx, call.Account, i.VPC, req.Groups, nil)
+		n, err := soleInterface(tx, i)
 		if err != nil {
 			return err
 		}
-		eachInterface(func(n *cloud.Interface) {
-			if n.DeviceIndex == 0 {
-				n.Groups = groups
-			}
-		})
+		if n.Groups, err = guardedGroups(tx, call.Account, i.VPC, req.Groups, nil); err != nil {
+			return err
+		}
+		store.Put(tx, store.Interfaces, n)
 	case req.DisableApiTermination != nil:
 		i.DisableAPITermination = deref(req.DisableApiTermination.Value)
 	case req.DisableApiStop != nil:
@@ -215,8 +206,13 @@ func modifyInstance(tx *store.Tx, call *awsapi.Call, req *ec2.ModifyInstanceAttr
 			return awsapi.InvalidParameterValue("Invalid value '%s' for InstanceInitiatedShutdownBehavior.", b)
 		}
 	case req.SourceDestCheck != nil:
+		n, err := soleInterface(tx, i)
+		if err != nil {
+			return err
+		}
 		i.SourceDestCheck = deref(req.SourceDestCheck.Value)
-		eachInterface(func(n *cloud.Interface) { n.SourceDestCheck = i.SourceDestCheck })
+		n.SourceDestCheck = i.SourceDestCheck
+		store.Put(tx, store.Interfaces, n)
 	case req.EbsOptimized != nil:
 		if err := stopped("ebsOptimized"); err != nil {
 			return err

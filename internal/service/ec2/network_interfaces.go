@@ -11,6 +11,10 @@ import (
 )
 
 func (s *Service) registerNetworkInterfaces(r *awsapi.Registry) {
+	s.registerNetworkInterfaceLife(r)
+	s.registerNetworkInterfaceAttachments(r)
+	s.registerNetworkInterfaceAttributes(r)
+	s.registerPrivateAddresses(r)
 	awsapi.Handle(r, ec2.ActionDescribeNetworkInterfaces, s.describeNetworkInterfaces, awsapi.Honours("Filters", "NetworkInterfaceIds", "MaxResults", "NextToken"))
 }
 

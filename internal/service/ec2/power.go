@@ -118,6 +118,9 @@ func insufficientCapacity(size cloud.InstanceType, zone string, res placement.Re
 
 // lendPublicAddresses gives an instance's interfaces the public addresses that each start assigns.
 func lendPublicAddresses(tx *store.Tx, i *cloud.Instance) error {
+	if len(i.Interfaces) > 1 {
+		return nil // EC2 lends none to an instance that has been given more interfaces
+	}
 	for _, id := range i.Interfaces {
 		n, ok := store.Get(tx, store.Interfaces, id)
 		if !ok || !n.AutoPublicIP || n.PublicIP().IsValid() {

@@ -174,7 +174,7 @@ func (l *launch) parse() error {
 // parseInterface takes the one network interface's settings from the call or from its interface specification.
 func (l *launch) parseInterface() error {
 	req := l.req
-	l.nic = cloud.Interface{Account: l.call.Account, InterfaceType: cloud.InterfaceOrdinary, AttachState: cloud.Attached, SourceDestCheck: true, Tags: l.nicTags, Created: l.call.Now, AttachTime: l.call.Now,
+	l.nic = cloud.Interface{Account: l.call.Account, InterfaceType: cloud.InterfaceOrdinary, AttachState: cloud.Attaching, SourceDestCheck: true, Tags: l.nicTags, Created: l.call.Now, AttachTime: l.call.Now,
 		DeleteOnTermination: true}
 	address := deref(req.PrivateIpAddress)
 	if len(req.NetworkInterfaces) > 1 {
