@@ -16,7 +16,10 @@ func (s *Service) registerInstances(r *awsapi.Registry) {
 		"SecurityGroupIds", "SecurityGroups", "SubnetId", "PrivateIpAddress", "ClientToken", "DisableApiTermination", "DisableApiStop",
 		"InstanceInitiatedShutdownBehavior", "EbsOptimized", "Monitoring", "TagSpecifications", "Placement.AvailabilityZone", "Placement.Tenancy",
 		"MetadataOptions", "NetworkInterfaces.DeviceIndex", "NetworkInterfaces.SubnetId", "NetworkInterfaces.Groups", "NetworkInterfaces.Description",
-		"NetworkInterfaces.PrivateIpAddress", "NetworkInterfaces.AssociatePublicIpAddress", "NetworkInterfaces.DeleteOnTermination"))
+		"NetworkInterfaces.PrivateIpAddress", "NetworkInterfaces.AssociatePublicIpAddress", "NetworkInterfaces.DeleteOnTermination",
+		"NetworkInterfaces.NetworkInterfaceId", "NetworkInterfaces.PrivateIpAddresses", "NetworkInterfaces.SecondaryPrivateIpAddressCount",
+		"NetworkInterfaces.Ipv6AddressCount", "NetworkInterfaces.Ipv6Addresses.Ipv6Address", "NetworkInterfaces.InterfaceType", "NetworkInterfaces.NetworkCardIndex",
+		"Ipv6AddressCount", "Ipv6Addresses.Ipv6Address"))
 	awsapi.Handle(r, ec2.ActionDescribeInstances, s.describeInstances, awsapi.Honours("Filters", "InstanceIds", "MaxResults", "NextToken"))
 	awsapi.Handle(r, ec2.ActionDescribeInstanceStatus, s.describeInstanceStatus, awsapi.Honours("Filters", "InstanceIds", "MaxResults", "NextToken", "IncludeAllInstances"))
 	awsapi.Handle(r, ec2.ActionStartInstances, s.startInstances, awsapi.Honours("InstanceIds"))

@@ -362,3 +362,40 @@ func TestAnInstanceWithSeveralInterfacesWantsTheInterfaceNamed(t *testing.T) {
 	_, err = w.ModifyInstanceAttribute(t.Context(), &sdk.ModifyInstanceAttributeInput{InstanceId: &vm, SourceDestCheck: &types.AttributeBooleanValue{Value: aws.Bool(false)}})
 	refused(t, err, "InvalidInstanceID", "multiple interfaces")
 }
+
+func TestALaunchMakesAndTakesSeveralInterfaces(t *testing.T) {
+	w := newWorld(t)
+	before := w.claims()
+	own := *w.nic(func(in *sdk.CreateNetworkInterfaceInput) { in.Description = aws.String("kept") }).NetworkInterfaceId
+	order := func(in *order) {
+		in.InstanceType = types.InstanceTypeT3Small
+		in.NetworkInterfaces = []types.InstanceNetworkInterfaceSpecification{
+			{DeviceIndex: aws.Int32(2), NetworkInterfaceId: &own},
+			{DeviceIndex: aws.Int32(0), SubnetId: (*string)(&w.subnet().ID), SecondaryPrivateIpAddressCount: aws.Int32(2)},
+			{DeviceIndex: aws.Int32(1), SubnetId: (*string)(&w.subnet().ID), DeleteOnTermination: aws.Bool(false), Description: aws.String("left")},
+		}
+	}
+	vm := *w.launch(order)[0].InstanceId
+	i := w.instance(vm)
+	if len(i.NetworkInterfaces) != 3 || *i.NetworkInterfaces[2].NetworkInterfaceId != own || *i.NetworkInterfaces[1].Description != "left" ||
+		len(i.NetworkInterfaces[0].PrivateIpAddresses) != 3 || i.PublicIpAddress != nil || i.NetworkInterfaces[0].Attachment.Status != "attaching" {
+		t.Errorf("launched with %+v", i.NetworkInterfaces)
+	}
+	_, err := w.run(order)
+	refused(t, err, "InvalidNetworkInterface.InUse")
+	w.settle()
+	if i := w.instance(vm); i.NetworkInterfaces[2].Attachment.Status != "attached" {
+		t.Errorf("running with one that is %s", i.NetworkInterfaces[2].Attachment.Status)
+	}
+	if _, err := w.TerminateInstances(t.Context(), &sdk.TerminateInstancesInput{InstanceIds: []string{vm}}); err != nil {
+		t.Fatal(err)
+	}
+	w.settle()
+	out, err := w.DescribeNetworkInterfaces(t.Context(), &sdk.DescribeNetworkInterfacesInput{})
+	if err != nil || len(out.NetworkInterfaces) != 2 || out.NetworkInterfaces[0].Status != "available" || out.NetworkInterfaces[1].Status != "available" {
+		t.Errorf("what is left: %+v, %v", out.NetworkInterfaces, err)
+	}
+	if got := w.claims() - before; got != 2 {
+		t.Errorf("two interfaces with one address each hold %d claims", got)
+	}
+}

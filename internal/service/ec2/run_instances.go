@@ -32,13 +32,12 @@ type launch struct {
 	call     *awsapi.Call
 	req      *ec2.RunInstancesRequest
 	template cloud.Instance // what all instances have in common
-	nic      cloud.Interface
 	size     cloud.InstanceTypeInfo
 	min, max int
-	address  netip.Addr // asked for, zero for any
-	public   *bool      // AssociatePublicIpAddress
 	nicTags  cloud.Tags
 	hash     string
+
+	interfaces []launchInterface // by device index
 }
 
 func (s *Service) runInstances(ctx context.Context, call *awsapi.Call, req *ec2.RunInstancesRequest) (*ec2.Reservation, error) {
@@ -49,10 +48,13 @@ func (s *Service) runInstances(ctx context.Context, call *awsapi.Call, req *ec2.
 		return nil, err
 	}
 	ids := make([]cloud.InstanceID, l.max)
-	nics := make([]cloud.InterfaceID, l.max)
-	attachments := make([]cloud.AttachmentID, l.max)
-	for n := range l.max {
-		ids[n], nics[n], attachments[n] = newID[cloud.InstanceID](s), newID[cloud.InterfaceID](s), newID[cloud.AttachmentID](s)
+	nics := make([]cloud.InterfaceID, l.max*len(l.interfaces))
+	attachments := make([]cloud.AttachmentID, len(nics))
+	for n := range ids {
+		ids[n] = newID[cloud.InstanceID](s)
+	}
+	for n := range nics {
+		nics[n], attachments[n] = newID[cloud.InterfaceID](s), newID[cloud.AttachmentID](s)
 	}
 	err := s.update(ctx, call, func(tx *store.Tx) error {
 		if token := deref(req.ClientToken); token != "" {
@@ -67,34 +69,19 @@ func (s *Service) runInstances(ctx context.Context, call *awsapi.Call, req *ec2.
 			remember(tx, call, "RunInstances", token, l.hash, string(reservation))
 		}
 		l := l
-		subnet, err := l.resolve(tx)
-		if err != nil {
+		if err := l.resolve(tx); err != nil {
 			return err
 		}
 		count, err := l.room(tx.View())
 		if err != nil {
 			return err
 		}
-		pool, err := publicPool(tx.View())
-		if err != nil {
-			return err
-		}
 		for n := range count {
-			i, nic := l.template, l.nic
-			i.ID, i.Reservation, i.LaunchIndex, i.Interfaces = ids[n], reservation, n, []cloud.InterfaceID{nics[n]}
-			nic.ID, nic.Instance, nic.Attachment = nics[n], ids[n], attachments[n]
-			if nic.PrivateIP, err = claimPrivate(tx, subnet, nic.ID, l.address); err != nil {
+			i, k := l.template, len(l.interfaces)
+			i.ID, i.Reservation, i.LaunchIndex = ids[n], reservation, n
+			if err := l.wireAll(tx, &i, nics[n*k:][:k], attachments[n*k:][:k]); err != nil {
 				return err
 			}
-			nic.MAC = macOf(nic.PrivateIP, nic.ID)
-			if nic.AutoPublicIP {
-				public, err := claimPublic(tx, pool, nic.ID, netip.Addr{})
-				if err != nil {
-					return err
-				}
-				nic.Publics = []cloud.PublicAddress{{Private: nic.PrivateIP, Public: public}}
-			}
-			store.Put(tx, store.Interfaces, &nic)
 			store.Put(tx, store.Instances, &i)
 		}
 		return nil
@@ -168,110 +155,48 @@ func (l *launch) parse() error {
 			return awsapi.InvalidParameterValue("The tag %s must be a JSON list of strings, such as [\"sleep\",\"60\"]", commandTag)
 		}
 	}
-	return l.parseInterface()
-}
-
-// parseInterface takes the one network interface's settings from the call or from its interface specification.
-func (l *launch) parseInterface() error {
-	req := l.req
-	l.nic = cloud.Interface{Account: l.call.Account, InterfaceType: cloud.InterfaceOrdinary, AttachState: cloud.Attaching, SourceDestCheck: true, Tags: l.nicTags, Created: l.call.Now, AttachTime: l.call.Now,
-		DeleteOnTermination: true}
-	address := deref(req.PrivateIpAddress)
-	if len(req.NetworkInterfaces) > 1 {
-		return awsapi.Unsupported("The parameter NetworkInterface.2 is not supported by this cloud: an instance has one interface.")
-	}
-	if len(req.NetworkInterfaces) == 1 {
-		n := req.NetworkInterfaces[0]
-		switch {
-		case len(req.SecurityGroupIds) > 0 || len(req.SecurityGroups) > 0 || deref(req.SubnetId) != "" || address != "":
-			return awsapi.InvalidCombination("Network interfaces and an instance-level subnet ID, private address or security groups may not be specified on the same request")
-		case n.DeviceIndex == nil:
-			return awsapi.MissingParameter("NetworkInterface.1.DeviceIndex")
-		case *n.DeviceIndex != 0:
-			return awsapi.InvalidParameterValue("The first network interface must have the device index 0")
-		case n.DeleteOnTermination != nil && !*n.DeleteOnTermination:
-			return awsapi.Unsupported("The value false of NetworkInterface.1.DeleteOnTermination is not supported by this cloud.")
-		}
-		l.nic.Description, l.public, address = deref(n.Description), n.AssociatePublicIpAddress, deref(n.PrivateIpAddress)
-	}
-	if address != "" {
-		a, err := netip.ParseAddr(address)
-		if err != nil || !a.Is4() {
-			return awsapi.InvalidParameterValue("Value (%s) for parameter privateIpAddress is invalid. Invalid IPv4 address.", address)
-		}
-		if l.max > 1 {
-			return awsapi.InvalidCombination("A private address may be given for one instance only")
-		}
-		l.address = a
-	}
-	return nil
+	return l.parseInterfaces()
 }
 
 // resolve finds what the call names: image, key, subnet and groups. It fills the template.
-func (l *launch) resolve(tx *store.Tx) (*cloud.Subnet, error) {
+func (l *launch) resolve(tx *store.Tx) error {
 	account, i := l.call.Account, &l.template
 	img, err := visibleImage(tx, account, *l.req.ImageId)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if img.State != cloud.ImageAvailable {
-		return nil, awsapi.Errorf("InvalidAMIID.Unavailable", "The image id '[%s]' is no longer available", img.ID)
+		return awsapi.Errorf("InvalidAMIID.Unavailable", "The image id '[%s]' is no longer available", img.ID)
 	}
 	if img.Architecture != l.size.Architecture {
-		return nil, awsapi.InvalidParameterValue("The architecture '%s' of the specified instance type does not match the architecture '%s' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and try again.",
+		return awsapi.InvalidParameterValue("The architecture '%s' of the specified instance type does not match the architecture '%s' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and try again.",
 			l.size.Architecture, img.Architecture)
 	}
 	i.Image, i.ImageDigest = img.ID, img.Digest
 	if i.KeyName != "" {
 		key, ok := keyPairNamed(tx.View(), account, i.KeyName)
 		if !ok {
-			return nil, awsapi.Errorf("InvalidKeyPair.NotFound", "The key pair '%s' does not exist", i.KeyName)
+			return awsapi.Errorf("InvalidKeyPair.NotFound", "The key pair '%s' does not exist", i.KeyName)
 		}
 		if key, ok = store.Get(tx, store.KeyPairs, key.ID); !ok {
-			return nil, awsapi.Errorf("InvalidKeyPair.NotFound", "The key pair '%s' does not exist", i.KeyName)
+			return awsapi.Errorf("InvalidKeyPair.NotFound", "The key pair '%s' does not exist", i.KeyName)
 		}
 		i.PublicKey = key.PublicKey
 	}
-	subnet, err := l.subnet(tx)
-	if err != nil {
-		return nil, err
+	return l.resolveInterfaces(tx)
+}
+
+// zone is the one that the call asks for, "" for any.
+func (l *launch) zone() string {
+	if l.req.Placement == nil {
+		return ""
 	}
-	ids, names := l.req.SecurityGroupIds, l.req.SecurityGroups
-	if len(names) > 0 && deref(l.req.SubnetId) != "" {
-		return nil, awsapi.InvalidCombination("The parameter groupName cannot be used with the parameter subnet")
-	}
-	if len(l.req.NetworkInterfaces) == 1 {
-		ids = l.req.NetworkInterfaces[0].Groups
-	}
-	// The groups are read guarded, so that none is deleted while the launch commits; names are looked up in the view.
-	groups, err := groupsFor(tx.View(), account, subnet.VPC, ids, names)
-	if err != nil {
-		return nil, err
-	}
-	for _, g := range groups {
-		if _, ok := store.Get(tx, store.SecurityGroups, g); !ok {
-			return nil, kindGroup.notFound(string(g))
-		}
-	}
-	i.VPC, i.Subnet, i.Zone = subnet.VPC, subnet.ID, subnet.Zone
-	l.nic.VPC, l.nic.Subnet, l.nic.Zone, l.nic.Groups = subnet.VPC, subnet.ID, subnet.Zone, groups
-	l.nic.AutoPublicIP = subnet.MapPublicIPOnLaunch
-	if l.public != nil {
-		l.nic.AutoPublicIP = *l.public
-	}
-	return subnet, nil
+	return deref(l.req.Placement.AvailabilityZone)
 }
 
 // subnet finds the subnet: the one that is named, else the default one of the zone.
-func (l *launch) subnet(tx *store.Tx) (*cloud.Subnet, error) {
-	id := deref(l.req.SubnetId)
-	if len(l.req.NetworkInterfaces) == 1 {
-		id = deref(l.req.NetworkInterfaces[0].SubnetId)
-	}
-	zone := ""
-	if l.req.Placement != nil {
-		zone = deref(l.req.Placement.AvailabilityZone)
-	}
+func (l *launch) subnet(tx *store.Tx, id string) (*cloud.Subnet, error) {
+	zone := l.zone()
 	region, ok := store.Region(tx)
 	if !ok {
 		return nil, awsapi.Errorf("InternalError", "The region is not set up.")
@@ -280,14 +205,7 @@ func (l *launch) subnet(tx *store.Tx) (*cloud.Subnet, error) {
 		return nil, awsapi.InvalidParameterValue("Invalid availability zone: [%s]", zone)
 	}
 	if id != "" {
-		s, err := lookup(tx, store.Subnets, ownerOfSubnet, kindSubnet, l.call.Account, id)
-		if err != nil {
-			return nil, err
-		}
-		if zone != "" && s.Zone != zone {
-			return nil, awsapi.InvalidParameterValue("The availability zone '%s' does not match the zone of subnet %s", zone, s.ID)
-		}
-		return s, nil
+		return lookup(tx, store.Subnets, ownerOfSubnet, kindSubnet, l.call.Account, id)
 	}
 	vpc, err := defaultVPC(tx.View(), l.call.Account)
 	if err != nil {

@@ -207,15 +207,20 @@ func TestTheNetworkInterfaceFormSaysTheSameAsTheParameters(t *testing.T) {
 			withInterface(func(*types.InstanceNetworkInterfaceSpecification) {})(in)
 			in.SubnetId = &subnet
 		}},
-		"two interfaces": {"UnsupportedOperation", func(in *order) {
-			in.NetworkInterfaces = []types.InstanceNetworkInterfaceSpecification{{DeviceIndex: aws.Int32(0)}, {DeviceIndex: aws.Int32(1)}}
+		"one index twice": {"InvalidParameterValue", func(in *order) {
+			in.NetworkInterfaces = []types.InstanceNetworkInterfaceSpecification{{DeviceIndex: aws.Int32(0)}, {DeviceIndex: aws.Int32(0)}}
+		}},
+		"more than the type has": {"AttachmentLimitExceeded", func(in *order) {
+			in.NetworkInterfaces = []types.InstanceNetworkInterfaceSpecification{{DeviceIndex: aws.Int32(0)}, {DeviceIndex: aws.Int32(1)}, {DeviceIndex: aws.Int32(2)}}
+		}},
+		"a public address for one of two": {"InvalidParameterCombination", func(in *order) {
+			in.NetworkInterfaces = []types.InstanceNetworkInterfaceSpecification{{DeviceIndex: aws.Int32(0), AssociatePublicIpAddress: aws.Bool(true)}, {DeviceIndex: aws.Int32(1)}}
 		}},
 		"no index":      {"MissingParameter", withInterface(func(n *types.InstanceNetworkInterfaceSpecification) { n.DeviceIndex, n.SubnetId = nil, &subnet })},
 		"another index": {"InvalidParameterValue", withInterface(func(n *types.InstanceNetworkInterfaceSpecification) { n.DeviceIndex = aws.Int32(1) })},
-		"one that exists": {"UnsupportedOperation", withInterface(func(n *types.InstanceNetworkInterfaceSpecification) {
+		"one that isn't there": {"InvalidNetworkInterfaceID.NotFound", withInterface(func(n *types.InstanceNetworkInterfaceSpecification) {
 			n.NetworkInterfaceId = aws.String("eni-0123456789abcdef0")
 		})},
-		"one that outlives it": {"UnsupportedOperation", withInterface(func(n *types.InstanceNetworkInterfaceSpecification) { n.DeleteOnTermination = aws.Bool(false) })},
 	} {
 		if _, err := w.run(test.change); codeOf(err) != test.code {
 			t.Errorf("%s: answered %v, want %s", name, err, test.code)
@@ -331,9 +336,9 @@ func TestParametersThatAreNotHonouredAreRefusedByName(t *testing.T) {
 			"CreditSpecification": func(in *order) {
 				in.CreditSpecification = &types.CreditSpecificationRequest{CpuCredits: aws.String("unlimited")}
 			},
-			"HibernationOptions":                  func(in *order) { in.HibernationOptions = &types.HibernationOptionsRequest{Configured: aws.Bool(true)} },
-			"Placement.GroupName":                 func(in *order) { in.Placement = &types.Placement{GroupName: aws.String("x")} },
-			"NetworkInterface.1.Ipv6AddressCount": withInterface(func(n *types.InstanceNetworkInterfaceSpecification) { n.Ipv6AddressCount = aws.Int32(1) }),
+			"HibernationOptions":             func(in *order) { in.HibernationOptions = &types.HibernationOptionsRequest{Configured: aws.Bool(true)} },
+			"Placement.GroupName":            func(in *order) { in.Placement = &types.Placement{GroupName: aws.String("x")} },
+			"NetworkInterface.1.PrimaryIpv6": withInterface(func(n *types.InstanceNetworkInterfaceSpecification) { n.PrimaryIpv6 = aws.Bool(true) }),
 		} {
 			_, err := w.run(change)
 			says, _, _ := strings.Cut(name, ".1")
