@@ -236,9 +236,10 @@ func (s *session) killedBy(p machine.Process, code int) syscall.Signal {
 	return 0
 }
 
-// exited sends the end of the output and the exit status. Errors mean that the client has gone.
+// exited sends how the process ended, and then the end of the output: OpenSSH's client may give a shared connection's session
+// up once both sides have said that nothing more comes, and would not hear of the end. Errors mean that the client has gone.
 func (s *session) exited(code int, sig syscall.Signal) {
-	s.ch.CloseWrite()
+	defer s.ch.CloseWrite()
 	for name, n := range signalNames {
 		if sig != n {
 			continue

@@ -10,6 +10,7 @@
 package image
 
 import (
+	"sync"
 	"time"
 )
 
@@ -42,5 +43,18 @@ type Config struct {
 }
 
 // Progress reports on long work: done of total in bytes or steps (total 0 when unknown), and
-// what is being done, in a few words.
+// what is being done, in a few words. It is called by one goroutine at a time.
 type Progress func(done, total int64, what string)
+
+// oneAtATime keeps that promise for work that goes on side by side.
+func oneAtATime(p Progress) Progress {
+	if p == nil {
+		return nil
+	}
+	var mu sync.Mutex
+	return func(done, total int64, what string) {
+		mu.Lock()
+		defer mu.Unlock()
+		p(done, total, what)
+	}
+}

@@ -36,6 +36,7 @@ func (s *Store) Pull(ctx context.Context, ref string, p Progress) (Image, error)
 	resolver := docker.NewResolver(docker.ResolverOptions{Hosts: docker.ConfigureDefaultRegistries(
 		docker.WithPlainHTTP(docker.MatchLocalhost), docker.WithClient(client), docker.WithAuthorizer(docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(credentials))))})
 	var img Image
+	p = oneAtATime(p)
 	err = s.leased(ctx, func(ctx context.Context) error {
 		report(p, 0, 0, "asking for "+named.String())
 		name, desc, err := resolver.Resolve(ctx, named.String())
