@@ -84,7 +84,11 @@ func (a *Agent) metadata(vpc cloud.VPCID, region cloud.Region) *metadata.Server 
 		for _, s := range v.Subnets {
 			subnets[s.Subnet.ID] = s.Subnet
 		}
-		return metadata.Instance{Instance: &m.Instance, Interfaces: m.Interfaces, Groups: m.GroupNames, VPC: &v.VPC, Subnets: subnets,
+		names := map[cloud.SecurityGroupID]string{}
+		for _, g := range v.Groups {
+			names[g.Group.ID] = g.Group.Name
+		}
+		return metadata.Instance{Instance: &m.Instance, Interfaces: m.Interfaces, GroupNames: names, VPC: &v.VPC, Subnets: subnets,
 			Region: region.Name, ZoneID: zones[m.Instance.Zone]}, true
 	}}
 }

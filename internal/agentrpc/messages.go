@@ -57,7 +57,6 @@ type Machine struct {
 	Instance   cloud.Instance
 	ImageName  string
 	Interfaces []cloud.Interface // by device index
-	GroupNames []string          // of the first interface, for the metadata service
 }
 
 // Images are the digests that the node's store has to keep; others may go.

@@ -61,13 +61,6 @@ func machineOf(r store.Reader, i *cloud.Instance) *agentrpc.Machine {
 			m.Interfaces = append(m.Interfaces, wish)
 		}
 	}
-	if len(m.Interfaces) > 0 {
-		for _, id := range m.Interfaces[0].Groups {
-			if g, ok := store.Get(r, store.SecurityGroups, id); ok {
-				m.GroupNames = append(m.GroupNames, g.Name)
-			}
-		}
-	}
 	return m
 }
 

@@ -262,3 +262,58 @@ func TestCloudsSideBySideDoNotMeet(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A second interface comes and goes while the machine runs, and the metadata service tells of it.
+func TestAnInterfaceComesAndGoesWhileTheInstanceRuns(t *testing.T) {
+	t.Parallel()
+	c := cloudtest.Start(t)
+	ctx := t.Context()
+	key := c.KeyPair("k")
+	vm := c.Launch(cloudtest.WithKey("k"), cloudtest.WithGroups(c.Group("ssh", 22)))
+	m := c.SSH(vm, "root", key).WaitLogin()
+	made, err := c.EC2.CreateNetworkInterface(ctx, &ec2.CreateNetworkInterfaceInput{SubnetId: vm.SubnetId})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nic := made.NetworkInterface
+	describe := func() types.NetworkInterface {
+		out, err := c.EC2.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{NetworkInterfaceIds: []string{*nic.NetworkInterfaceId}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.NetworkInterfaces[0]
+	}
+	attached, err := c.EC2.AttachNetworkInterface(ctx, &ec2.AttachNetworkInterfaceInput{NetworkInterfaceId: nic.NetworkInterfaceId, InstanceId: vm.InstanceId, DeviceIndex: aws.Int32(1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.WaitFor(15*time.Second, "the interface to be attached", func() error {
+		if a := describe().Attachment; a == nil || a.Status != types.AttachmentStatusAttached {
+			return fmt.Errorf("it is %+v", a)
+		}
+		return nil
+	})
+	if out := m.Run("ip link show eth1"); !strings.Contains(out, *nic.MacAddress) {
+		t.Errorf("eth1 is %q, want the address %q", out, *nic.MacAddress)
+	}
+	if out := m.Run("wget -q -O - http://169.254.169.254/latest/meta-data/network/interfaces/macs/" + *nic.MacAddress + "/local-ipv4s"); strings.TrimSpace(out) != *nic.PrivateIpAddress {
+		t.Errorf("the metadata service tells of %q, want %q", out, *nic.PrivateIpAddress)
+	}
+	c.Kill() // what was attached is adopted
+	c.Up()
+	if _, err := c.EC2.DetachNetworkInterface(ctx, &ec2.DetachNetworkInterfaceInput{AttachmentId: attached.AttachmentId}); err != nil {
+		t.Fatal(err)
+	}
+	c.WaitFor(15*time.Second, "the interface to be free", func() error {
+		if n := describe(); n.Status != types.NetworkInterfaceStatusAvailable {
+			return fmt.Errorf("it is %s", n.Status)
+		}
+		return nil
+	})
+	if out, code := m.Try("ip link show eth1"); code == 0 {
+		t.Errorf("eth1 is still there: %s", out)
+	}
+	if _, err := c.EC2.DeleteNetworkInterface(ctx, &ec2.DeleteNetworkInterfaceInput{NetworkInterfaceId: nic.NetworkInterfaceId}); err != nil {
+		t.Fatal(err)
+	}
+}

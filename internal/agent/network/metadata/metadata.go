@@ -48,7 +48,7 @@ var versions = []string{"1.0", "2007-01-19", "2007-03-01", "2007-08-29", "2007-1
 type Instance struct {
 	Instance   *cloud.Instance
 	Interfaces []cloud.Interface
-	Groups     []string // names, of the first interface
+	GroupNames map[cloud.SecurityGroupID]string
 	VPC        *cloud.VPC
 	Subnets    map[cloud.SubnetID]cloud.Subnet
 	Region     string

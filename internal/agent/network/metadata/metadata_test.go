@@ -26,9 +26,9 @@ type service struct {
 func newService(t *testing.T) *service {
 	x := &service{t: t, now: noon, i: &cloud.Instance{ID: "i-1", Image: "ami-1", Type: "t3.micro", Zone: "us-east-1a", Metadata: cloud.DefaultMetadataOptions(),
 		PublicKey: "ssh-ed25519 AAAA", KeyName: "k", UserData: []byte("#!/bin/sh\n"), Tags: cloud.Tags{"Name": "web"}}}
-	nic := cloud.Interface{ID: "eni-1", MAC: "0a:00:ac:1f:00:05", PrivateIP: netip.MustParseAddr("172.31.0.5"), Publics: []cloud.PublicAddress{{Private: netip.MustParseAddr("172.31.0.5"), Public: netip.MustParseAddr("198.18.0.5")}}, Groups: []cloud.SecurityGroupID{"sg-1"}}
+	nic := cloud.Interface{ID: "eni-1", MAC: "0a:00:ac:1f:00:05", PrivateIP: netip.MustParseAddr("172.31.0.5"), Publics: []cloud.PublicAddress{{Private: netip.MustParseAddr("172.31.0.5"), Public: netip.MustParseAddr("198.18.0.5")}}, Groups: []cloud.SecurityGroupID{"sg-1", "sg-2"}}
 	x.s = &Server{Secret: []byte("secret"), Now: func() time.Time { return x.now }, Logger: slog.New(slog.DiscardHandler), Lookup: func(a netip.Addr) (Instance, bool) {
-		return Instance{Instance: x.i, Interfaces: []cloud.Interface{nic}, Groups: []string{"default", "web"}, Region: "us-east-1", ZoneID: "use1-az1"}, a == nic.PrivateIP
+		return Instance{Instance: x.i, Interfaces: []cloud.Interface{nic}, GroupNames: map[cloud.SecurityGroupID]string{"sg-1": "default", "sg-2": "web"}, Region: "us-east-1", ZoneID: "use1-az1"}, a == nic.PrivateIP
 	}}
 	return x
 }
@@ -77,6 +77,27 @@ func TestTheTreeIsAsEC2sClientsExpectIt(t *testing.T) {
 	x.i.Metadata.InstanceTags = true
 	if _, body := x.do("GET", "/latest/meta-data/tags/instance/Name", home); body != "web" {
 		t.Errorf("the tag: %q", body)
+	}
+}
+
+func TestAnInterfacesAddressesAreAllListed(t *testing.T) {
+	addr := netip.MustParseAddr
+	i := Instance{Instance: &cloud.Instance{ID: "i-1"}, Region: "us-east-1", GroupNames: map[cloud.SecurityGroupID]string{"sg-1": "web", "sg-2": "db"},
+		Interfaces: []cloud.Interface{{MAC: "0a:01", PrivateIP: addr("10.0.0.4"), Groups: []cloud.SecurityGroupID{"sg-1"}},
+			{MAC: "0a:02", DeviceIndex: 1, PrivateIP: addr("10.0.1.4"), Secondary: []netip.Addr{addr("10.0.1.5"), addr("10.0.1.6")}, IPv6: []netip.Addr{addr("fd00::4"), addr("fd00::5")},
+				Groups: []cloud.SecurityGroupID{"sg-2"}, Publics: []cloud.PublicAddress{{Private: addr("10.0.1.6"), Public: addr("198.18.0.6")}, {Private: addr("10.0.1.4"), Public: addr("198.18.0.7")}}}}}
+	x := newService(t)
+	x.s.Lookup = func(netip.Addr) (Instance, bool) { return i, true }
+	x.i = i.Instance
+	const second = "/latest/meta-data/network/interfaces/macs/0a:02/"
+	for path, want := range map[string]string{
+		"/latest/meta-data/network/interfaces/macs/": "0a:01/\n0a:02/", "/latest/meta-data/security-groups": "web", second + "security-groups": "db",
+		second + "device-number": "1", second + "local-ipv4s": "10.0.1.4\n10.0.1.5\n10.0.1.6", second + "ipv6s": "fd00::4\nfd00::5",
+		second + "public-ipv4s": "198.18.0.7\n198.18.0.6", second + "ipv4-associations/198.18.0.6": "10.0.1.6",
+	} {
+		if status, body := x.do("GET", path, home); status != 200 || body != want {
+			t.Errorf("%s: %d %q, want %q", path, status, body, want)
+		}
 	}
 }
 

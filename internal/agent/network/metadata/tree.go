@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -25,7 +26,6 @@ func tree(i Instance) *node {
 	n.set("placement/region", i.Region)
 	n.set("profile", "default-hvm")
 	n.set("reservation-id", string(in.Reservation))
-	n.set("security-groups", strings.Join(i.Groups, "\n"))
 	n.set("services/domain", "amazonaws.com")
 	n.set("services/partition", "aws")
 	if in.PublicKey != "" {
@@ -45,6 +45,7 @@ func tree(i Instance) *node {
 			continue
 		}
 		name := cloud.PrivateDNSName(nic.PrivateIP, i.Region)
+		n.set("security-groups", groupNames(i, nic))
 		n.set("hostname", name)
 		n.set("local-hostname", name)
 		n.set("local-ipv4", nic.PrivateIP.String())
@@ -53,17 +54,19 @@ func tree(i Instance) *node {
 			n.set("public-hostname", cloud.PublicDNSName(nic.PublicIP(), i.Region))
 			n.set("public-ipv4", nic.PublicIP().String())
 		}
+		if len(nic.IPv6) > 0 {
+			n.set("ipv6", nic.IPv6[0].String())
+		}
 	}
 	return n
 }
 
 func interfaceTree(n *node, i Instance, nic cloud.Interface) {
 	at := "network/interfaces/macs/" + nic.MAC + "/"
-	private := nic.PrivateIP.String()
 	n.set(at+"device-number", strconv.Itoa(nic.DeviceIndex))
 	n.set(at+"interface-id", string(nic.ID))
 	n.set(at+"local-hostname", cloud.PrivateDNSName(nic.PrivateIP, i.Region))
-	n.set(at+"local-ipv4s", private)
+	n.set(at+"local-ipv4s", lines(nic.Addresses()))
 	n.set(at+"mac", nic.MAC)
 	n.set(at+"owner-id", string(nic.Account))
 	n.set(at+"subnet-id", string(nic.Subnet))
@@ -73,7 +76,11 @@ func interfaceTree(n *node, i Instance, nic cloud.Interface) {
 		ids[k] = string(g)
 	}
 	n.set(at+"security-group-ids", strings.Join(ids, "\n"))
-	n.set(at+"security-groups", strings.Join(i.Groups, "\n"))
+	n.set(at+"security-groups", groupNames(i, nic))
+	n.set(at+"network-card", "0")
+	if len(nic.IPv6) > 0 {
+		n.set(at+"ipv6s", lines(nic.IPv6))
+	}
 	if s, ok := i.Subnets[nic.Subnet]; ok {
 		n.set(at+"subnet-ipv4-cidr-block", s.CIDR.String())
 	}
@@ -81,9 +88,31 @@ func interfaceTree(n *node, i Instance, nic cloud.Interface) {
 		n.set(at+"vpc-ipv4-cidr-block", i.VPC.CIDR.String())
 		n.set(at+"vpc-ipv4-cidr-blocks", i.VPC.CIDR.String())
 	}
-	if nic.PublicIP().IsValid() {
-		n.set(at+"ipv4-associations/"+nic.PublicIP().String(), private)
-		n.set(at+"public-hostname", cloud.PublicDNSName(nic.PublicIP(), i.Region))
-		n.set(at+"public-ipv4s", nic.PublicIP().String())
+	var publics []netip.Addr
+	for _, addr := range nic.Addresses() {
+		if p := nic.Public(addr); p.Public.IsValid() {
+			n.set(at+"ipv4-associations/"+p.Public.String(), addr.String())
+			publics = append(publics, p.Public)
+		}
 	}
+	if len(publics) > 0 {
+		n.set(at+"public-hostname", cloud.PublicDNSName(publics[0], i.Region))
+		n.set(at+"public-ipv4s", lines(publics))
+	}
+}
+
+func lines(addrs []netip.Addr) string {
+	out := make([]string, len(addrs))
+	for n, a := range addrs {
+		out[n] = a.String()
+	}
+	return strings.Join(out, "\n")
+}
+
+func groupNames(i Instance, nic cloud.Interface) string {
+	out := make([]string, len(nic.Groups))
+	for n, g := range nic.Groups {
+		out[n] = i.GroupNames[g]
+	}
+	return strings.Join(out, "\n")
 }
