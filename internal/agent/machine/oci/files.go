@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/renameio/v2"
-
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
@@ -61,15 +59,35 @@ func (d *Driver) load(id cloud.InstanceID) (saved, bool, error) {
 	return s, true, nil
 }
 
+// save replaces what is kept of a machine. It survives this process and not, for certain, the host's power: without it the
+// machine doesn't run either, and one whose record is damaged is undone and started anew.
 func (d *Driver) save(s saved) error {
 	b, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("machine %s: encode what is kept of it: %w", s.Spec.ID, err)
 	}
-	if err := renameio.WriteFile(filepath.Join(d.bundle(s.Spec.ID), savedFile), b, 0o600); err != nil {
+	if err := replace(filepath.Join(d.bundle(s.Spec.ID), savedFile), b); err != nil {
 		return fmt.Errorf("machine %s: keep it: %w", s.Spec.ID, err)
 	}
 	return nil
+}
+
+// replace puts a file whole in the place of another, without waiting for the disk.
+func replace(path string, b []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
 }
 
 // startTicks is when a process started, in clock ticks since the host's boot (field 22 of /proc/PID/stat).
