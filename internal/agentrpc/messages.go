@@ -35,6 +35,7 @@ type VPC struct {
 	Gateway bool // an internet gateway is attached
 	Subnets []Subnet
 	Groups  []Group
+	ACLs    []cloud.NetworkACL // all of the VPC; each subnet names its own
 	// Public tells the resolver which private address stands behind a public one in this VPC.
 	Public map[netip.Addr]netip.Addr
 }

@@ -21,6 +21,8 @@ type (
 	RouteTableID        string
 	RouteAssociationID  string
 	NetworkACLID        string
+	ACLAssociationID    string
+	FlowLogID           string
 	DHCPOptionsID       string
 	SecurityGroupID     string
 	SecurityGroupRuleID string
@@ -44,7 +46,7 @@ const idDigits = 17
 // ID is every type of identifier that is a prefix and hexadecimal digits.
 type ID interface {
 	InstanceID | ReservationID | ImageID | ImportTaskID | VPCID | SubnetID | InternetGatewayID |
-		RouteTableID | RouteAssociationID | NetworkACLID | DHCPOptionsID | SecurityGroupID |
+		RouteTableID | RouteAssociationID | NetworkACLID | ACLAssociationID | FlowLogID | DHCPOptionsID | SecurityGroupID |
 		SecurityGroupRuleID | InterfaceID | AttachmentID | AllocationID | AssociationID | KeyPairID | NodeID
 }
 
@@ -72,6 +74,10 @@ func Prefix[T ID]() string {
 		return "rtbassoc-"
 	case NetworkACLID:
 		return "acl-"
+	case ACLAssociationID:
+		return "aclassoc-"
+	case FlowLogID:
+		return "fl-"
 	case DHCPOptionsID:
 		return "dopt-"
 	case SecurityGroupID:

@@ -45,4 +45,6 @@ const (
 	ProtocolICMP Protocol = 1
 	ProtocolTCP  Protocol = 6
 	ProtocolUDP  Protocol = 17
+	// ProtocolICMPv6 is ICMP for IPv6.
+	ProtocolICMPv6 Protocol = 58
 )

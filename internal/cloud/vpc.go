@@ -30,6 +30,8 @@ type Subnet struct {
 	Zone                string
 	DefaultForAZ        bool
 	MapPublicIPOnLaunch bool
+	ACL                 NetworkACLID     // the one around it
+	ACLAssociation      ACLAssociationID // changes with ACL
 	Tags                Tags
 	Created             time.Time
 }

@@ -105,6 +105,9 @@ func (d DefaultVPC) make(tx *store.Tx) {
 		{ID: cloud.NewID[cloud.SecurityGroupRuleID](d.Rand), Egress: true, Protocol: cloud.ProtocolAll, FromPort: -1, ToPort: -1,
 			CIDR: netip.MustParsePrefix("0.0.0.0/0")},
 	}
+	acl := cloud.NetworkACL{ID: cloud.NewID[cloud.NetworkACLID](d.Rand), Account: d.Account, VPC: vpc.ID, Default: true, Created: d.Now}
+	acl.AllowAll(cloud.AllIPv4)
+	store.Put(tx, store.NetworkACLs, &acl)
 	store.Put(tx, store.VPCs, &vpc)
 	store.Put(tx, store.InternetGateways, &gateway)
 	store.Put(tx, store.RouteTables, &routes)
@@ -115,6 +118,7 @@ func (d DefaultVPC) make(tx *store.Tx) {
 		subnet := cloud.Subnet{
 			ID: cloud.NewID[cloud.SubnetID](d.Rand), Account: d.Account, VPC: vpc.ID, CIDR: netip.PrefixFrom(netip.AddrFrom4(base), 20),
 			Zone: zone.Name, DefaultForAZ: true, MapPublicIPOnLaunch: true, Created: d.Now,
+			ACL: acl.ID, ACLAssociation: cloud.NewID[cloud.ACLAssociationID](d.Rand),
 		}
 		store.Put(tx, store.Subnets, &subnet)
 	}

@@ -75,6 +75,9 @@ func vpcOf(r store.Reader, id cloud.VPCID) *agentrpc.VPC {
 	for _, s := range store.ListBy(r, store.SubnetsByVPC, id) {
 		v.Subnets = append(v.Subnets, agentrpc.Subnet{Subnet: *s, Internet: v.Gateway && leadsToInternet(tables, s.ID)})
 	}
+	for _, a := range store.ListBy(r, store.NetworkACLsByVPC, id) {
+		v.ACLs = append(v.ACLs, *a)
+	}
 	members := map[cloud.SecurityGroupID][]netip.Addr{}
 	for _, n := range store.ListBy(r, store.InterfacesByVPC, id) {
 		for _, g := range n.Groups {

@@ -67,3 +67,5 @@ func usableIPv6(within netip.Prefix, addr netip.Addr) bool {
 	}
 	return addr != netip.AddrFrom16(last)
 }
+
+func vpcHasIPv6(r store.Reader, id cloud.VPCID) bool { return false }

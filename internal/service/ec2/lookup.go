@@ -22,6 +22,7 @@ var (
 	kindGroup      = resourceKind{"InvalidGroup", "security group"}
 	kindGateway    = resourceKind{"InvalidInternetGatewayID", "internetGateway"}
 	kindRouteTable = resourceKind{"InvalidRouteTableID", "routeTable"}
+	kindACL        = resourceKind{"InvalidNetworkAclID", "networkAcl"}
 	kindInterface  = resourceKind{"InvalidNetworkInterfaceID", "networkInterface"}
 	kindAllocation = resourceKind{"InvalidAllocationID", "allocation"}
 	kindKeyPair    = resourceKind{"InvalidKeyPair", "key pair"}
@@ -88,6 +89,7 @@ func ownerOfInstance(i *cloud.Instance) cloud.AccountID       { return i.Account
 func ownerOfSubnet(s *cloud.Subnet) cloud.AccountID           { return s.Account }
 func ownerOfVPC(v *cloud.VPC) cloud.AccountID                 { return v.Account }
 func ownerOfGroup(g *cloud.SecurityGroup) cloud.AccountID     { return g.Account }
+func ownerOfACL(a *cloud.NetworkACL) cloud.AccountID          { return a.Account }
 func ownerOfInterface(n *cloud.Interface) cloud.AccountID     { return n.Account }
 func ownerOfAddress(a *cloud.Address) cloud.AccountID         { return a.Account }
 func ownerOfImport(t *cloud.ImportTask) cloud.AccountID       { return t.Account }

@@ -179,8 +179,8 @@ func parseProtocol(s string) (cloud.Protocol, error) {
 		return cloud.ProtocolAll, nil
 	case "":
 		return 0, awsapi.MissingParameter("IpProtocol")
-	case "icmpv6", "58":
-		return 0, awsapi.Unsupported("The protocol icmpv6 is not supported by this cloud.")
+	case "icmpv6":
+		return cloud.ProtocolICMPv6, nil
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 0 || n > 255 {
@@ -197,6 +197,8 @@ func protocolText(p cloud.Protocol) string {
 		return "udp"
 	case cloud.ProtocolICMP:
 		return "icmp"
+	case cloud.ProtocolICMPv6:
+		return "icmpv6"
 	}
 	return strconv.Itoa(int(p))
 }

@@ -55,6 +55,7 @@ func (s *Service) Register(r *awsapi.Registry) {
 	s.registerImports(r)
 	s.registerVPCs(r)
 	s.registerSecurityGroups(r)
+	s.registerNetworkACLs(r)
 	s.registerAddresses(r)
 	s.registerTags(r)
 }
