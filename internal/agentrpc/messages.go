@@ -36,6 +36,8 @@ type VPC struct {
 	Subnets []Subnet
 	Groups  []Group
 	ACLs    []cloud.NetworkACL // all of the VPC; each subnet names its own
+	// FlowLogs are all of the VPC, its subnets and interfaces.
+	FlowLogs []cloud.FlowLog
 	// Public tells the resolver which private address stands behind a public one in this VPC.
 	Public map[netip.Addr]netip.Addr
 }

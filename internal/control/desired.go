@@ -78,6 +78,9 @@ func vpcOf(r store.Reader, id cloud.VPCID) *agentrpc.VPC {
 	for _, a := range store.ListBy(r, store.NetworkACLsByVPC, id) {
 		v.ACLs = append(v.ACLs, *a)
 	}
+	for _, f := range store.ListBy(r, store.FlowLogsByVPC, id) {
+		v.FlowLogs = append(v.FlowLogs, *f)
+	}
 	members := map[cloud.SecurityGroupID][]netip.Addr{}
 	for _, n := range store.ListBy(r, store.InterfacesByVPC, id) {
 		for _, g := range n.Groups {

@@ -23,6 +23,7 @@ var (
 	kindGateway    = resourceKind{"InvalidInternetGatewayID", "internetGateway"}
 	kindRouteTable = resourceKind{"InvalidRouteTableID", "routeTable"}
 	kindACL        = resourceKind{"InvalidNetworkAclID", "networkAcl"}
+	kindFlowLog    = resourceKind{"InvalidFlowLogId", "flowLog"}
 	kindInterface  = resourceKind{"InvalidNetworkInterfaceID", "networkInterface"}
 	kindAllocation = resourceKind{"InvalidAllocationID", "allocation"}
 	kindKeyPair    = resourceKind{"InvalidKeyPair", "key pair"}
@@ -90,6 +91,7 @@ func ownerOfSubnet(s *cloud.Subnet) cloud.AccountID           { return s.Account
 func ownerOfVPC(v *cloud.VPC) cloud.AccountID                 { return v.Account }
 func ownerOfGroup(g *cloud.SecurityGroup) cloud.AccountID     { return g.Account }
 func ownerOfACL(a *cloud.NetworkACL) cloud.AccountID          { return a.Account }
+func ownerOfFlowLog(f *cloud.FlowLog) cloud.AccountID         { return f.Account }
 func ownerOfInterface(n *cloud.Interface) cloud.AccountID     { return n.Account }
 func ownerOfAddress(a *cloud.Address) cloud.AccountID         { return a.Account }
 func ownerOfImport(t *cloud.ImportTask) cloud.AccountID       { return t.Account }

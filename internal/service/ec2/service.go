@@ -56,6 +56,7 @@ func (s *Service) Register(r *awsapi.Registry) {
 	s.registerVPCs(r)
 	s.registerSecurityGroups(r)
 	s.registerNetworkACLs(r)
+	s.registerFlowLogs(r)
 	s.registerAddresses(r)
 	s.registerTags(r)
 }
