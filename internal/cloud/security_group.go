@@ -23,9 +23,9 @@ type SecurityGroupRule struct {
 	ID          SecurityGroupRuleID
 	Egress      bool
 	Protocol    Protocol
-	FromPort    int // TCP and UDP: 0 to 65535; ICMP: the type, -1 for all; otherwise -1
-	ToPort      int // TCP and UDP: 0 to 65535; ICMP: the code, -1 for all; otherwise -1
-	CIDR        netip.Prefix
+	FromPort    int          // TCP and UDP: 0 to 65535; ICMP: the type, -1 for all; otherwise -1
+	ToPort      int          // TCP and UDP: 0 to 65535; ICMP: the code, -1 for all; otherwise -1
+	CIDR        netip.Prefix // of either family
 	Group       SecurityGroupID
 	Description string
 	Tags        Tags

@@ -99,6 +99,9 @@ func addGroup(r *ruleset, g Group) {
 	}
 	rules := map[bool][]string{}
 	for _, rule := range g.Rules {
+		if rule.CIDR.Addr().Is6() {
+			continue // no packet of IPv6 passes a VPC's namespace
+		}
 		peer, verdict := "saddr", "accept"
 		if rule.Egress {
 			peer, verdict = "daddr", "goto arriving"

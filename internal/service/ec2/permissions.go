@@ -51,18 +51,28 @@ func rulesOf(r store.Reader, g *cloud.SecurityGroup, egress bool, list []ec2.IpP
 			return nil, err
 		}
 		base.Egress = egress
-		if len(p.Ipv6Ranges) > 0 {
-			return nil, awsapi.Unsupported("IPv6 ranges are not supported by this cloud.")
-		}
 		if len(p.PrefixListIds) > 0 {
 			return nil, awsapi.Unsupported("Prefix lists are not supported by this cloud.")
 		}
-		if len(p.IpRanges) == 0 && len(p.UserIdGroupPairs) == 0 {
+		if len(p.IpRanges) == 0 && len(p.Ipv6Ranges) == 0 && len(p.UserIdGroupPairs) == 0 {
 			return nil, awsapi.InvalidParameterValue("A permission must name a range or a security group")
 		}
 		for _, x := range p.IpRanges {
 			rule := base
 			if rule.CIDR, err = parseCIDR(deref(x.CidrIp)); err != nil {
+				return nil, err
+			}
+			if rule.Protocol == cloud.ProtocolICMPv6 {
+				return nil, awsapi.InvalidParameterValue("The protocol icmpv6 can't be used with the IPv4 range %s", rule.CIDR)
+			}
+			if rule.Description, err = ruleDescription(x.Description); err != nil {
+				return nil, err
+			}
+			rules = append(rules, rule)
+		}
+		for _, x := range p.Ipv6Ranges {
+			rule := base
+			if rule.CIDR, err = parseCIDR6(deref(x.CidrIpv6)); err != nil {
 				return nil, err
 			}
 			if rule.Description, err = ruleDescription(x.Description); err != nil {
@@ -155,16 +165,27 @@ func protocolAndPorts(protocol *string, from, to *int64) (cloud.SecurityGroupRul
 			return rule, awsapi.InvalidParameterValue("Invalid TCP/UDP port range (%d:%d)", *from, *to)
 		}
 		rule.FromPort, rule.ToPort = int(*from), int(*to)
+	case cloud.ProtocolICMPv6:
+		if from == nil && to == nil {
+			return rule, nil
+		}
+		err = icmpTypes(&rule, from, to)
 	case cloud.ProtocolICMP:
-		if from == nil || to == nil {
-			return rule, awsapi.InvalidParameterValue("ICMP needs a type (FromPort) and a code (ToPort); -1 means all")
-		}
-		if *from < -1 || *from > 255 || *to < -1 || *to > 255 || *from == -1 && *to != -1 {
-			return rule, awsapi.InvalidParameterValue("ICMP type (%d) and code (%d) are from -1 to 255, and all types have all codes", *from, *to)
-		}
-		rule.FromPort, rule.ToPort = int(*from), int(*to)
+		err = icmpTypes(&rule, from, to)
 	}
-	return rule, nil
+	return rule, err
+}
+
+// icmpTypes reads ports as ICMP's type and code.
+func icmpTypes(rule *cloud.SecurityGroupRule, from, to *int64) error {
+	if from == nil || to == nil {
+		return awsapi.InvalidParameterValue("ICMP needs a type (FromPort) and a code (ToPort); -1 means all")
+	}
+	if *from < -1 || *from > 255 || *to < -1 || *to > 255 || *from == -1 && *to != -1 {
+		return awsapi.InvalidParameterValue("ICMP type (%d) and code (%d) are from -1 to 255, and all types have all codes", *from, *to)
+	}
+	rule.FromPort, rule.ToPort = int(*from), int(*to)
+	return nil
 }
 
 func parseProtocol(s string) (cloud.Protocol, error) {
@@ -205,7 +226,7 @@ func protocolText(p cloud.Protocol) string {
 
 // hasPorts tells whether EC2 shows ports of a rule in a group's permissions.
 func hasPorts(p cloud.Protocol) bool {
-	return p == cloud.ProtocolTCP || p == cloud.ProtocolUDP || p == cloud.ProtocolICMP
+	return p == cloud.ProtocolTCP || p == cloud.ProtocolUDP || p == cloud.ProtocolICMP || p == cloud.ProtocolICMPv6
 }
 
 // permissionShapes groups one direction's rules by what they match, as DescribeSecurityGroups shows them.
@@ -231,9 +252,12 @@ func permissionShapes(g *cloud.SecurityGroup, egress bool) []ec2.IpPermission {
 			grouped[m] = p
 			order = append(order, m)
 		}
-		if rule.Group != "" {
+		switch {
+		case rule.Group != "":
 			p.UserIdGroupPairs = append(p.UserIdGroupPairs, ec2.UserIdGroupPair{GroupId: text(rule.Group), UserId: text(g.Account), Description: optional(rule.Description)})
-		} else {
+		case rule.CIDR.Addr().Is6():
+			p.Ipv6Ranges = append(p.Ipv6Ranges, ec2.Ipv6Range{CidrIpv6: new(rule.CIDR.String()), Description: optional(rule.Description)})
+		default:
 			p.IpRanges = append(p.IpRanges, ec2.IpRange{CidrIp: new(rule.CIDR.String()), Description: optional(rule.Description)})
 		}
 	}
@@ -247,9 +271,12 @@ func permissionShapes(g *cloud.SecurityGroup, egress bool) []ec2.IpPermission {
 func ruleShape(g *cloud.SecurityGroup, rule cloud.SecurityGroupRule) ec2.SecurityGroupRule {
 	out := ec2.SecurityGroupRule{SecurityGroupRuleId: text(rule.ID), GroupId: text(g.ID), GroupOwnerId: text(g.Account), IsEgress: &rule.Egress,
 		IpProtocol: new(protocolText(rule.Protocol)), FromPort: new(int64(rule.FromPort)), ToPort: new(int64(rule.ToPort)), Description: optional(rule.Description), Tags: tagList(rule.Tags)}
-	if rule.Group != "" {
+	switch {
+	case rule.Group != "":
 		out.ReferencedGroupInfo = &ec2.ReferencedSecurityGroup{GroupId: text(rule.Group), UserId: text(g.Account)}
-	} else {
+	case rule.CIDR.Addr().Is6():
+		out.CidrIpv6 = new(rule.CIDR.String())
+	default:
 		out.CidrIpv4 = new(rule.CIDR.String())
 	}
 	return out

@@ -16,7 +16,7 @@ import (
 const maxRules = 1000
 
 // permissionParameters are what permissions are given by, save flags that only EC2's answers carry.
-var permissionParameters = []string{"IpPermissions.IpProtocol", "IpPermissions.FromPort", "IpPermissions.ToPort", "IpPermissions.IpRanges",
+var permissionParameters = []string{"IpPermissions.IpProtocol", "IpPermissions.FromPort", "IpPermissions.ToPort", "IpPermissions.IpRanges", "IpPermissions.Ipv6Ranges",
 	"IpPermissions.UserIdGroupPairs.GroupId", "IpPermissions.UserIdGroupPairs.GroupName", "IpPermissions.UserIdGroupPairs.UserId",
 	"IpPermissions.UserIdGroupPairs.Description", "IpPermissions.UserIdGroupPairs.VpcId"}
 

@@ -131,3 +131,37 @@ func TestTheGroupsForAVPCAreItsOwn(t *testing.T) {
 	_, err = w.stranger.GetSecurityGroupsForVpc(t.Context(), &sdk.GetSecurityGroupsForVpcInput{VpcId: &vpc})
 	refused(t, err, "InvalidVpcID.NotFound")
 }
+
+func TestIPv6RangesAreRulesOfTheirOwn(t *testing.T) {
+	w := newWorld(t)
+	g := w.group("web")
+	port := aws.Int32(443)
+	in := &sdk.AuthorizeSecurityGroupIngressInput{GroupId: &g, IpPermissions: []types.IpPermission{
+		{IpProtocol: aws.String("tcp"), FromPort: port, ToPort: port, IpRanges: []types.IpRange{{CidrIp: aws.String("0.0.0.0/0")}},
+			Ipv6Ranges: []types.Ipv6Range{{CidrIpv6: aws.String("::/0"), Description: aws.String("the world")}}},
+		{IpProtocol: aws.String("icmpv6"), FromPort: aws.Int32(128), ToPort: aws.Int32(-1), Ipv6Ranges: []types.Ipv6Range{{CidrIpv6: aws.String("fd00::1/8")}}}}}
+	out, err := w.AuthorizeSecurityGroupIngress(t.Context(), in)
+	if err != nil || len(out.SecurityGroupRules) != 3 {
+		t.Fatal(out, err)
+	}
+	if r := w.rule(*out.SecurityGroupRules[2].SecurityGroupRuleId); aws.ToString(r.CidrIpv6) != "fd00::/8" || *r.IpProtocol != "icmpv6" || r.CidrIpv4 != nil {
+		t.Errorf("the third rule is %+v", r)
+	}
+	groups, err := w.DescribeSecurityGroups(t.Context(), &sdk.DescribeSecurityGroupsInput{Filters: filterList("ip-permission.ipv6-cidr", "fd00::/8")})
+	if err != nil || len(groups.SecurityGroups) != 1 {
+		t.Fatal(groups, err)
+	}
+	for _, p := range groups.SecurityGroups[0].IpPermissions {
+		if *p.IpProtocol == "tcp" && (len(p.IpRanges) != 1 || len(p.Ipv6Ranges) != 1 || *p.Ipv6Ranges[0].Description != "the world") {
+			t.Errorf("both families are shown as %+v", p)
+		}
+	}
+	_, err = w.AuthorizeSecurityGroupIngress(t.Context(), in)
+	refused(t, err, "InvalidPermission.Duplicate")
+	_, err = w.AuthorizeSecurityGroupIngress(t.Context(), &sdk.AuthorizeSecurityGroupIngressInput{GroupId: &g, IpPermissions: []types.IpPermission{
+		{IpProtocol: aws.String("icmpv6"), IpRanges: []types.IpRange{{CidrIp: aws.String("10.0.0.0/8")}}}}})
+	refused(t, err, "InvalidParameterValue")
+	if _, err := w.RevokeSecurityGroupIngress(t.Context(), &sdk.RevokeSecurityGroupIngressInput{GroupId: &g, IpPermissions: in.IpPermissions}); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -42,11 +42,7 @@ func (s *Service) createSecurityGroup(ctx context.Context, call *awsapi.Call, re
 		return nil, err
 	}
 	g := &cloud.SecurityGroup{ID: newID[cloud.SecurityGroupID](s), Account: call.Account, Name: name, Description: description, Tags: tags["security-group"], Created: call.Now}
-	everything, err := parseCIDR("0.0.0.0/0")
-	if err != nil {
-		return nil, err
-	}
-	g.Rules = []cloud.SecurityGroupRule{{ID: newID[cloud.SecurityGroupRuleID](s), Egress: true, Protocol: cloud.ProtocolAll, FromPort: -1, ToPort: -1, CIDR: everything}}
+	outID, out6ID := newID[cloud.SecurityGroupRuleID](s), newID[cloud.SecurityGroupRuleID](s)
 	err = s.update(ctx, call, func(tx *store.Tx) error {
 		var vpc *cloud.VPC
 		var err error
@@ -68,11 +64,22 @@ func (s *Service) createSecurityGroup(ctx context.Context, call *awsapi.Call, re
 		if err != nil {
 			return err
 		}
-		g.VPC = vpc.ID
+		g.VPC, g.Rules = vpc.ID, everythingOut(vpcHasIPv6(tx, vpc.ID), outID, out6ID)
 		store.Put(tx, store.SecurityGroups, g)
 		return nil
 	})
 	return &ec2.CreateSecurityGroupResult{GroupId: text(g.ID), Tags: tagList(g.Tags)}, err
+}
+
+// everythingOut are the rules that a new group has: all may leave, also by IPv6 where the VPC has it.
+func everythingOut(ipv6 bool, id, id6 cloud.SecurityGroupRuleID) []cloud.SecurityGroupRule {
+	rule := cloud.SecurityGroupRule{ID: id, Egress: true, Protocol: cloud.ProtocolAll, FromPort: -1, ToPort: -1, CIDR: cloud.AllIPv4}
+	if !ipv6 {
+		return []cloud.SecurityGroupRule{rule}
+	}
+	rule6 := rule
+	rule6.ID, rule6.CIDR = id6, cloud.AllIPv6
+	return []cloud.SecurityGroupRule{rule, rule6}
 }
 
 // namedGroup finds the group that a call means: by its id, or by its name in the default VPC.
@@ -167,10 +174,16 @@ func groupFilters(view *store.View) awsapi.FilterSet[*cloud.SecurityGroup] {
 			}
 		}
 		values[prefix+"cidr"] = rules(func(_ G, r cloud.SecurityGroupRule) string {
-			if r.Group != "" {
-				return ""
+			if r.CIDR.IsValid() && r.CIDR.Addr().Is4() {
+				return r.CIDR.String()
 			}
-			return r.CIDR.String()
+			return ""
+		})
+		values[prefix+"ipv6-cidr"] = rules(func(_ G, r cloud.SecurityGroupRule) string {
+			if r.CIDR.IsValid() && r.CIDR.Addr().Is6() {
+				return r.CIDR.String()
+			}
+			return ""
 		})
 		values[prefix+"from-port"] = rules(func(_ G, r cloud.SecurityGroupRule) string { return strconv.Itoa(r.FromPort) })
 		values[prefix+"to-port"] = rules(func(_ G, r cloud.SecurityGroupRule) string { return strconv.Itoa(r.ToPort) })
@@ -188,7 +201,7 @@ func groupFilters(view *store.View) awsapi.FilterSet[*cloud.SecurityGroup] {
 			return string(g.Account)
 		})
 		values[prefix+"protocol"] = rules(func(_ G, r cloud.SecurityGroupRule) string { return protocolText(r.Protocol) })
-		values[prefix+"ipv6-cidr"], values[prefix+"prefix-list-id"] = none, none
+		values[prefix+"prefix-list-id"] = none
 	}
 	return awsapi.FilterSet[G]{Tags: func(g G) map[string]string { return g.Tags }, Values: values}
 }
