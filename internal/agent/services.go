@@ -64,6 +64,13 @@ func (a *Agent) startServices(vpc cloud.VPC) (stop func(), err error) {
 			}
 			private, ok := v.Public[public]
 			return private, ok
+		}, NameOf: func(public netip.Addr) (string, bool) {
+			v := a.vpcs.get(vpc.ID)
+			if v == nil {
+				return "", false
+			}
+			name, ok := v.Names[public]
+			return name, ok
 		}})
 	serve("names", func() error { return names.Serve(ctx, packets, listeners[1:]) })
 	return func() { cancel(); wg.Wait() }, nil

@@ -40,6 +40,8 @@ type VPC struct {
 	FlowLogs []cloud.FlowLog
 	// Public tells the resolver which private address stands behind a public one in this VPC.
 	Public map[netip.Addr]netip.Addr
+	// Names tells the resolver the names that were given to public addresses of the region, with the root's dot.
+	Names map[netip.Addr]string
 }
 
 // Subnet is a subnet and whether its route table leads to the internet gateway.

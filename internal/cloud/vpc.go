@@ -81,6 +81,8 @@ type Address struct {
 	Association AssociationID // "" when not associated
 	Interface   InterfaceID
 	PrivateIP   netip.Addr // which of the interface's addresses it stands for
-	Tags        Tags
-	Created     time.Time
+	// PTR is the name that resolvers answer for it, with the root's dot; "" for EC2's own.
+	PTR     string
+	Tags    Tags
+	Created time.Time
 }

@@ -70,10 +70,14 @@ func vpcOf(r store.Reader, id cloud.VPCID) *agentrpc.VPC {
 	if !ok {
 		return nil
 	}
-	v := &agentrpc.VPC{VPC: *vpc, Gateway: len(store.ListBy(r, store.InternetGatewaysByVPC, id)) > 0, Public: map[netip.Addr]netip.Addr{}}
+	v := &agentrpc.VPC{VPC: *vpc, Gateway: len(store.ListBy(r, store.InternetGatewaysByVPC, id)) > 0, Public: map[netip.Addr]netip.Addr{},
+		Names: map[netip.Addr]string{}}
 	tables := store.ListBy(r, store.RouteTablesByVPC, id)
 	for _, s := range store.ListBy(r, store.SubnetsByVPC, id) {
 		v.Subnets = append(v.Subnets, agentrpc.Subnet{Subnet: *s, Internet: v.Gateway && leadsToInternet(tables, s.ID)})
+	}
+	for _, a := range store.ListBy(r, store.AddressesByNaming, store.Named) {
+		v.Names[a.PublicIP] = a.PTR
 	}
 	for _, a := range store.ListBy(r, store.NetworkACLsByVPC, id) {
 		v.ACLs = append(v.ACLs, *a)

@@ -103,4 +103,17 @@ var (
 	AddressesByAccount = newIndexOf(Addresses, func(a *cloud.Address) cloud.AccountID { return a.Account })
 	// AddressesByInterface finds the Elastic IPs that are associated with an interface.
 	AddressesByInterface = newIndexOf(Addresses, func(a *cloud.Address) cloud.InterfaceID { return a.Interface })
+	// AddressesByNaming finds the Elastic IPs that were given a name.
+	AddressesByNaming = newIndexOf(Addresses, func(a *cloud.Address) Naming {
+		if a.PTR == "" {
+			return ""
+		}
+		return Named
+	})
 )
+
+// Naming is the value of AddressesByNaming.
+type Naming string
+
+// Named is its only one.
+const Named Naming = "named"

@@ -19,6 +19,7 @@ func (s *Service) registerAddresses(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionReleaseAddress, s.releaseAddress, awsapi.Honours("AllocationId", "PublicIp", "NetworkBorderGroup"))
 	awsapi.Handle(r, ec2.ActionDescribeAddresses, s.describeAddresses, awsapi.Honours("AllocationIds", "Filters", "PublicIps"))
 	s.registerAddressAssociations(r)
+	s.registerAddressAttributes(r)
 }
 
 func borderGroup(call *awsapi.Call, group *string) error {

@@ -399,3 +399,38 @@ func TestALaunchMakesAndTakesSeveralInterfaces(t *testing.T) {
 		t.Errorf("two interfaces with one address each hold %d claims", got)
 	}
 }
+
+func TestTheNameOfAnElasticIPIsSetAndReset(t *testing.T) {
+	w := newWorld(t)
+	eip, err := w.AllocateAddress(t.Context(), &sdk.AllocateAddressInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := w.ModifyAddressAttribute(t.Context(), &sdk.ModifyAddressAttributeInput{AllocationId: eip.AllocationId, DomainName: aws.String("Mail.example.com")})
+	if err != nil || *set.Address.PtrRecord != "mail.example.com." {
+		t.Fatal(set, err)
+	}
+	describe := func() []types.AddressAttribute {
+		t.Helper()
+		out, err := w.DescribeAddressesAttribute(t.Context(), &sdk.DescribeAddressesAttributeInput{Attribute: types.AddressAttributeNameDomainName})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.Addresses
+	}
+	if got := describe(); len(got) != 1 || *got[0].PtrRecord != "mail.example.com." || *got[0].PublicIp != *eip.PublicIp {
+		t.Errorf("described %+v", got)
+	}
+	for _, bad := range []string{"", "no dots", "-a.b", "a..b", "1.2.3.4"} {
+		_, err := w.ModifyAddressAttribute(t.Context(), &sdk.ModifyAddressAttributeInput{AllocationId: eip.AllocationId, DomainName: &bad})
+		if err == nil {
+			t.Errorf("%q is taken for a name", bad)
+		}
+	}
+	if _, err := w.ResetAddressAttribute(t.Context(), &sdk.ResetAddressAttributeInput{AllocationId: eip.AllocationId, Attribute: types.AddressAttributeNameDomainName}); err != nil {
+		t.Fatal(err)
+	}
+	if got := describe(); len(got) != 0 {
+		t.Errorf("after the reset: %+v", got)
+	}
+}

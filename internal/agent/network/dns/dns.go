@@ -34,6 +34,8 @@ type Config struct {
 	CIDR   netip.Prefix
 	// Behind finds the private address behind a public one of the same VPC.
 	Behind func(netip.Addr) (netip.Addr, bool)
+	// NameOf finds the name that was given to a public address, with the root's dot.
+	NameOf func(netip.Addr) (string, bool)
 	Logger *slog.Logger
 }
 
@@ -148,10 +150,10 @@ func (s *Server) own(q *dns.Msg) *dns.Msg {
 			hdr.Rrtype = dns.TypeA
 			answer = &dns.A{Hdr: hdr, A: addr.AsSlice()}
 		}
-	} else if addr, ok := parseReverse(name); ok && s.cfg.CIDR.Contains(addr) {
+	} else if target, ok := s.reverse(name); ok {
 		if kind == dns.TypePTR {
 			hdr.Rrtype = dns.TypePTR
-			answer = &dns.PTR{Hdr: hdr, Ptr: "ip-" + strings.ReplaceAll(addr.String(), ".", "-") + "." + s.cfg.Domain + "."}
+			answer = &dns.PTR{Hdr: hdr, Ptr: target}
 		}
 	} else {
 		return nil
@@ -162,6 +164,18 @@ func (s *Server) own(q *dns.Msg) *dns.Msg {
 		m.Answer = []dns.RR{answer}
 	}
 	return m
+}
+
+// reverse finds the name of the address in a reverse name: a private one's own, or the one that a public one was given.
+func (s *Server) reverse(name string) (target string, ok bool) {
+	addr, ok := parseReverse(name)
+	switch {
+	case !ok:
+		return "", false
+	case s.cfg.CIDR.Contains(addr):
+		return "ip-" + strings.ReplaceAll(addr.String(), ".", "-") + "." + s.cfg.Domain + ".", true
+	}
+	return s.cfg.NameOf(addr)
 }
 
 // parseHost reads the address in a name such as "ip-172-31-0-5".

@@ -14,7 +14,7 @@ func testServer() *Server {
 	return New(Config{Domain: "ec2.internal", Public: "compute-1.amazonaws.com", CIDR: netip.MustParsePrefix("172.31.0.0/16"), Logger: slog.New(slog.DiscardHandler),
 		Behind: func(a netip.Addr) (netip.Addr, bool) {
 			return netip.MustParseAddr("172.31.0.9"), a == netip.MustParseAddr("198.18.0.9")
-		}})
+		}, NameOf: func(a netip.Addr) (string, bool) { return "mail.example.com.", a == netip.MustParseAddr("198.18.0.7") }})
 }
 
 func TestOwnNamesAreAnswered(t *testing.T) {
@@ -42,6 +42,9 @@ func TestOwnNamesAreAnswered(t *testing.T) {
 	}
 	if m := ask("5.0.31.172.in-addr.arpa.", dns.TypePTR); len(m.Answer) != 1 || m.Answer[0].(*dns.PTR).Ptr != "ip-172-31-0-5.ec2.internal." {
 		t.Errorf("the reverse name: %v", m.Answer)
+	}
+	if m := ask("7.0.18.198.in-addr.arpa.", dns.TypePTR); len(m.Answer) != 1 || m.Answer[0].(*dns.PTR).Ptr != "mail.example.com." {
+		t.Errorf("the name that a public address was given: %v", m.Answer)
 	}
 	if m := ask("ip-10-0-0-5.ec2.internal.", dns.TypeA); m.Rcode != dns.RcodeNameError {
 		t.Errorf("an address of another range: %v", m)

@@ -56,7 +56,6 @@ var (
 	ActionDescribeKeyPairs                           = awsapi.Action[DescribeKeyPairsRequest, DescribeKeyPairsResult]{Service: Service, Name: "DescribeKeyPairs", NoResult: false}
 	ActionDescribeNetworkAcls                        = awsapi.Action[DescribeNetworkAclsRequest, DescribeNetworkAclsResult]{Service: Service, Name: "DescribeNetworkAcls", NoResult: false}
 	ActionDescribeNetworkInterfaceAttribute          = awsapi.Action[DescribeNetworkInterfaceAttributeRequest, DescribeNetworkInterfaceAttributeResult]{Service: Service, Name: "DescribeNetworkInterfaceAttribute", NoResult: false}
-	ActionDescribeNetworkInterfacePermissions        = awsapi.Action[DescribeNetworkInterfacePermissionsRequest, DescribeNetworkInterfacePermissionsResult]{Service: Service, Name: "DescribeNetworkInterfacePermissions", NoResult: false}
 	ActionDescribeNetworkInterfaces                  = awsapi.Action[DescribeNetworkInterfacesRequest, DescribeNetworkInterfacesResult]{Service: Service, Name: "DescribeNetworkInterfaces", NoResult: false}
 	ActionDescribeRegions                            = awsapi.Action[DescribeRegionsRequest, DescribeRegionsResult]{Service: Service, Name: "DescribeRegions", NoResult: false}
 	ActionDescribeRouteTables                        = awsapi.Action[DescribeRouteTablesRequest, DescribeRouteTablesResult]{Service: Service, Name: "DescribeRouteTables", NoResult: false}
@@ -362,11 +361,6 @@ func (c Client) DescribeNetworkAcls(ctx context.Context, in *DescribeNetworkAcls
 // DescribeNetworkInterfaceAttribute calls the action of that name.
 func (c Client) DescribeNetworkInterfaceAttribute(ctx context.Context, in *DescribeNetworkInterfaceAttributeRequest) (*DescribeNetworkInterfaceAttributeResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeNetworkInterfaceAttribute, in)
-}
-
-// DescribeNetworkInterfacePermissions calls the action of that name.
-func (c Client) DescribeNetworkInterfacePermissions(ctx context.Context, in *DescribeNetworkInterfacePermissionsRequest) (*DescribeNetworkInterfacePermissionsResult, error) {
-	return awsapi.Invoke(ctx, c.Client, ActionDescribeNetworkInterfacePermissions, in)
 }
 
 // DescribeNetworkInterfaces calls the action of that name.
