@@ -112,11 +112,14 @@ func (c *testCloud) bake() error {
 
 // launch runs n instances in one call and returns their ids and the time from the call until the API shows all
 // of them running.
-func (c *testCloud) launch(n int) ([]string, time.Duration, error) {
+func (c *testCloud) launch(n int) ([]string, time.Duration, error) { return c.launchWith(n) }
+
+// launchWith is launch with security groups instead of the default one.
+func (c *testCloud) launchWith(n int, groups ...string) ([]string, time.Duration, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	begin := time.Now()
-	out, err := c.ec2.RunInstances(ctx, &ec2.RunInstancesInput{ImageId: &c.image, InstanceType: types.InstanceTypeT3Nano,
+	out, err := c.ec2.RunInstances(ctx, &ec2.RunInstancesInput{ImageId: &c.image, InstanceType: types.InstanceTypeT3Nano, SecurityGroupIds: groups,
 		MinCount: aws.Int32(int32(n)), MaxCount: aws.Int32(int32(n))})
 	if err != nil {
 		return nil, 0, err
