@@ -163,6 +163,9 @@ func (w *worker) remove(ctx context.Context) error {
 }
 
 func (w *worker) detachAll(ctx context.Context) error {
+	if err := w.a.vpcs.allSettled(ctx); err != nil {
+		return err
+	}
 	for id := range w.attached {
 		if err := w.a.cfg.Network.Detach(ctx, id); err != nil {
 			return fmt.Errorf("machine %s: detach %s: %w", w.id, id, err)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/nacre-cloud/nacre/internal/agent/network"
@@ -72,6 +74,20 @@ func (v *vpcs) settled(ctx context.Context, id cloud.VPCID) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// allSettled waits until every VPC is as the control plane told by now. An interface can be taken away only then: before, a
+// manager that was just started doesn't know the VPC that it is in.
+func (v *vpcs) allSettled(ctx context.Context) error {
+	v.mu.RLock()
+	ids := slices.Collect(maps.Keys(v.turns))
+	v.mu.RUnlock()
+	for _, id := range ids {
+		if err := v.settled(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // open makes a VPC as told, but for its packet filter, and starts its metadata service and resolver with the first time.

@@ -226,15 +226,18 @@ func (w *worker) unplugLeft(ctx context.Context, d *agentrpc.Machine, rec *recor
 	left := slices.DeleteFunc(slices.Clone(rec.Interfaces), func(id cloud.InterfaceID) bool {
 		return slices.ContainsFunc(d.Interfaces, func(i cloud.Interface) bool { return i.ID == id })
 	})
+	if len(left) == 0 {
+		return nil
+	}
+	if err := w.a.vpcs.allSettled(ctx); err != nil {
+		return err
+	}
 	for _, id := range left {
 		if err := w.a.cfg.Network.Detach(ctx, id); err != nil {
 			return fmt.Errorf("machine %s: detach %s: %w", w.id, id, err)
 		}
 		delete(w.attached, id)
 		rec.Interfaces = slices.DeleteFunc(rec.Interfaces, func(x cloud.InterfaceID) bool { return x == id })
-	}
-	if len(left) == 0 {
-		return nil
 	}
 	return w.a.writeRecord(*rec)
 }
