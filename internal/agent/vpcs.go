@@ -207,8 +207,12 @@ func (v *vpcs) interfaces() map[cloud.InterfaceID]bool {
 var errUnknownVPC = errors.New("the control plane has not told of this VPC")
 
 func networkInterface(id cloud.InstanceID, i cloud.Interface, idBase uint32) network.Interface {
+	var secondary []network.Address
+	for _, a := range i.Secondary {
+		secondary = append(secondary, network.Address{Private: a, Public: i.Public(a).Public})
+	}
 	return network.Interface{
-		ID: i.ID, Instance: id, IDBase: idBase, VPC: i.VPC, Subnet: i.Subnet, MAC: i.MAC, PrivateIP: i.PrivateIP, PublicIP: i.PublicIP(),
+		Secondary: secondary, ID: i.ID, Instance: id, IDBase: idBase, VPC: i.VPC, Subnet: i.Subnet, MAC: i.MAC, PrivateIP: i.PrivateIP, PublicIP: i.PublicIP(),
 		Groups: i.Groups, SourceDestCheck: i.SourceDestCheck, DeviceIndex: i.DeviceIndex,
 	}
 }

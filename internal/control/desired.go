@@ -88,7 +88,7 @@ func vpcOf(r store.Reader, id cloud.VPCID) *agentrpc.VPC {
 	members := map[cloud.SecurityGroupID][]netip.Addr{}
 	for _, n := range store.ListBy(r, store.InterfacesByVPC, id) {
 		for _, g := range n.Groups {
-			members[g] = append(members[g], n.PrivateIP)
+			members[g] = append(append(members[g], n.Addresses()...), n.IPv6...)
 		}
 		for _, p := range n.Publics {
 			v.Public[p.Public] = p.Private

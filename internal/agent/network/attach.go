@@ -61,10 +61,16 @@ func (n *Network) Plug(_ context.Context, i Interface) (Namespaces, error) {
 	if err != nil {
 		return fail(err)
 	}
+	n.mu.Lock()
+	old := n.interfaces[i.ID]
+	n.mu.Unlock()
 	if err := n.record(i); err != nil {
 		return fail(err)
 	}
 	if err := n.plug(v, i, subnet, files); err != nil {
+		return fail(err)
+	}
+	if err := v.unroute(old, i); err != nil {
 		return fail(err)
 	}
 	return files, nil
@@ -85,14 +91,19 @@ func (n *Network) Admit(ctx context.Context, i Interface) error {
 	}); err != nil {
 		return fmt.Errorf("interface %s: %w", i.ID, err)
 	}
-	if old.PublicIP != i.PublicIP {
-		if err := n.unpublish(old); err != nil {
+	for _, a := range old.addresses() {
+		if i.hasPublic(a.Public) {
+			continue
+		}
+		if err := n.unpublish(old, a.Public); err != nil {
 			return fmt.Errorf("interface %s: %w", i.ID, err)
 		}
 	}
 	if v.internet(i.Subnet) {
-		if err := n.publish(i); err != nil {
-			return fmt.Errorf("interface %s: %w", i.ID, err)
+		for _, a := range i.addresses() {
+			if err := n.publish(i, a.Public); err != nil {
+				return fmt.Errorf("interface %s: %w", i.ID, err)
+			}
 		}
 	}
 	return nil
@@ -137,10 +148,38 @@ func (n *Network) plug(v *vpc, i Interface, subnet Subnet, files Namespaces) err
 		return err
 	}
 	// The way to the machine, and its hardware address: nobody is asked, so nobody can lie.
-	err = errors.Join(v.nl.NeighSet(neighbour(link, i.PrivateIP, mac)),
-		v.nl.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(i.PrivateIP.AsSlice(), 32, 32), Scope: netlink.SCOPE_LINK}))
+	for _, a := range i.addresses() {
+		if err := errors.Join(v.nl.NeighSet(neighbour(link, a.Private, mac)), v.nl.RouteReplace(privateRoute(link, a.Private))); err != nil {
+			return fmt.Errorf("route %s to it: %w", a.Private, err)
+		}
+	}
+	return nil
+}
+
+func privateRoute(link netlink.Link, ip netip.Addr) *netlink.Route {
+	return &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(ip.AsSlice(), 32, 32), Scope: netlink.SCOPE_LINK}
+}
+
+// unroute takes the ways to the addresses away that an interface had and has no more.
+func (v *vpc) unroute(old, now Interface) error {
+	if old.ID == "" {
+		return nil
+	}
+	link, err := v.nl.LinkByName(linkOf(now.ID))
 	if err != nil {
-		return fmt.Errorf("route to it: %w", err)
+		return fmt.Errorf("find its link: %w", err)
+	}
+	for _, a := range old.addresses() {
+		if now.hasPrivate(a.Private) {
+			continue
+		}
+		// By now the route may lead to another interface; then this link has none, which is right.
+		if err := v.nl.RouteDel(privateRoute(link, a.Private)); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("remove the route to %s: %w", a.Private, err)
+		}
+		if err := v.nl.NeighDel(neighbour(link, a.Private, nil)); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("forget the neighbour %s: %w", a.Private, err)
+		}
 	}
 	return nil
 }
@@ -180,8 +219,8 @@ func configureInside(nl *netlink.Handle, i Interface, subnet Subnet, peer net.Ha
 }
 
 // publish leads an interface's public address from the host to its VPC.
-func (n *Network) publish(i Interface) error {
-	if !i.PublicIP.IsValid() {
+func (n *Network) publish(i Interface, public netip.Addr) error {
+	if !public.IsValid() {
 		return nil
 	}
 	name := n.hostUplink(i.VPC)
@@ -189,9 +228,9 @@ func (n *Network) publish(i Interface) error {
 	if err != nil {
 		return fmt.Errorf("find the uplink of %s: %w", i.VPC, err)
 	}
-	err = errors.Join(n.host.NeighSet(neighbour(link, i.PublicIP, macFor(name+"/vpc"))), n.host.RouteReplace(publicRoute(link, i.PublicIP)))
+	err = errors.Join(n.host.NeighSet(neighbour(link, public, macFor(name+"/vpc"))), n.host.RouteReplace(publicRoute(link, public)))
 	if err != nil {
-		return fmt.Errorf("route its public address %s: %w", i.PublicIP, err)
+		return fmt.Errorf("route its public address %s: %w", public, err)
 	}
 	return nil
 }
@@ -201,13 +240,13 @@ func publicRoute(link netlink.Link, ip netip.Addr) *netlink.Route {
 }
 
 // unpublish takes the way to a public address away, unless it leads to another VPC by now.
-func (n *Network) unpublish(i Interface) error {
-	if !i.PublicIP.IsValid() {
+func (n *Network) unpublish(i Interface, public netip.Addr) error {
+	if !public.IsValid() {
 		return nil
 	}
 	n.mu.Lock()
 	for _, other := range n.interfaces {
-		if other.ID != i.ID && other.PublicIP == i.PublicIP {
+		if other.ID != i.ID && other.hasPublic(public) {
 			n.mu.Unlock()
 			return nil
 		}
@@ -217,12 +256,12 @@ func (n *Network) unpublish(i Interface) error {
 	if err != nil {
 		return nil // it went with its uplink
 	}
-	err = n.host.RouteDel(publicRoute(link, i.PublicIP))
+	err = n.host.RouteDel(publicRoute(link, public))
 	if err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("remove the route to %s: %w", i.PublicIP, err)
+		return fmt.Errorf("remove the route to %s: %w", public, err)
 	}
-	if err := n.host.NeighDel(neighbour(link, i.PublicIP, macFor(n.hostUplink(i.VPC)+"/vpc"))); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("forget the neighbour %s: %w", i.PublicIP, err)
+	if err := n.host.NeighDel(neighbour(link, public, macFor(n.hostUplink(i.VPC)+"/vpc"))); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("forget the neighbour %s: %w", public, err)
 	}
 	return nil
 }
@@ -236,8 +275,10 @@ func (n *Network) Detach(ctx context.Context, id cloud.InterfaceID) error {
 	if !ok {
 		return nil
 	}
-	if err := n.unpublish(i); err != nil {
-		return fmt.Errorf("interface %s: %w", id, err)
+	for _, a := range i.addresses() {
+		if err := n.unpublish(i, a.Public); err != nil {
+			return fmt.Errorf("interface %s: %w", id, err)
+		}
 	}
 	if v != nil {
 		if err := v.commit(ctx, func(list *[]Interface) { dismiss(list, id) }); err != nil {

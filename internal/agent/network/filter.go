@@ -31,11 +31,15 @@ func compile(spec VPC, interfaces []Interface) *ruleset {
 	// Nobody has a public address twice: who got it last has it.
 	holder := map[netip.Addr]cloud.InterfaceID{}
 	for _, i := range interfaces {
-		holder[i.PublicIP] = i.ID
+		for _, a := range i.addresses() {
+			holder[a.Public] = i.ID
+		}
 	}
 	for _, i := range interfaces {
-		public := i.PublicIP.IsValid() && internet[i.Subnet] && holder[i.PublicIP] == i.ID
-		addInterface(r, i, public)
+		addInterface(r, i)
+		for _, a := range i.addresses() {
+			addAddress(r, i.ID, a, a.Public.IsValid() && internet[i.Subnet] && holder[a.Public] == i.ID)
+		}
 	}
 	return r
 }
@@ -95,6 +99,9 @@ func addGroup(r *ruleset, g Group) {
 	declareGroup(r, g.ID)
 	in, out, members := chainsOf(g.ID)
 	for _, a := range g.Members {
+		if !a.Is4() {
+			continue
+		}
 		r.element(members, a.String(), "")
 	}
 	rules := map[bool][]string{}
@@ -146,20 +153,24 @@ func protocolMatch(r cloud.SecurityGroupRule) string {
 	return fmt.Sprintf("ip protocol %d ", r.Protocol)
 }
 
-// addInterface lets an interface in; public says that its public address leads to it.
-func addInterface(r *ruleset, i Interface, public bool) {
+// addInterface lets an interface in.
+func addInterface(r *ruleset, i Interface) {
 	link := fmt.Sprintf("%q", linkOf(i.ID))
 	from, to := pairFor(r, i.Groups)
 	r.element("out", link, "jump "+from)
 	r.element("in", link, "jump "+to)
-	r.element("own", link+" . "+i.PrivateIP.String(), "")
 	if !i.SourceDestCheck {
 		r.element("unchecked", link, "")
 	}
+}
+
+// addAddress lets an interface use an address; public says that the public one leads to it.
+func addAddress(r *ruleset, id cloud.InterfaceID, a Address, public bool) {
+	r.element("own", fmt.Sprintf("%q . %s", linkOf(id), a.Private), "")
 	if public {
-		r.element("senders", i.PrivateIP.String(), "")
-		r.element("public", i.PublicIP.String(), i.PrivateIP.String())
-		r.element("private", i.PrivateIP.String(), i.PublicIP.String())
+		r.element("senders", a.Private.String(), "")
+		r.element("public", a.Public.String(), a.Private.String())
+		r.element("private", a.Private.String(), a.Public.String())
 	}
 }
 

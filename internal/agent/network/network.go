@@ -14,6 +14,7 @@ package network
 import (
 	"log/slog"
 	"net/netip"
+	"slices"
 
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
@@ -60,9 +61,28 @@ type Interface struct {
 	MAC             string
 	PrivateIP       netip.Addr
 	PublicIP        netip.Addr // zero when there is none
+	Secondary       []Address  // its other private addresses; the machine itself sets them up, as on EC2
 	Groups          []cloud.SecurityGroupID
 	SourceDestCheck bool
 	DeviceIndex     int // its name inside is eth<DeviceIndex>
+}
+
+// Address is a private address with the public one that stands for it, zero when none does.
+type Address struct {
+	Private, Public netip.Addr
+}
+
+// addresses are all of an interface's, the primary one first.
+func (i Interface) addresses() []Address {
+	return append([]Address{{i.PrivateIP, i.PublicIP}}, i.Secondary...)
+}
+
+func (i Interface) hasPrivate(a netip.Addr) bool {
+	return slices.ContainsFunc(i.addresses(), func(x Address) bool { return x.Private == a })
+}
+
+func (i Interface) hasPublic(a netip.Addr) bool {
+	return slices.ContainsFunc(i.addresses(), func(x Address) bool { return x.Public == a })
 }
 
 // Keep is what a sweep leaves alone.

@@ -466,3 +466,59 @@ func BenchmarkAttach(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+// inside runs ip in a box.
+func (b *box) ip(args ...string) {
+	b.w.t.Helper()
+	if err := b.w.n.inside(b.i.Instance, func() error {
+		out, err := exec.Command("ip", args...).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}); err != nil {
+		b.w.t.Fatal(err)
+	}
+}
+
+func TestASecondaryAddressIsTheInterfacesOwnWhileItIsAssigned(t *testing.T) {
+	w := newWorld(t)
+	w.apply(vpcOf("vpc-a", Group{ID: "sg-all", Rules: []cloud.SecurityGroupRule{tcp(false, 80, "0.0.0.0/0"), out()}}))
+	a, b := w.box("vpc-a", 5, false, "sg-all"), w.box("vpc-a", 6, true, "sg-all")
+	second, base := netip.MustParseAddr("10.7.0.50"), w.cfg.PublicPool.Addr().As4()
+	public := netip.AddrFrom4([4]byte{base[0], base[1], base[2], 50})
+	a.serve(80)
+	a.ip("addr", "add", second.String()+"/32", "dev", "eth0")
+	if got := b.ask(second, 80); got != "" {
+		t.Errorf("an address that nobody assigned is answered by %q", got)
+	}
+	a.i.Secondary = []Address{{second, public}}
+	a.attach()
+	if got := b.ask(second, 80); got == "" {
+		t.Error("the secondary address is not reached")
+	}
+	if got := fromHost(public, 80); !strings.HasSuffix(got, "to 10.7.0.5") {
+		t.Errorf("its public address is answered by %q", got)
+	}
+	// It moves to another interface, which is told first.
+	b.serve(80)
+	a.ip("addr", "del", second.String()+"/32", "dev", "eth0")
+	b.ip("addr", "add", second.String()+"/32", "dev", "eth0")
+	b.i.Secondary, a.i.Secondary = a.i.Secondary, nil
+	b.attach()
+	a.attach()
+	if got := a.ask(second, 80); !strings.HasSuffix(got, "to 10.7.0.6") {
+		t.Errorf("after its move it is answered by %q", got)
+	}
+	if got := fromHost(public, 80); !strings.HasSuffix(got, "to 10.7.0.6") {
+		t.Errorf("after its move its public address is answered by %q", got)
+	}
+	b.i.Secondary = nil
+	b.attach()
+	if got := a.ask(second, 80); got != "" {
+		t.Errorf("after its end it is answered by %q", got)
+	}
+	if got := fromHost(public, 80); got != "" {
+		t.Errorf("after its end its public address is answered by %q", got)
+	}
+}

@@ -50,6 +50,12 @@ func randomFilter(rnd *rand.Rand) (VPC, []Interface) {
 		if rnd.IntN(2) == 0 {
 			i.PublicIP = netip.AddrFrom4([4]byte{198, 18, 0, byte(rnd.IntN(4))})
 		}
+		for k := range rnd.IntN(3) {
+			i.Secondary = append(i.Secondary, Address{Private: netip.AddrFrom4([4]byte{10, 7, 2, byte(4*n + k)})})
+			if rnd.IntN(2) == 0 {
+				i.Secondary[k].Public = netip.AddrFrom4([4]byte{198, 18, 1, byte(rnd.IntN(4))})
+			}
+		}
 		for g := range 4 {
 			if rnd.IntN(3) == 0 {
 				i.Groups = append(i.Groups, group(g))
