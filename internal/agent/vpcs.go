@@ -220,7 +220,10 @@ func networkInterface(id cloud.InstanceID, i cloud.Interface, idBase uint32) net
 func networkVPC(m *agentrpc.VPC) network.VPC {
 	v := network.VPC{ID: m.VPC.ID, CIDR: m.VPC.CIDR, Gateway: m.Gateway}
 	for _, s := range m.Subnets {
-		v.Subnets = append(v.Subnets, network.Subnet{ID: s.Subnet.ID, CIDR: s.Subnet.CIDR, Internet: s.Internet})
+		v.Subnets = append(v.Subnets, network.Subnet{ACL: s.Subnet.ACL, ID: s.Subnet.ID, CIDR: s.Subnet.CIDR, Internet: s.Internet})
+	}
+	for _, acl := range m.ACLs {
+		v.ACLs = append(v.ACLs, network.ACL{ID: acl.ID, Entries: acl.Entries})
 	}
 	for _, g := range m.Groups {
 		v.Groups = append(v.Groups, network.Group{ID: g.Group.ID, Rules: g.Group.Rules, Members: g.Members})

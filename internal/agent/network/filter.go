@@ -10,8 +10,9 @@ import (
 )
 
 // The packet filter of a VPC. A packet that an interface sends meets, in this order: the check of its source; the
-// translation of a public destination; the rules of the sender's groups; the rules of the receiver's groups, or
-// the way out; the translation of its source on the way out. Flows that were let in are let through from then on.
+// translation of a public destination; the network ACLs of both subnets; the rules of the sender's groups; the rules of
+// the receiver's groups, or the way out; the translation of its source on the way out. Flows that the groups let in are
+// let through by them from then on; the ACLs judge every packet.
 //
 // Groups are chains, and sets of their members' addresses. Interfaces with the same groups share a pair of chains that call
 // them; maps lead from an interface to its pair, so that the way is short however many interfaces there are, and one
@@ -23,7 +24,7 @@ const table = "ip nacre"
 // compile makes the filter of a VPC with the interfaces that are let in, in the order of their last change. It is pure.
 func compile(spec VPC, interfaces []Interface) *ruleset {
 	r := newRuleset()
-	frame(r, spec)
+	frame(r, spec, addACLs(r, spec))
 	for _, g := range spec.Groups {
 		addGroup(r, g)
 	}
@@ -37,6 +38,7 @@ func compile(spec VPC, interfaces []Interface) *ruleset {
 	}
 	for _, i := range interfaces {
 		addInterface(r, i)
+		underACL(r, i)
 		for _, a := range i.addresses() {
 			addAddress(r, i.ID, a, a.Public.IsValid() && internet[i.Subnet] && holder[a.Public] == i.ID)
 		}
@@ -45,7 +47,7 @@ func compile(spec VPC, interfaces []Interface) *ruleset {
 }
 
 // frame is what every VPC has.
-func frame(r *ruleset, v VPC) {
+func frame(r *ruleset, v VPC, acls bool) {
 	r.set("map", "out", "type ifname : verdict")
 	r.set("map", "in", "type ifname : verdict")
 	r.set("set", "own", "type ifname . ipv4_addr")
@@ -60,11 +62,14 @@ func frame(r *ruleset, v VPC) {
 	r.chain("translate", "type nat hook prerouting priority dstnat; policy accept",
 		`iifname "uplink" dnat to ip daddr map @public`,
 		"ip saddr @senders dnat to ip daddr map @public")
-	r.chain("forward", "type filter hook forward priority filter; policy drop",
-		"ct state invalid drop",
+	forward := []string{"ct state invalid drop"}
+	if acls {
+		forward = append(forward, "iifname vmap @leaving", "oifname vmap @entering")
+	}
+	r.chain("forward", "type filter hook forward priority filter; policy drop", append(forward,
 		"ct state established,related accept",
 		"iifname vmap @out",
-		`iifname "uplink" goto arriving`)
+		`iifname "uplink" goto arriving`)...)
 	r.chain("arriving", "",
 		"oifname vmap @in",
 		`oifname "uplink" ip saddr @senders accept`,

@@ -35,13 +35,21 @@ type VPC struct {
 	Gateway bool // an internet gateway is attached
 	Subnets []Subnet
 	Groups  []Group // every group that an interface here carries or refers to
+	ACLs    []ACL   // every one that a subnet names
 }
 
 // Subnet is a range with its router and its way out.
 type Subnet struct {
 	ID       cloud.SubnetID
 	CIDR     netip.Prefix
-	Internet bool // its route table sends 0.0.0.0/0 to the internet gateway
+	Internet bool               // its route table sends 0.0.0.0/0 to the internet gateway
+	ACL      cloud.NetworkACLID // "" for none; one that isn't known lets nothing pass
+}
+
+// ACL is a network ACL.
+type ACL struct {
+	ID      cloud.NetworkACLID
+	Entries []cloud.NetworkACLEntry
 }
 
 // Group is a security group, with its members' addresses for the rules that refer to it.

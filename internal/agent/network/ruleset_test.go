@@ -18,6 +18,18 @@ func randomFilter(rnd *rand.Rand) (VPC, []Interface) {
 	group := func(n int) cloud.SecurityGroupID { return cloud.SecurityGroupID(fmt.Sprintf("sg-%017x", n)) }
 	v := VPC{ID: "vpc-1", CIDR: netip.MustParsePrefix("10.7.0.0/16"), Gateway: rnd.IntN(4) > 0,
 		Subnets: []Subnet{{ID: "subnet-1", CIDR: netip.MustParsePrefix("10.7.0.0/20"), Internet: true}, {ID: "subnet-2", CIDR: netip.MustParsePrefix("10.7.16.0/20")}}}
+	for n := range 2 {
+		acl := ACL{ID: cloud.NetworkACLID(fmt.Sprintf("acl-%d", n))}
+		for number := range rnd.IntN(4) {
+			acl.Entries = append(acl.Entries, cloud.NetworkACLEntry{Number: 10 - number, Egress: rnd.IntN(2) == 0, Allow: rnd.IntN(2) == 0, FromPort: 8, ToPort: 80,
+				Protocol: []cloud.Protocol{cloud.ProtocolAll, cloud.ProtocolTCP, cloud.ProtocolICMP}[rnd.IntN(3)],
+				Prefix:   []netip.Prefix{cloud.AllIPv4, cloud.AllIPv6, netip.MustParsePrefix("10.0.0.0/8")}[rnd.IntN(3)]})
+		}
+		v.ACLs = append(v.ACLs, acl)
+	}
+	for n := range v.Subnets {
+		v.Subnets[n].ACL = []cloud.NetworkACLID{"", "acl-0", "acl-1", "acl-unknown"}[rnd.IntN(4)]
+	}
 	for n := range 4 {
 		if rnd.IntN(4) == 0 {
 			continue
@@ -83,7 +95,7 @@ func listedParts(t *testing.T, ns *os.File) map[string]bool {
 	}
 	parts := map[string]bool{}
 	for _, block := range strings.Split(out.String(), "\n\t}\n") {
-		block = strings.TrimSpace(block)
+		block = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(block), "table "+table+" {")) // the first one carries it
 		head, elements, isSet := strings.Cut(block, "elements = {")
 		parts[head] = true
 		if isSet {
