@@ -35,6 +35,7 @@ func (d dataDir) path(elem ...string) string {
 func (d dataDir) etcd() string        { return d.path("etcd") }
 func (d dataDir) images() string      { return d.path("images") }
 func (d dataDir) machines() string    { return d.path("machines") }
+func (d dataDir) flowLogs() string    { return d.path("flow-logs") }
 func (d dataDir) uploads() string     { return d.path("uploads") }
 func (d dataDir) engine() string      { return d.path("engine") }
 func (d dataDir) network() string     { return d.path("network") }

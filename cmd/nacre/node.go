@@ -87,7 +87,7 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 	n.agent, err = agent.New(ctx, agent.Config{
 		Node: cloud.Node{ID: id.ID, Zone: region.Zones[0].Name, Engines: map[cloud.Isolation]string{cloud.IsolationContainer: driver.Engine()},
 			CPUFactor: o.cpuFactor, MemoryFactor: o.memoryFactor},
-		MachinesDir: o.dir.machines(), Driver: driver, Network: net, Images: images, Access: sshaccess.New(sshaccess.Config{Logger: log.With("component", "ssh")}),
+		MachinesDir: o.dir.machines(), FlowLogsDir: o.dir.flowLogs(), Driver: driver, Network: net, Images: images, Access: sshaccess.New(sshaccess.Config{Logger: log.With("component", "ssh")}),
 		SFTPServer: sftp, MetadataSecret: id.MetadataSecret, OpenUpload: open, Control: conn, Now: time.Now, Logger: log,
 	})
 	return n, err

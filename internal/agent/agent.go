@@ -30,6 +30,7 @@ type Config struct {
 	// from the server.
 	Node        cloud.Node
 	MachinesDir string // a directory a machine
+	FlowLogsDir string // where flow logs are written
 	Driver      machine.Driver
 	Network     *network.Network
 	Images      *image.Store
@@ -126,6 +127,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.imports.wait()
 	}()
 	a.wg.Go(func() { a.forwardExits(ctx) })
+	a.wg.Go(func() { a.logFlows(ctx) })
 	return a.stayConnected(ctx)
 }
 

@@ -225,6 +225,9 @@ func networkVPC(m *agentrpc.VPC) network.VPC {
 	for _, acl := range m.ACLs {
 		v.ACLs = append(v.ACLs, network.ACL{ID: acl.ID, Entries: acl.Entries})
 	}
+	for _, f := range m.FlowLogs {
+		v.Logged = append(v.Logged, network.Logged{Subnet: f.Subnet, Interface: f.Interface})
+	}
 	for _, g := range m.Groups {
 		v.Groups = append(v.Groups, network.Group{ID: g.Group.ID, Rules: g.Group.Rules, Members: g.Members})
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -316,4 +318,42 @@ func TestAnInterfaceComesAndGoesWhileTheInstanceRuns(t *testing.T) {
 	if _, err := c.EC2.DeleteNetworkInterface(ctx, &ec2.DeleteNetworkInterfaceInput{NetworkInterfaceId: nic.NetworkInterfaceId}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestFlowLogsTellWhoWasLetInAndWhoWasRefused(t *testing.T) {
+	t.Parallel()
+	c := cloudtest.Start(t)
+	ctx := t.Context()
+	key := c.KeyPair("k")
+	vm := c.Launch(cloudtest.WithKey("k"), cloudtest.WithGroups(c.Group("ssh", 22)))
+	other := c.Launch(cloudtest.WithKey("k"), cloudtest.WithGroups(c.Group("other", 22)))
+	m := c.SSH(other, "root", key).WaitLogin()
+	made, err := c.EC2.CreateFlowLogs(ctx, &ec2.CreateFlowLogsInput{ResourceType: types.FlowLogsResourceTypeNetworkInterface,
+		ResourceIds: []string{*vm.NetworkInterfaces[0].NetworkInterfaceId}, TrafficType: types.TrafficTypeAll, MaxAggregationInterval: aws.Int32(60),
+		LogDestinationType: types.LogDestinationTypeS3, LogDestination: aws.String("arn:aws:s3:::nacre-flow-logs/e2e")})
+	if err != nil || len(made.FlowLogIds) != 1 {
+		t.Fatal(made, err)
+	}
+	wanted := map[string]string{" 22 6 ": "ACCEPT", " 7777 6 ": "REJECT"}
+	c.WaitFor(3*time.Minute, "the lines of both flows", func() error {
+		m.Try("nc -w 1 " + *vm.PrivateIpAddress + " 22 </dev/null; nc -w 1 " + *vm.PrivateIpAddress + " 7777 </dev/null")
+		files, _ := filepath.Glob(filepath.Join(c.Dir, "flow-logs/e2e/AWSLogs/*/vpcflowlogs/*/*/*/*/*_"+made.FlowLogIds[0]+"_*.log"))
+		var all string
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				return err
+			}
+			all += string(b)
+		}
+		from := *other.PrivateIpAddress + " " + *vm.PrivateIpAddress
+		for port, action := range wanted {
+			if !slices.ContainsFunc(strings.Split(all, "\n"), func(l string) bool {
+				return strings.Contains(l, from) && strings.Contains(l, port) && strings.HasSuffix(l, action+" OK")
+			}) {
+				return fmt.Errorf("no %s of port%sin %q", action, port, all)
+			}
+		}
+		return nil
+	})
 }

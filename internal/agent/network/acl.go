@@ -37,10 +37,13 @@ func addACLs(r *ruleset, v VPC) (any bool) {
 			if !egress {
 				other = "iifname"
 			}
-			acl := aclChain(s.ACL, egress)
+			acl, refuse := aclChain(s.ACL, egress), r.refuseIn
+			if egress {
+				refuse = r.refuseOut
+			}
 			r.chain(subnetChain(s.ID, egress), "", other+" @"+linksOf(s.ID)+" return", "goto "+acl)
 			if _, ok := r.chains[acl]; !ok {
-				r.chain(acl, "", aclRules(entries[s.ACL], egress)...)
+				r.chain(acl, "", aclRules(entries[s.ACL], egress, refuse)...)
 			}
 		}
 	}
@@ -100,9 +103,10 @@ func passesAll(list []cloud.NetworkACLEntry, egress bool) bool {
 	return len(entries) > 0 && entries[0].Allow && entries[0].Protocol == cloud.ProtocolAll && entries[0].Prefix.Bits() == 0
 }
 
-func aclRules(list []cloud.NetworkACLEntry, egress bool) (rules []string) {
+// aclRules are an ACL's entries of one direction; refuse is the verdict of those that let nothing pass.
+func aclRules(list []cloud.NetworkACLEntry, egress bool, refuse string) (rules []string) {
 	for _, e := range inOrder(list, egress) {
-		side, verdict := "saddr", "drop"
+		side, verdict := "saddr", refuse
 		if egress {
 			side = "daddr"
 		}
@@ -115,5 +119,5 @@ func aclRules(list []cloud.NetworkACLEntry, egress bool) (rules []string) {
 		}
 		rules = append(rules, match+protocolMatch(cloud.SecurityGroupRule{Protocol: e.Protocol, FromPort: e.FromPort, ToPort: e.ToPort})+verdict)
 	}
-	return append(rules, "drop")
+	return append(rules, refuse)
 }

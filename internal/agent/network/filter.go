@@ -24,6 +24,7 @@ const table = "ip nacre"
 // compile makes the filter of a VPC with the interfaces that are let in, in the order of their last change. It is pure.
 func compile(spec VPC, interfaces []Interface) *ruleset {
 	r := newRuleset()
+	countFlows(r, spec)
 	frame(r, spec, addACLs(r, spec))
 	for _, g := range spec.Groups {
 		addGroup(r, g)
@@ -39,6 +40,7 @@ func compile(spec VPC, interfaces []Interface) *ruleset {
 	for _, i := range interfaces {
 		addInterface(r, i)
 		underACL(r, i)
+		logInterface(r, spec, i)
 		for _, a := range i.addresses() {
 			addAddress(r, i.ID, a, a.Public.IsValid() && internet[i.Subnet] && holder[a.Public] == i.ID)
 		}
@@ -197,8 +199,8 @@ func pairFor(r *ruleset, groups []cloud.SecurityGroupID) (from, to string) {
 		in, out, _ := chainsOf(g)
 		outs, ins = append(outs, "jump "+out), append(ins, "jump "+in)
 	}
-	r.chain(from, "", append(outs, "drop")...)
-	r.chain(to, "", append(ins, "drop")...)
+	r.chain(from, "", append(outs, r.refuseOut)...)
+	r.chain(to, "", append(ins, r.refuseIn)...)
 	return from, to
 }
 

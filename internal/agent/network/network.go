@@ -36,6 +36,7 @@ type VPC struct {
 	Subnets []Subnet
 	Groups  []Group // every group that an interface here carries or refers to
 	ACLs    []ACL   // every one that a subnet names
+	Logged  []Logged
 }
 
 // Subnet is a range with its router and its way out.

@@ -467,11 +467,17 @@ func BenchmarkAttach(b *testing.B) {
 	}
 }
 
-// inside runs ip in a box.
+// ip runs ip in a box.
 func (b *box) ip(args ...string) {
 	b.w.t.Helper()
+	b.run(append([]string{"ip"}, args...)...)
+}
+
+// run runs a program in a box's network.
+func (b *box) run(args ...string) {
+	b.w.t.Helper()
 	if err := b.w.n.inside(b.i.Instance, func() error {
-		out, err := exec.Command("ip", args...).CombinedOutput()
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}

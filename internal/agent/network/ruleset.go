@@ -12,6 +12,9 @@ import (
 type ruleset struct {
 	chains map[string]chain
 	sets   map[string]set
+
+	// Where packets go that the sender's side, or the receiver's, refuses: compile's own note, no content.
+	refuseOut, refuseIn string
 }
 
 type chain struct {
@@ -26,7 +29,7 @@ type set struct {
 	elements map[string]string
 }
 
-func newRuleset() *ruleset { return &ruleset{map[string]chain{}, map[string]set{}} }
+func newRuleset() *ruleset { return &ruleset{chains: map[string]chain{}, sets: map[string]set{}} }
 
 func (r *ruleset) chain(name, base string, rules ...string) { r.chains[name] = chain{base, rules} }
 

@@ -27,6 +27,9 @@ func randomFilter(rnd *rand.Rand) (VPC, []Interface) {
 		}
 		v.ACLs = append(v.ACLs, acl)
 	}
+	if rnd.IntN(2) == 0 {
+		v.Logged = []Logged{{}, {Subnet: "subnet-2"}, {Interface: "eni-00000000000000001"}}[:1+rnd.IntN(3)]
+	}
 	for n := range v.Subnets {
 		v.Subnets[n].ACL = []cloud.NetworkACLID{"", "acl-0", "acl-1", "acl-unknown"}[rnd.IntN(4)]
 	}
