@@ -37,6 +37,7 @@ var ec2Groups = []group{
 	refused("AWS's own address ranges", `Byoip|Byoasn|PublicIpv4Pool|ExternalResourceVerification`, "it has AWS announce ranges by BGP; the operator gives this cloud its ranges"),
 	refused("AWS's own network", `AwsNetworkPerformance|VpnTunnelReplacement|ReplaceVpnTunnel`, "it is about AWS's own network"),
 	refused("Longer ids", `IdFormat|IdentityIdFormat`, "all ids have been long since 2018; there is nothing to opt into"),
+	refused("Permissions on network interfaces", `NetworkInterfacePermission`, "an account's interfaces are attached to its own instances only"),
 	open("IP address manager", `Ipam`),
 	open("Transit gateways", `TransitGateway`),
 	open("Client VPN", `ClientVpn`),

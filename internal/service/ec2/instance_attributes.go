@@ -176,6 +176,9 @@ func modifyInstance(tx *store.Tx, call *awsapi.Call, req *ec2.ModifyInstanceAttr
 		if size.Architecture != i.Architecture {
 			return awsapi.InvalidParameterValue("The architecture '%s' of the instance type does not match the instance's, '%s'.", size.Architecture, i.Architecture)
 		}
+		if err := carries(tx, size, i); err != nil {
+			return err
+		}
 		i.Type = size.Name
 	case req.UserData != nil:
 		if err := stopped("userData"); err != nil {

@@ -192,3 +192,18 @@ func fitsItsInstance(r store.Reader, n *cloud.Interface) error {
 	}
 	return fits(size, n)
 }
+
+// carries refuses an instance type that has no room for an instance's interfaces and their addresses.
+func carries(r store.Reader, size cloud.InstanceTypeInfo, i *cloud.Instance) error {
+	if len(i.Interfaces) > size.MaxInterfaces {
+		return tooManyInterfaces(size, len(i.Interfaces))
+	}
+	for _, id := range i.Interfaces {
+		if n, ok := store.Get(r, store.Interfaces, id); ok {
+			if err := fits(size, n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

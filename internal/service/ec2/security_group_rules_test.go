@@ -165,3 +165,39 @@ func TestIPv6RangesAreRulesOfTheirOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestNoGroupIsStaleOrReferredToOverAPeering(t *testing.T) {
+	w := newWorld(t)
+	g, vpc := w.group("web"), string(w.subnet().VPC)
+	refs, err := w.DescribeSecurityGroupReferences(t.Context(), &sdk.DescribeSecurityGroupReferencesInput{GroupId: []string{g}})
+	if err != nil || len(refs.SecurityGroupReferenceSet) != 0 {
+		t.Error(refs, err)
+	}
+	_, err = w.stranger.DescribeSecurityGroupReferences(t.Context(), &sdk.DescribeSecurityGroupReferencesInput{GroupId: []string{g}})
+	refused(t, err, "InvalidGroup.NotFound")
+	stale, err := w.DescribeStaleSecurityGroups(t.Context(), &sdk.DescribeStaleSecurityGroupsInput{VpcId: &vpc})
+	if err != nil || len(stale.StaleSecurityGroupSet) != 0 {
+		t.Error(stale, err)
+	}
+	_, err = w.stranger.DescribeStaleSecurityGroups(t.Context(), &sdk.DescribeStaleSecurityGroupsInput{VpcId: &vpc})
+	refused(t, err, "InvalidVpcID.NotFound")
+}
+
+func TestASmallerTypeMustCarryTheInterfaces(t *testing.T) {
+	w := newWorld(t)
+	vm := w.running(w.inSubnet, ofType("t3.small"))
+	for n := range 2 {
+		if _, err := w.attach(*w.nic().NetworkInterfaceId, vm, int32(n+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.StopInstances(t.Context(), &sdk.StopInstancesInput{InstanceIds: []string{vm}}); err != nil {
+		t.Fatal(err)
+	}
+	w.settle()
+	_, err := w.ModifyInstanceAttribute(t.Context(), &sdk.ModifyInstanceAttributeInput{InstanceId: &vm, InstanceType: &types.AttributeValue{Value: aws.String("t3.micro")}})
+	refused(t, err, "AttachmentLimitExceeded")
+	if _, err := w.ModifyInstanceAttribute(t.Context(), &sdk.ModifyInstanceAttributeInput{InstanceId: &vm, InstanceType: &types.AttributeValue{Value: aws.String("t3.medium")}}); err != nil {
+		t.Error(err)
+	}
+}
