@@ -167,7 +167,7 @@ func (w *worker) detachAll(ctx context.Context) error {
 		return err
 	}
 	for id := range w.attached {
-		if err := w.a.cfg.Network.Detach(ctx, id); err != nil {
+		if err := w.a.cfg.Network.Detach(ctx, w.id, id); err != nil {
 			return fmt.Errorf("machine %s: detach %s: %w", w.id, id, err)
 		}
 		delete(w.attached, id)

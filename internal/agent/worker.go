@@ -233,7 +233,7 @@ func (w *worker) unplugLeft(ctx context.Context, d *agentrpc.Machine, rec *recor
 		return err
 	}
 	for _, id := range left {
-		if err := w.a.cfg.Network.Detach(ctx, id); err != nil {
+		if err := w.a.cfg.Network.Detach(ctx, w.id, id); err != nil {
 			return fmt.Errorf("machine %s: detach %s: %w", w.id, id, err)
 		}
 		delete(w.attached, id)

@@ -41,7 +41,7 @@ func TestACLsJudgeEachPacketInTheOrderOfTheirEntries(t *testing.T) {
 	server, neighbour := w.box("vpc-a", 5, true, "sg-all"), w.box("vpc-a", 6, false, "sg-all")
 	client := w.box("vpc-a", 7, false, "sg-all")
 	client.i.PrivateIP, client.i.Subnet = netip.MustParseAddr("10.7.16.7"), "subnet-b"
-	if err := w.n.Detach(t.Context(), client.i.ID); err != nil {
+	if err := w.n.Detach(t.Context(), client.i.Instance, client.i.ID); err != nil {
 		t.Fatal(err)
 	}
 	client.attach()

@@ -266,13 +266,13 @@ func (n *Network) unpublish(i Interface, public netip.Addr) error {
 	return nil
 }
 
-// Detach takes an interface away. Unknown ones are no error.
-func (n *Network) Detach(ctx context.Context, id cloud.InterfaceID) error {
+// Detach takes an interface away from an instance. That it isn't there, or is another's by now, is no error.
+func (n *Network) Detach(ctx context.Context, instance cloud.InstanceID, id cloud.InterfaceID) error {
 	n.mu.Lock()
 	i, ok := n.interfaces[id]
 	v := n.vpcs[i.VPC]
 	n.mu.Unlock()
-	if !ok {
+	if !ok || i.Instance != instance {
 		return nil
 	}
 	for _, a := range i.addresses() {
@@ -310,7 +310,7 @@ func (n *Network) RemoveInstance(ctx context.Context, id cloud.InstanceID) error
 	}
 	n.mu.Unlock()
 	for _, i := range own {
-		if err := n.Detach(ctx, i); err != nil {
+		if err := n.Detach(ctx, id, i); err != nil {
 			return err
 		}
 	}

@@ -446,7 +446,7 @@ func TestANewProcessAdoptsWhatRunsAndSweepsTheRest(t *testing.T) {
 		t.Error("the sweep took a kept machine's public address")
 	}
 	for range 2 {
-		if err := w.n.Detach(t.Context(), a.i.ID); err != nil {
+		if err := w.n.Detach(t.Context(), a.i.Instance, a.i.ID); err != nil {
 			t.Errorf("detach: %v", err)
 		}
 	}
@@ -527,4 +527,22 @@ func TestASecondaryAddressIsTheInterfacesOwnWhileItIsAssigned(t *testing.T) {
 	if got := fromHost(public, 80); got != "" {
 		t.Errorf("after its end its public address is answered by %q", got)
 	}
+}
+
+func TestAnInterfaceThatMovedIsNotTakenAwayByItsFormerInstance(t *testing.T) {
+	w := newWorld(t)
+	w.apply(vpcOf("vpc-a", Group{ID: "sg-all", Rules: []cloud.SecurityGroupRule{tcp(false, 80, "0.0.0.0/0"), out()}}))
+	former, now := w.box("vpc-a", 5, false, "sg-all"), w.box("vpc-a", 6, false, "sg-all")
+	second := &box{w, former.i}
+	second.i.ID, second.i.DeviceIndex, second.i.PrivateIP, second.i.MAC = cloud.NewID[cloud.InterfaceID](rand.Reader), 1, netip.MustParseAddr("10.7.0.50"), "0a:00:0a:07:00:50"
+	second.attach()
+	if err := w.n.Detach(t.Context(), former.i.Instance, second.i.ID); err != nil {
+		t.Fatal(err)
+	}
+	second.i.Instance, second.i.IDBase = now.i.Instance, now.i.IDBase
+	second.attach()
+	if err := w.n.Detach(t.Context(), former.i.Instance, second.i.ID); err != nil {
+		t.Fatal(err)
+	}
+	second.run("ip", "link", "show", "eth1") // fails the test when it is gone
 }

@@ -24,7 +24,7 @@ func (n *Network) Sweep(ctx context.Context, keep Keep) error {
 	}
 	n.mu.Unlock()
 	for _, id := range stray {
-		problems = append(problems, n.Detach(ctx, id))
+		problems = append(problems, n.Detach(ctx, n.holder(id), id))
 	}
 	for _, dir := range []string{"net", "user"} {
 		names, err := listFiles(filepath.Join(n.cfg.RunDir, dir), "")
@@ -55,6 +55,13 @@ func (n *Network) Sweep(ctx context.Context, keep Keep) error {
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// holder is the instance that has an interface, "" when none has.
+func (n *Network) holder(id cloud.InterfaceID) cloud.InstanceID {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.interfaces[id].Instance
 }
 
 // Destroy removes everything of this cloud and puts the host's settings back.
