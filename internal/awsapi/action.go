@@ -1,6 +1,7 @@
 package awsapi
 
 import (
+	"reflect"
 	"time"
 
 	"github.com/nacre-cloud/nacre/internal/cloud"
@@ -13,7 +14,14 @@ type Service struct {
 	Protocol  string // "ec2" or "query"
 	Namespace string
 	Actions   []string            // all of the model
+	Shapes    map[string]Shapes   // of the actions that are generated, by name
 	Enums     map[string][]string // values by the enumeration's name
+}
+
+// Shapes are an action's generated types.
+type Shapes struct {
+	Request, Result reflect.Type
+	NoResult        bool
 }
 
 // Action is one of a service's calls, with the types of its request and result.

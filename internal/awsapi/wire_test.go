@@ -25,6 +25,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/sts"
+	"github.com/nacre-cloud/nacre/internal/awsapi/wiretest"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
@@ -33,9 +34,19 @@ const (
 	testSecret = "a/secret+with=signs"
 )
 
-// endpoint serves a registry with one known key.
+// endpoint serves a registry with one known key; what it answers is held against AWS's model.
 func endpoint(t testing.TB, register func(*awsapi.Registry), now func() time.Time) string {
 	t.Helper()
+	return serve(t, wiretest.Handler(t, server(register, now), ec2.Service, sts.Service))
+}
+
+func serve(t testing.TB, h http.Handler) string {
+	ts := httptest.NewServer(h)
+	t.Cleanup(ts.Close)
+	return ts.URL
+}
+
+func server(register func(*awsapi.Registry), now func() time.Time) *awsapi.Server {
 	r := awsapi.NewRegistry(ec2.Service, sts.Service)
 	if register != nil {
 		register(r)
@@ -46,10 +57,7 @@ func endpoint(t testing.TB, register func(*awsapi.Registry), now func() time.Tim
 		}
 		return testSecret, awsapi.Identity{Account: "123456789012", AccessKey: id, ARN: "arn:aws:iam::123456789012:root"}, nil
 	}
-	s := &awsapi.Server{Registry: r, Auth: &awsapi.Authenticator{Region: "us-east-1", Keys: keys, Now: now}, Logger: slog.New(slog.DiscardHandler)}
-	ts := httptest.NewServer(s)
-	t.Cleanup(ts.Close)
-	return ts.URL
+	return &awsapi.Server{Registry: r, Auth: &awsapi.Authenticator{Region: "us-east-1", Keys: keys, Now: now}, Logger: slog.New(slog.DiscardHandler)}
 }
 
 func sdkClient(url, secret string) *sdk.Client {
@@ -143,9 +151,6 @@ func TestWhatIsNotBuiltOrNotHonouredIsRefusedByName(t *testing.T) {
 			t.Error("the handler was called")
 			return &ec2.Reservation{}, nil
 		}, awsapi.Honours("ImageId", "MinCount", "MaxCount", "ClientToken", "Placement.AvailabilityZone"))
-		awsapi.Handle(r, ec2.ActionDescribeRegions, func(context.Context, *awsapi.Call, *ec2.DescribeRegionsRequest) (*ec2.DescribeRegionsResult, error) {
-			panic("on purpose")
-		})
 	}, time.Now)
 	c := sdkClient(url, testSecret)
 	run := func(change func(*sdk.RunInstancesInput)) error {
@@ -167,11 +172,29 @@ func TestWhatIsNotBuiltOrNotHonouredIsRefusedByName(t *testing.T) {
 		"member of a list": {run(func(in *sdk.RunInstancesInput) {
 			in.BlockDeviceMappings = []types.BlockDeviceMapping{{DeviceName: aws.String("/dev/sdb")}}
 		}), "UnsupportedOperation", "BlockDeviceMapping"},
-		"panic": {func() error { _, err := c.DescribeRegions(t.Context(), &sdk.DescribeRegionsInput{}); return err }(), "InternalError", ""},
 	} {
 		if codeOf(test.err) != test.code || !strings.Contains(test.err.Error(), test.says) {
 			t.Errorf("%s: %v, want %s naming %s", name, test.err, test.code, test.says)
 		}
+	}
+}
+
+func TestAPanicIsOneCallsFailure(t *testing.T) {
+	calls := 0
+	url := serve(t, server(func(r *awsapi.Registry) {
+		awsapi.Handle(r, ec2.ActionDescribeRegions, func(context.Context, *awsapi.Call, *ec2.DescribeRegionsRequest) (*ec2.DescribeRegionsResult, error) {
+			if calls++; calls == 1 {
+				panic("on purpose")
+			}
+			return &ec2.DescribeRegionsResult{}, nil
+		})
+	}, time.Now))
+	c := sdkClient(url, testSecret)
+	if _, err := c.DescribeRegions(t.Context(), &sdk.DescribeRegionsInput{}); codeOf(err) != "InternalError" || strings.Contains(err.Error(), "on purpose") {
+		t.Errorf("answered %v, want an InternalError that doesn't tell the panic", err)
+	}
+	if _, err := c.DescribeRegions(t.Context(), &sdk.DescribeRegionsInput{}); err != nil {
+		t.Errorf("the next call: %v", err)
 	}
 }
 

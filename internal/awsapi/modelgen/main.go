@@ -320,8 +320,8 @@ func (g *generator) writeActions(b *bytes.Buffer) {
 	if namespace == "" {
 		namespace = "http://" + g.service + ".amazonaws.com/doc/" + meta.APIVersion
 	}
-	fmt.Fprintf(b, "import (\n\t\"context\"\n\n\t\"github.com/nacre-cloud/nacre/internal/awsapi\"\n)\n\n")
-	fmt.Fprintf(b, "// Service is what the model says of the service as a whole.\nvar Service = &awsapi.Service{\n\tName: %q, Version: %q, Protocol: %q, Namespace: %q,\n\tActions: actionNames, Enums: enums,\n}\n\n",
+	fmt.Fprintf(b, "import (\n\t\"context\"\n\t\"reflect\"\n\n\t\"github.com/nacre-cloud/nacre/internal/awsapi\"\n)\n\n")
+	fmt.Fprintf(b, "// Service is what the model says of the service as a whole.\nvar Service = &awsapi.Service{\n\tName: %q, Version: %q, Protocol: %q, Namespace: %q,\n\tActions: actionNames, Shapes: actionShapes, Enums: enums,\n}\n\n",
 		g.service, meta.APIVersion, meta.Protocol, namespace)
 	b.WriteString("// The actions whose shapes are generated.\nvar (\n")
 	for _, name := range g.actions {
@@ -339,6 +339,12 @@ func (g *generator) writeActions(b *bytes.Buffer) {
 			fmt.Fprintf(b, "// %s is empty: the action only succeeds or fails.\ntype %s struct{}\n\n", out, out)
 		}
 	}
+	b.WriteString("// actionShapes are the types of the actions above.\nvar actionShapes = map[string]awsapi.Shapes{\n")
+	for _, name := range g.actions {
+		in, out := g.types(name)
+		fmt.Fprintf(b, "\t%q: {Request: reflect.TypeFor[%s](), Result: reflect.TypeFor[%s](), NoResult: %v},\n", name, in, out, g.model.Operations[name].Output == nil)
+	}
+	b.WriteString("}\n\n")
 	b.WriteString("// Client calls the service.\ntype Client struct{ *awsapi.Client }\n\n")
 	for _, name := range g.actions {
 		in, out := g.types(name)

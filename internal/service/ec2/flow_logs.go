@@ -43,7 +43,7 @@ func flowDestination(kind, arn string) (prefix string, err error) {
 	}
 	rest, ok := strings.CutPrefix(arn, cloud.FlowLogBucket)
 	if !ok || rest != "" && rest[0] != '/' {
-		return "", awsapi.Errorf("LogDestinationNotFound", "LogDestination: %s does not exist. This cloud has %s, which is files of the node.", arn, cloud.FlowLogBucket)
+		return "", awsapi.Errorf("LogDestinationNotFoundException", "LogDestination: %s does not exist. This cloud has %s, which is files of the node.", arn, cloud.FlowLogBucket)
 	}
 	prefix = strings.Trim(rest, "/")
 	if prefix != "" && (!flowLogPrefix.MatchString(prefix) || path.Clean("/"+prefix) != "/"+prefix || len(prefix) > 255) {

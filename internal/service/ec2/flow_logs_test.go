@@ -67,7 +67,7 @@ func TestFlowLogsGoOnlyWhereThereIsAPlaceForThem(t *testing.T) {
 		}{
 			{"UnsupportedOperation", func(in *sdk.CreateFlowLogsInput) { in.LogDestinationType = "" }},
 			{"UnsupportedOperation", func(in *sdk.CreateFlowLogsInput) { in.LogDestinationType = types.LogDestinationTypeKinesisDataFirehose }},
-			{"LogDestinationNotFound", to("arn:aws:s3:::somebody-elses")}, {"LogDestinationNotFound", to("arn:aws:s3:::nacre-flow-logs-2")},
+			{"LogDestinationNotFoundException", to("arn:aws:s3:::somebody-elses")}, {"LogDestinationNotFoundException", to("arn:aws:s3:::nacre-flow-logs-2")},
 			{"InvalidParameterValue", to("arn:aws:s3:::nacre-flow-logs/../etc")}, {"InvalidParameterValue", to("arn:aws:s3:::nacre-flow-logs/a/./b")},
 			{"UnsupportedOperation", func(in *sdk.CreateFlowLogsInput) { in.LogFormat = aws.String("${srcaddr}") }},
 			{"InvalidParameterValue", func(in *sdk.CreateFlowLogsInput) { in.MaxAggregationInterval = aws.Int32(61) }},

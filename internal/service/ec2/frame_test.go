@@ -26,6 +26,7 @@ import (
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	gen "github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
+	"github.com/nacre-cloud/nacre/internal/awsapi/wiretest"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/control"
 	"github.com/nacre-cloud/nacre/internal/nics"
@@ -39,6 +40,7 @@ type world struct {
 	t       testing.TB
 	store   *store.Store
 	handler *awsapi.Server
+	door    http.Handler // to the handler; what comes out of it is held against AWS's model
 	url     string
 	*sdk.Client
 	stranger *sdk.Client // of another account
@@ -83,7 +85,11 @@ func newWorldOf(t testing.TB, pool string) *world {
 	}
 	w.handler = &awsapi.Server{Registry: registry, Auth: &awsapi.Authenticator{Region: "us-east-1", Keys: keys, Now: time.Now},
 		Logger: slog.New(slog.DiscardHandler)}
-	server := httptest.NewServer(w.handler)
+	w.door = w.handler
+	if _, bench := t.(*testing.B); !bench {
+		w.door = wiretest.Handler(t, w.handler, gen.Service)
+	}
+	server := httptest.NewServer(w.door)
 	t.Cleanup(server.Close)
 	w.url = server.URL
 	w.Client, w.stranger = w.clientOf(key), w.clientOf(other)
@@ -128,7 +134,7 @@ func (w *world) signed(form url.Values) *http.Request {
 func (w *world) ask(form url.Values) (int, string) {
 	w.t.Helper()
 	answer := httptest.NewRecorder()
-	w.handler.ServeHTTP(answer, w.signed(form))
+	w.door.ServeHTTP(answer, w.signed(form))
 	return answer.Code, answer.Body.String()
 }
 

@@ -34,12 +34,28 @@ func (k resourceKind) notFound(ids ...string) error {
 	return awsapi.NotFound(k.code+".NotFound", k.name, ids...)
 }
 
-// malformed is EC2's answer to an id of another form. Security groups have a code of their own for it.
+// malformedCodes are EC2's codes for malformed ids of the kinds that it spells in another way than their absence.
+var malformedCodes = map[string]string{
+	"InvalidDhcpOptionID":           "InvalidDhcpOptionsId.Malformed",
+	"InvalidDhcpOptionsID":          "InvalidDhcpOptionsId.Malformed",
+	"InvalidInternetGatewayID":      "InvalidInternetGatewayId.Malformed",
+	"InvalidNetworkAclID":           "InvalidNetworkAclId.Malformed",
+	"InvalidNetworkInterfaceID":     "InvalidNetworkInterfaceId.Malformed",
+	"InvalidPrefixListID":           "InvalidPrefixListId.Malformed",
+	"InvalidRouteTableID":           "InvalidRouteTableId.Malformed",
+	"InvalidVpcPeeringConnectionID": "InvalidVpcPeeringConnectionId.Malformed",
+}
+
+// malformed is EC2's answer to an id of another form.
 func (k resourceKind) malformed(id string) error {
 	if k == kindGroup {
 		return awsapi.Errorf("InvalidGroupId.Malformed", "Invalid id: \"%s\" (expecting \"sg-...\")", id)
 	}
-	return awsapi.Malformed(k.code+".Malformed", id)
+	code := malformedCodes[k.code]
+	if code == "" {
+		code = k.code + ".Malformed"
+	}
+	return awsapi.Malformed(code, id)
 }
 
 // lookup finds one of an account's resources by its id. What belongs to another account is not there.

@@ -112,7 +112,7 @@ func wire(r store.Reader, i *cloud.Instance, n *cloud.Interface) {
 func (s *Service) detachNetworkInterface(ctx context.Context, call *awsapi.Call, req *ec2.DetachNetworkInterfaceRequest) (*ec2.DetachNetworkInterfaceResult, error) {
 	id := deref(req.AttachmentId)
 	if !cloud.ValidID[cloud.AttachmentID](id) {
-		return nil, awsapi.Malformed("InvalidAttachmentID.Malformed", id)
+		return nil, awsapi.Malformed("InvalidNetworkInterfaceAttachmentId.Malformed", id)
 	}
 	err := s.update(ctx, call, func(tx *store.Tx) error {
 		list := store.ListBy(tx.View(), store.InterfacesByAttachment, cloud.AttachmentID(id))

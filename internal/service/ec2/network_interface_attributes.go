@@ -103,7 +103,7 @@ func modifyAttachment(n *cloud.Interface, a ec2.NetworkInterfaceAttachmentChange
 	case id == "":
 		return awsapi.MissingParameter("Attachment.AttachmentId")
 	case !cloud.ValidID[cloud.AttachmentID](id):
-		return awsapi.Malformed("InvalidAttachmentID.Malformed", id)
+		return awsapi.Malformed("InvalidNetworkInterfaceAttachmentId.Malformed", id)
 	case n.Instance == "" || string(n.Attachment) != id:
 		return awsapi.Errorf("InvalidAttachmentID.NotFound", "The attachment ID '%s' does not exist", id)
 	case a.DeleteOnTermination == nil:

@@ -178,7 +178,7 @@ func TestWhatCannotBeAttachedIsRefused(t *testing.T) {
 			index int32
 			code  string
 		}{{a, 0, "InvalidParameterValue"}, {a, -1, "InvalidParameterValue"}, {a, 99, "InvalidParameterValue"}, {fat, 1, "PrivateIpAddressLimitExceeded"},
-			{other, 1, "InvalidParameterCombination"}, {"eni-00000000000000000", 1, "InvalidNetworkInterfaceID.NotFound"}, {"nic", 1, "InvalidNetworkInterfaceID.Malformed"}} {
+			{other, 1, "InvalidParameterCombination"}, {"eni-00000000000000000", 1, "InvalidNetworkInterfaceID.NotFound"}, {"nic", 1, "InvalidNetworkInterfaceId.Malformed"}} {
 			_, err := w.attach(c.nic, vm, c.index)
 			refused(t, err, c.code)
 		}

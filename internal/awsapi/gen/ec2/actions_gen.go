@@ -4,6 +4,7 @@ package ec2
 
 import (
 	"context"
+	"reflect"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 )
@@ -11,7 +12,7 @@ import (
 // Service is what the model says of the service as a whole.
 var Service = &awsapi.Service{
 	Name: "ec2", Version: "2016-11-15", Protocol: "ec2", Namespace: "http://ec2.amazonaws.com/doc/2016-11-15",
-	Actions: actionNames, Enums: enums,
+	Actions: actionNames, Shapes: actionShapes, Enums: enums,
 }
 
 // The actions whose shapes are generated.
@@ -159,6 +160,92 @@ type ResetNetworkInterfaceAttributeResult struct{}
 
 // UnassignPrivateIpAddressesResult is empty: the action only succeeds or fails.
 type UnassignPrivateIpAddressesResult struct{}
+
+// actionShapes are the types of the actions above.
+var actionShapes = map[string]awsapi.Shapes{
+	"AllocateAddress":                            {Request: reflect.TypeFor[AllocateAddressRequest](), Result: reflect.TypeFor[AllocateAddressResult](), NoResult: false},
+	"AssignIpv6Addresses":                        {Request: reflect.TypeFor[AssignIpv6AddressesRequest](), Result: reflect.TypeFor[AssignIpv6AddressesResult](), NoResult: false},
+	"AssignPrivateIpAddresses":                   {Request: reflect.TypeFor[AssignPrivateIpAddressesRequest](), Result: reflect.TypeFor[AssignPrivateIpAddressesResult](), NoResult: false},
+	"AssociateAddress":                           {Request: reflect.TypeFor[AssociateAddressRequest](), Result: reflect.TypeFor[AssociateAddressResult](), NoResult: false},
+	"AttachNetworkInterface":                     {Request: reflect.TypeFor[AttachNetworkInterfaceRequest](), Result: reflect.TypeFor[AttachNetworkInterfaceResult](), NoResult: false},
+	"AuthorizeSecurityGroupEgress":               {Request: reflect.TypeFor[AuthorizeSecurityGroupEgressRequest](), Result: reflect.TypeFor[AuthorizeSecurityGroupEgressResult](), NoResult: false},
+	"AuthorizeSecurityGroupIngress":              {Request: reflect.TypeFor[AuthorizeSecurityGroupIngressRequest](), Result: reflect.TypeFor[AuthorizeSecurityGroupIngressResult](), NoResult: false},
+	"CancelImportTask":                           {Request: reflect.TypeFor[CancelImportTaskRequest](), Result: reflect.TypeFor[CancelImportTaskResult](), NoResult: false},
+	"CreateFlowLogs":                             {Request: reflect.TypeFor[CreateFlowLogsRequest](), Result: reflect.TypeFor[CreateFlowLogsResult](), NoResult: false},
+	"CreateKeyPair":                              {Request: reflect.TypeFor[CreateKeyPairRequest](), Result: reflect.TypeFor[KeyPair](), NoResult: false},
+	"CreateNetworkAcl":                           {Request: reflect.TypeFor[CreateNetworkAclRequest](), Result: reflect.TypeFor[CreateNetworkAclResult](), NoResult: false},
+	"CreateNetworkAclEntry":                      {Request: reflect.TypeFor[CreateNetworkAclEntryRequest](), Result: reflect.TypeFor[CreateNetworkAclEntryResult](), NoResult: true},
+	"CreateNetworkInterface":                     {Request: reflect.TypeFor[CreateNetworkInterfaceRequest](), Result: reflect.TypeFor[CreateNetworkInterfaceResult](), NoResult: false},
+	"CreateSecurityGroup":                        {Request: reflect.TypeFor[CreateSecurityGroupRequest](), Result: reflect.TypeFor[CreateSecurityGroupResult](), NoResult: false},
+	"CreateTags":                                 {Request: reflect.TypeFor[CreateTagsRequest](), Result: reflect.TypeFor[CreateTagsResult](), NoResult: true},
+	"DeleteFlowLogs":                             {Request: reflect.TypeFor[DeleteFlowLogsRequest](), Result: reflect.TypeFor[DeleteFlowLogsResult](), NoResult: false},
+	"DeleteKeyPair":                              {Request: reflect.TypeFor[DeleteKeyPairRequest](), Result: reflect.TypeFor[DeleteKeyPairResult](), NoResult: false},
+	"DeleteNetworkAcl":                           {Request: reflect.TypeFor[DeleteNetworkAclRequest](), Result: reflect.TypeFor[DeleteNetworkAclResult](), NoResult: true},
+	"DeleteNetworkAclEntry":                      {Request: reflect.TypeFor[DeleteNetworkAclEntryRequest](), Result: reflect.TypeFor[DeleteNetworkAclEntryResult](), NoResult: true},
+	"DeleteNetworkInterface":                     {Request: reflect.TypeFor[DeleteNetworkInterfaceRequest](), Result: reflect.TypeFor[DeleteNetworkInterfaceResult](), NoResult: true},
+	"DeleteSecurityGroup":                        {Request: reflect.TypeFor[DeleteSecurityGroupRequest](), Result: reflect.TypeFor[DeleteSecurityGroupResult](), NoResult: true},
+	"DeleteTags":                                 {Request: reflect.TypeFor[DeleteTagsRequest](), Result: reflect.TypeFor[DeleteTagsResult](), NoResult: true},
+	"DeregisterImage":                            {Request: reflect.TypeFor[DeregisterImageRequest](), Result: reflect.TypeFor[DeregisterImageResult](), NoResult: true},
+	"DescribeAccountAttributes":                  {Request: reflect.TypeFor[DescribeAccountAttributesRequest](), Result: reflect.TypeFor[DescribeAccountAttributesResult](), NoResult: false},
+	"DescribeAddresses":                          {Request: reflect.TypeFor[DescribeAddressesRequest](), Result: reflect.TypeFor[DescribeAddressesResult](), NoResult: false},
+	"DescribeAddressesAttribute":                 {Request: reflect.TypeFor[DescribeAddressesAttributeRequest](), Result: reflect.TypeFor[DescribeAddressesAttributeResult](), NoResult: false},
+	"DescribeAvailabilityZones":                  {Request: reflect.TypeFor[DescribeAvailabilityZonesRequest](), Result: reflect.TypeFor[DescribeAvailabilityZonesResult](), NoResult: false},
+	"DescribeFlowLogs":                           {Request: reflect.TypeFor[DescribeFlowLogsRequest](), Result: reflect.TypeFor[DescribeFlowLogsResult](), NoResult: false},
+	"DescribeImageAttribute":                     {Request: reflect.TypeFor[DescribeImageAttributeRequest](), Result: reflect.TypeFor[ImageAttribute](), NoResult: false},
+	"DescribeImages":                             {Request: reflect.TypeFor[DescribeImagesRequest](), Result: reflect.TypeFor[DescribeImagesResult](), NoResult: false},
+	"DescribeImportImageTasks":                   {Request: reflect.TypeFor[DescribeImportImageTasksRequest](), Result: reflect.TypeFor[DescribeImportImageTasksResult](), NoResult: false},
+	"DescribeInstanceAttribute":                  {Request: reflect.TypeFor[DescribeInstanceAttributeRequest](), Result: reflect.TypeFor[InstanceAttribute](), NoResult: false},
+	"DescribeInstanceStatus":                     {Request: reflect.TypeFor[DescribeInstanceStatusRequest](), Result: reflect.TypeFor[DescribeInstanceStatusResult](), NoResult: false},
+	"DescribeInstanceTypeOfferings":              {Request: reflect.TypeFor[DescribeInstanceTypeOfferingsRequest](), Result: reflect.TypeFor[DescribeInstanceTypeOfferingsResult](), NoResult: false},
+	"DescribeInstanceTypes":                      {Request: reflect.TypeFor[DescribeInstanceTypesRequest](), Result: reflect.TypeFor[DescribeInstanceTypesResult](), NoResult: false},
+	"DescribeInstances":                          {Request: reflect.TypeFor[DescribeInstancesRequest](), Result: reflect.TypeFor[DescribeInstancesResult](), NoResult: false},
+	"DescribeInternetGateways":                   {Request: reflect.TypeFor[DescribeInternetGatewaysRequest](), Result: reflect.TypeFor[DescribeInternetGatewaysResult](), NoResult: false},
+	"DescribeKeyPairs":                           {Request: reflect.TypeFor[DescribeKeyPairsRequest](), Result: reflect.TypeFor[DescribeKeyPairsResult](), NoResult: false},
+	"DescribeNetworkAcls":                        {Request: reflect.TypeFor[DescribeNetworkAclsRequest](), Result: reflect.TypeFor[DescribeNetworkAclsResult](), NoResult: false},
+	"DescribeNetworkInterfaceAttribute":          {Request: reflect.TypeFor[DescribeNetworkInterfaceAttributeRequest](), Result: reflect.TypeFor[DescribeNetworkInterfaceAttributeResult](), NoResult: false},
+	"DescribeNetworkInterfaces":                  {Request: reflect.TypeFor[DescribeNetworkInterfacesRequest](), Result: reflect.TypeFor[DescribeNetworkInterfacesResult](), NoResult: false},
+	"DescribeRegions":                            {Request: reflect.TypeFor[DescribeRegionsRequest](), Result: reflect.TypeFor[DescribeRegionsResult](), NoResult: false},
+	"DescribeRouteTables":                        {Request: reflect.TypeFor[DescribeRouteTablesRequest](), Result: reflect.TypeFor[DescribeRouteTablesResult](), NoResult: false},
+	"DescribeSecurityGroupReferences":            {Request: reflect.TypeFor[DescribeSecurityGroupReferencesRequest](), Result: reflect.TypeFor[DescribeSecurityGroupReferencesResult](), NoResult: false},
+	"DescribeSecurityGroupRules":                 {Request: reflect.TypeFor[DescribeSecurityGroupRulesRequest](), Result: reflect.TypeFor[DescribeSecurityGroupRulesResult](), NoResult: false},
+	"DescribeSecurityGroups":                     {Request: reflect.TypeFor[DescribeSecurityGroupsRequest](), Result: reflect.TypeFor[DescribeSecurityGroupsResult](), NoResult: false},
+	"DescribeStaleSecurityGroups":                {Request: reflect.TypeFor[DescribeStaleSecurityGroupsRequest](), Result: reflect.TypeFor[DescribeStaleSecurityGroupsResult](), NoResult: false},
+	"DescribeSubnets":                            {Request: reflect.TypeFor[DescribeSubnetsRequest](), Result: reflect.TypeFor[DescribeSubnetsResult](), NoResult: false},
+	"DescribeTags":                               {Request: reflect.TypeFor[DescribeTagsRequest](), Result: reflect.TypeFor[DescribeTagsResult](), NoResult: false},
+	"DescribeVpcAttribute":                       {Request: reflect.TypeFor[DescribeVpcAttributeRequest](), Result: reflect.TypeFor[DescribeVpcAttributeResult](), NoResult: false},
+	"DescribeVpcs":                               {Request: reflect.TypeFor[DescribeVpcsRequest](), Result: reflect.TypeFor[DescribeVpcsResult](), NoResult: false},
+	"DetachNetworkInterface":                     {Request: reflect.TypeFor[DetachNetworkInterfaceRequest](), Result: reflect.TypeFor[DetachNetworkInterfaceResult](), NoResult: true},
+	"DisassociateAddress":                        {Request: reflect.TypeFor[DisassociateAddressRequest](), Result: reflect.TypeFor[DisassociateAddressResult](), NoResult: true},
+	"GetConsoleOutput":                           {Request: reflect.TypeFor[GetConsoleOutputRequest](), Result: reflect.TypeFor[GetConsoleOutputResult](), NoResult: false},
+	"GetSecurityGroupsForVpc":                    {Request: reflect.TypeFor[GetSecurityGroupsForVpcRequest](), Result: reflect.TypeFor[GetSecurityGroupsForVpcResult](), NoResult: false},
+	"ImportImage":                                {Request: reflect.TypeFor[ImportImageRequest](), Result: reflect.TypeFor[ImportImageResult](), NoResult: false},
+	"ImportKeyPair":                              {Request: reflect.TypeFor[ImportKeyPairRequest](), Result: reflect.TypeFor[ImportKeyPairResult](), NoResult: false},
+	"ModifyAddressAttribute":                     {Request: reflect.TypeFor[ModifyAddressAttributeRequest](), Result: reflect.TypeFor[ModifyAddressAttributeResult](), NoResult: false},
+	"ModifyImageAttribute":                       {Request: reflect.TypeFor[ModifyImageAttributeRequest](), Result: reflect.TypeFor[ModifyImageAttributeResult](), NoResult: true},
+	"ModifyInstanceAttribute":                    {Request: reflect.TypeFor[ModifyInstanceAttributeRequest](), Result: reflect.TypeFor[ModifyInstanceAttributeResult](), NoResult: true},
+	"ModifyInstanceMetadataOptions":              {Request: reflect.TypeFor[ModifyInstanceMetadataOptionsRequest](), Result: reflect.TypeFor[ModifyInstanceMetadataOptionsResult](), NoResult: false},
+	"ModifyNetworkInterfaceAttribute":            {Request: reflect.TypeFor[ModifyNetworkInterfaceAttributeRequest](), Result: reflect.TypeFor[ModifyNetworkInterfaceAttributeResult](), NoResult: true},
+	"ModifySecurityGroupRules":                   {Request: reflect.TypeFor[ModifySecurityGroupRulesRequest](), Result: reflect.TypeFor[ModifySecurityGroupRulesResult](), NoResult: false},
+	"RebootInstances":                            {Request: reflect.TypeFor[RebootInstancesRequest](), Result: reflect.TypeFor[RebootInstancesResult](), NoResult: true},
+	"RegisterImage":                              {Request: reflect.TypeFor[RegisterImageRequest](), Result: reflect.TypeFor[RegisterImageResult](), NoResult: false},
+	"ReleaseAddress":                             {Request: reflect.TypeFor[ReleaseAddressRequest](), Result: reflect.TypeFor[ReleaseAddressResult](), NoResult: true},
+	"ReplaceNetworkAclAssociation":               {Request: reflect.TypeFor[ReplaceNetworkAclAssociationRequest](), Result: reflect.TypeFor[ReplaceNetworkAclAssociationResult](), NoResult: false},
+	"ReplaceNetworkAclEntry":                     {Request: reflect.TypeFor[ReplaceNetworkAclEntryRequest](), Result: reflect.TypeFor[ReplaceNetworkAclEntryResult](), NoResult: true},
+	"ResetAddressAttribute":                      {Request: reflect.TypeFor[ResetAddressAttributeRequest](), Result: reflect.TypeFor[ResetAddressAttributeResult](), NoResult: false},
+	"ResetImageAttribute":                        {Request: reflect.TypeFor[ResetImageAttributeRequest](), Result: reflect.TypeFor[ResetImageAttributeResult](), NoResult: true},
+	"ResetInstanceAttribute":                     {Request: reflect.TypeFor[ResetInstanceAttributeRequest](), Result: reflect.TypeFor[ResetInstanceAttributeResult](), NoResult: true},
+	"ResetNetworkInterfaceAttribute":             {Request: reflect.TypeFor[ResetNetworkInterfaceAttributeRequest](), Result: reflect.TypeFor[ResetNetworkInterfaceAttributeResult](), NoResult: true},
+	"RevokeSecurityGroupEgress":                  {Request: reflect.TypeFor[RevokeSecurityGroupEgressRequest](), Result: reflect.TypeFor[RevokeSecurityGroupEgressResult](), NoResult: false},
+	"RevokeSecurityGroupIngress":                 {Request: reflect.TypeFor[RevokeSecurityGroupIngressRequest](), Result: reflect.TypeFor[RevokeSecurityGroupIngressResult](), NoResult: false},
+	"RunInstances":                               {Request: reflect.TypeFor[RunInstancesRequest](), Result: reflect.TypeFor[Reservation](), NoResult: false},
+	"StartInstances":                             {Request: reflect.TypeFor[StartInstancesRequest](), Result: reflect.TypeFor[StartInstancesResult](), NoResult: false},
+	"StopInstances":                              {Request: reflect.TypeFor[StopInstancesRequest](), Result: reflect.TypeFor[StopInstancesResult](), NoResult: false},
+	"TerminateInstances":                         {Request: reflect.TypeFor[TerminateInstancesRequest](), Result: reflect.TypeFor[TerminateInstancesResult](), NoResult: false},
+	"UnassignIpv6Addresses":                      {Request: reflect.TypeFor[UnassignIpv6AddressesRequest](), Result: reflect.TypeFor[UnassignIpv6AddressesResult](), NoResult: false},
+	"UnassignPrivateIpAddresses":                 {Request: reflect.TypeFor[UnassignPrivateIpAddressesRequest](), Result: reflect.TypeFor[UnassignPrivateIpAddressesResult](), NoResult: true},
+	"UpdateSecurityGroupRuleDescriptionsEgress":  {Request: reflect.TypeFor[UpdateSecurityGroupRuleDescriptionsEgressRequest](), Result: reflect.TypeFor[UpdateSecurityGroupRuleDescriptionsEgressResult](), NoResult: false},
+	"UpdateSecurityGroupRuleDescriptionsIngress": {Request: reflect.TypeFor[UpdateSecurityGroupRuleDescriptionsIngressRequest](), Result: reflect.TypeFor[UpdateSecurityGroupRuleDescriptionsIngressResult](), NoResult: false},
+}
 
 // Client calls the service.
 type Client struct{ *awsapi.Client }

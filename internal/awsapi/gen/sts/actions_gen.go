@@ -4,6 +4,7 @@ package sts
 
 import (
 	"context"
+	"reflect"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 )
@@ -11,13 +12,18 @@ import (
 // Service is what the model says of the service as a whole.
 var Service = &awsapi.Service{
 	Name: "sts", Version: "2011-06-15", Protocol: "query", Namespace: "https://sts.amazonaws.com/doc/2011-06-15/",
-	Actions: actionNames, Enums: enums,
+	Actions: actionNames, Shapes: actionShapes, Enums: enums,
 }
 
 // The actions whose shapes are generated.
 var (
 	ActionGetCallerIdentity = awsapi.Action[GetCallerIdentityRequest, GetCallerIdentityResponse]{Service: Service, Name: "GetCallerIdentity", NoResult: false}
 )
+
+// actionShapes are the types of the actions above.
+var actionShapes = map[string]awsapi.Shapes{
+	"GetCallerIdentity": {Request: reflect.TypeFor[GetCallerIdentityRequest](), Result: reflect.TypeFor[GetCallerIdentityResponse](), NoResult: false},
+}
 
 // Client calls the service.
 type Client struct{ *awsapi.Client }
