@@ -95,14 +95,23 @@ func dryRun(req reflect.Value) bool {
 
 // refuseUnhonoured finds the first parameter that is given and not honoured.
 func (h *handler) refuseUnhonoured(req reflect.Value) error {
-	name := h.unhonoured(req, "", "")
-	if name == "" {
+	var list []string
+	h.unhonoured(req, "", "", &list)
+	if len(list) == 0 {
 		return nil
 	}
-	return Unsupported("The parameter %s of %s is not supported by this cloud.", name, h.action)
+	return Unsupported("The parameter %s of %s is not supported by this cloud.", list[0], h.action)
 }
 
-func (h *handler) unhonoured(v reflect.Value, path, shown string) string {
+// Unhonoured lists the parameters of a generated request that are given and that honoured, a list as Honours takes
+// it, doesn't name. They are called as in a form.
+func Unhonoured(req any, honoured []string) (list []string) {
+	h := handler{honoured: honoured}
+	h.unhonoured(reflect.ValueOf(req).Elem(), "", "", &list)
+	return list
+}
+
+func (h *handler) unhonoured(v reflect.Value, path, shown string, list *[]string) {
 	p := planOf(v.Type())
 	for i := range p.fields {
 		f := &p.fields[i]
@@ -114,20 +123,15 @@ func (h *handler) unhonoured(v reflect.Value, path, shown string) string {
 		switch {
 		case slices.Contains(h.honoured, at):
 		case !h.honouredBelow(at):
-			return show
+			*list = append(*list, show)
 		case f.kind == kindStruct:
-			if name := h.unhonoured(fv.Elem(), at, show); name != "" {
-				return name
-			}
+			h.unhonoured(fv.Elem(), at, show, list)
 		case f.kind == kindList && f.elem == kindStruct:
 			for n := range fv.Len() {
-				if name := h.unhonoured(fv.Index(n), at, show); name != "" {
-					return name
-				}
+				h.unhonoured(fv.Index(n), at, show, list)
 			}
 		}
 	}
-	return ""
 }
 
 func (h *handler) honouredBelow(path string) bool {

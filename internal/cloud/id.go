@@ -31,6 +31,9 @@ type (
 	AllocationID        string
 	AssociationID       string
 	KeyPairID           string
+	LaunchTemplateID    string
+	FleetID             string
+	PlacementGroupID    string
 
 	// AccountID is a tenant: 12 decimal digits.
 	AccountID string
@@ -47,7 +50,8 @@ const idDigits = 17
 type ID interface {
 	InstanceID | ReservationID | ImageID | ImportTaskID | VPCID | SubnetID | InternetGatewayID |
 		RouteTableID | RouteAssociationID | NetworkACLID | ACLAssociationID | FlowLogID | DHCPOptionsID | SecurityGroupID |
-		SecurityGroupRuleID | InterfaceID | AttachmentID | AllocationID | AssociationID | KeyPairID | NodeID
+		SecurityGroupRuleID | InterfaceID | AttachmentID | AllocationID | AssociationID | KeyPairID | NodeID |
+		LaunchTemplateID | FleetID | PlacementGroupID
 }
 
 // Prefix returns what identifiers of type T start with, such as "i-".
@@ -94,6 +98,12 @@ func Prefix[T ID]() string {
 		return "eipassoc-"
 	case KeyPairID:
 		return "key-"
+	case LaunchTemplateID:
+		return "lt-"
+	case FleetID:
+		return "fleet-"
+	case PlacementGroupID:
+		return "pg-"
 	case NodeID:
 		return "node-"
 	}
@@ -107,8 +117,26 @@ func NewID[T ID](rand io.Reader) T {
 	if _, err := io.ReadFull(rand, raw[:]); err != nil {
 		panic(fmt.Sprintf("cloud: draw an identifier: %v", err))
 	}
-	return T(Prefix[T]() + hex.EncodeToString(raw[:])[:idDigits])
+	digits := hex.EncodeToString(raw[:])[:idDigits]
+	if isUUID[T]() {
+		var more [8]byte
+		if _, err := io.ReadFull(rand, more[:]); err != nil {
+			panic(fmt.Sprintf("cloud: draw an identifier: %v", err))
+		}
+		digits = (digits + hex.EncodeToString(more[:]))[:32]
+		digits = digits[:8] + "-" + digits[8:12] + "-" + digits[12:16] + "-" + digits[16:20] + "-" + digits[20:]
+	}
+	return T(Prefix[T]() + digits)
 }
+
+// isUUID tells whether identifiers of type T end in the five groups of a UUID, as those of EC2's fleets do.
+func isUUID[T ID]() bool {
+	var id T
+	_, fleet := any(id).(FleetID)
+	return fleet
+}
+
+var uuidTail = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 var hexTail = regexp.MustCompile(`^([0-9a-f]{8}|[0-9a-f]{17})$`)
 
@@ -116,5 +144,8 @@ var hexTail = regexp.MustCompile(`^([0-9a-f]{8}|[0-9a-f]{17})$`)
 // older AWS resources is accepted as well formed; nacre never makes one.
 func ValidID[T ID](s string) bool {
 	tail, ok := strings.CutPrefix(s, Prefix[T]())
+	if isUUID[T]() {
+		return ok && uuidTail.MatchString(tail)
+	}
 	return ok && hexTail.MatchString(tail)
 }

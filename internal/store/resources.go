@@ -1,6 +1,10 @@
 package store
 
-import "github.com/nacre-cloud/nacre/internal/cloud"
+import (
+	"fmt"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
 
 // The region and its tenants.
 var (
@@ -117,3 +121,24 @@ type Naming string
 
 // Named is its only one.
 const Named Naming = "named"
+
+// What instances are launched from and together.
+var (
+	LaunchTemplates        = newTable("launch-templates", func(t *cloud.LaunchTemplate) cloud.LaunchTemplateID { return t.ID })
+	LaunchTemplateVersions = newTable("launch-template-versions", func(v *cloud.LaunchTemplateVersion) LaunchTemplateVersionKey {
+		return VersionKey(v.Template, v.Number)
+	})
+	Fleets = newTable("fleets", func(f *cloud.Fleet) cloud.FleetID { return f.ID })
+
+	LaunchTemplatesByAccount         = newIndexOf(LaunchTemplates, func(t *cloud.LaunchTemplate) cloud.AccountID { return t.Account })
+	LaunchTemplateVersionsByTemplate = newIndexOf(LaunchTemplateVersions, func(v *cloud.LaunchTemplateVersion) cloud.LaunchTemplateID { return v.Template })
+	FleetsByAccount                  = newIndexOf(Fleets, func(f *cloud.Fleet) cloud.AccountID { return f.Account })
+)
+
+// LaunchTemplateVersionKey is made by VersionKey.
+type LaunchTemplateVersionKey string
+
+// VersionKey finds a version of a launch template. The keys of a template are in the order of its versions.
+func VersionKey(template cloud.LaunchTemplateID, number int) LaunchTemplateVersionKey {
+	return LaunchTemplateVersionKey(JoinKey(string(template), fmt.Sprintf("%06d", number)))
+}

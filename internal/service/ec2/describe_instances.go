@@ -11,15 +11,18 @@ import (
 	"github.com/nacre-cloud/nacre/internal/store"
 )
 
+// launchHonours are the parameters that a launch acts on, from the call or from its launch template.
+var launchHonours = []string{"LaunchTemplate", "ImageId", "InstanceType", "MinCount", "MaxCount", "KeyName", "UserData",
+	"SecurityGroupIds", "SecurityGroups", "SubnetId", "PrivateIpAddress", "ClientToken", "DisableApiTermination", "DisableApiStop",
+	"InstanceInitiatedShutdownBehavior", "EbsOptimized", "Monitoring", "TagSpecifications", "Placement.AvailabilityZone", "Placement.Tenancy",
+	"MetadataOptions", "NetworkInterfaces.DeviceIndex", "NetworkInterfaces.SubnetId", "NetworkInterfaces.Groups", "NetworkInterfaces.Description",
+	"NetworkInterfaces.PrivateIpAddress", "NetworkInterfaces.AssociatePublicIpAddress", "NetworkInterfaces.DeleteOnTermination",
+	"NetworkInterfaces.NetworkInterfaceId", "NetworkInterfaces.PrivateIpAddresses", "NetworkInterfaces.SecondaryPrivateIpAddressCount",
+	"NetworkInterfaces.Ipv6AddressCount", "NetworkInterfaces.Ipv6Addresses.Ipv6Address", "NetworkInterfaces.InterfaceType", "NetworkInterfaces.NetworkCardIndex",
+	"Ipv6AddressCount", "Ipv6Addresses.Ipv6Address"}
+
 func (s *Service) registerInstances(r *awsapi.Registry) {
-	awsapi.Handle(r, ec2.ActionRunInstances, s.runInstances, awsapi.Honours("ImageId", "InstanceType", "MinCount", "MaxCount", "KeyName", "UserData",
-		"SecurityGroupIds", "SecurityGroups", "SubnetId", "PrivateIpAddress", "ClientToken", "DisableApiTermination", "DisableApiStop",
-		"InstanceInitiatedShutdownBehavior", "EbsOptimized", "Monitoring", "TagSpecifications", "Placement.AvailabilityZone", "Placement.Tenancy",
-		"MetadataOptions", "NetworkInterfaces.DeviceIndex", "NetworkInterfaces.SubnetId", "NetworkInterfaces.Groups", "NetworkInterfaces.Description",
-		"NetworkInterfaces.PrivateIpAddress", "NetworkInterfaces.AssociatePublicIpAddress", "NetworkInterfaces.DeleteOnTermination",
-		"NetworkInterfaces.NetworkInterfaceId", "NetworkInterfaces.PrivateIpAddresses", "NetworkInterfaces.SecondaryPrivateIpAddressCount",
-		"NetworkInterfaces.Ipv6AddressCount", "NetworkInterfaces.Ipv6Addresses.Ipv6Address", "NetworkInterfaces.InterfaceType", "NetworkInterfaces.NetworkCardIndex",
-		"Ipv6AddressCount", "Ipv6Addresses.Ipv6Address"))
+	awsapi.Handle(r, ec2.ActionRunInstances, s.runInstances, awsapi.Honours(launchHonours...))
 	awsapi.Handle(r, ec2.ActionDescribeInstances, s.describeInstances, awsapi.Honours("Filters", "InstanceIds", "MaxResults", "NextToken"))
 	awsapi.Handle(r, ec2.ActionDescribeInstanceStatus, s.describeInstanceStatus, awsapi.Honours("Filters", "InstanceIds", "MaxResults", "NextToken", "IncludeAllInstances"))
 	awsapi.Handle(r, ec2.ActionStartInstances, s.startInstances, awsapi.Honours("InstanceIds"))

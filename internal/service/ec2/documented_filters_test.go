@@ -68,8 +68,11 @@ func TestEveryDocumentedFilterIsKnown(t *testing.T) {
 				name = "tag:key"
 			}
 			form := url.Values{"Action": {action}, "Filter.1.Name": {name}, "Filter.1.Value.1": {"x"}}
-			if action == "GetSecurityGroupsForVpc" {
+			switch action {
+			case "GetSecurityGroupsForVpc":
 				form.Set("VpcId", string(w.subnet().VPC))
+			case "DescribeLaunchTemplateVersions":
+				form.Set("LaunchTemplateVersion.1", "$Latest")
 			}
 			if status, text := w.ask(form); status != http.StatusOK {
 				t.Errorf("%s, filter %s: answered %d: %s", action, name, status, text)

@@ -15,6 +15,8 @@ import (
 
 func (s *Service) registerInstanceTypes(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionDescribeInstanceTypes, s.describeInstanceTypes, awsapi.Honours("Filters", "InstanceTypes", "MaxResults", "NextToken"))
+	awsapi.Handle(r, ec2.ActionGetInstanceTypesFromInstanceRequirements, s.getInstanceTypesFromInstanceRequirements,
+		awsapi.Honours(append(requirementHonours("InstanceRequirements."), "ArchitectureTypes", "VirtualizationTypes", "MaxResults", "NextToken")...))
 	awsapi.Handle(r, ec2.ActionDescribeInstanceTypeOfferings, s.describeInstanceTypeOfferings, awsapi.Honours("Filters", "LocationType", "MaxResults", "NextToken"))
 }
 

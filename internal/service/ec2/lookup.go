@@ -27,6 +27,7 @@ var (
 	kindInterface  = resourceKind{"InvalidNetworkInterfaceID", "networkInterface"}
 	kindAllocation = resourceKind{"InvalidAllocationID", "allocation"}
 	kindKeyPair    = resourceKind{"InvalidKeyPair", "key pair"}
+	kindFleet      = resourceKind{"InvalidFleetId", "fleet"}
 	kindImport     = resourceKind{"InvalidConversionTaskId", "import task"}
 )
 
@@ -108,6 +109,7 @@ func ownerOfVPC(v *cloud.VPC) cloud.AccountID                 { return v.Account
 func ownerOfGroup(g *cloud.SecurityGroup) cloud.AccountID     { return g.Account }
 func ownerOfACL(a *cloud.NetworkACL) cloud.AccountID          { return a.Account }
 func ownerOfFlowLog(f *cloud.FlowLog) cloud.AccountID         { return f.Account }
+func ownerOfFleet(f *cloud.Fleet) cloud.AccountID             { return f.Account }
 func ownerOfInterface(n *cloud.Interface) cloud.AccountID     { return n.Account }
 func ownerOfAddress(a *cloud.Address) cloud.AccountID         { return a.Account }
 func ownerOfImport(t *cloud.ImportTask) cloud.AccountID       { return t.Account }

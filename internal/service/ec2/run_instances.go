@@ -35,68 +35,97 @@ type launch struct {
 	size     cloud.InstanceTypeInfo
 	min, max int
 	nicTags  cloud.Tags
-	hash     string
 
 	interfaces []launchInterface // by device index
 }
 
 func (s *Service) runInstances(ctx context.Context, call *awsapi.Call, req *ec2.RunInstancesRequest) (*ec2.Reservation, error) {
-	l := launch{call: call, req: req, hash: awsapi.RequestHash(req)}
-	// Ids are drawn before the transaction, whose function may run again.
-	reservation := newID[cloud.ReservationID](s)
+	hash, token := awsapi.RequestHash(req), deref(req.ClientToken)
+	// A retry is answered even when its launch template has changed or gone since.
+	done, err := replay(s.store.View(), call, "RunInstances", token, hash)
+	if err != nil {
+		return nil, err
+	}
+	if done != "" {
+		return reservationShape(s.store.View(), cloud.ReservationID(done))
+	}
+	merged, origin, err := fromTemplate(s.store.View(), call.Account, req)
+	if err != nil {
+		return nil, err
+	}
+	l := launch{call: call, req: merged}
 	if err := l.parse(); err != nil {
 		return nil, err
 	}
-	ids := make([]cloud.InstanceID, l.max)
-	nics := make([]cloud.InterfaceID, l.max*len(l.interfaces))
-	attachments := make([]cloud.AttachmentID, len(nics))
-	for n := range ids {
-		ids[n] = newID[cloud.InstanceID](s)
-	}
-	for n := range nics {
-		nics[n], attachments[n] = newID[cloud.InterfaceID](s), newID[cloud.AttachmentID](s)
-	}
-	err := s.update(ctx, call, func(tx *store.Tx) error {
-		if token := deref(req.ClientToken); token != "" {
-			done, err := replay(tx, call, "RunInstances", token, l.hash)
-			if err != nil {
-				return err
-			}
-			if done != "" {
-				reservation = cloud.ReservationID(done)
-				return nil
-			}
-			remember(tx, call, "RunInstances", token, l.hash, string(reservation))
-		}
-		l := l
-		if err := l.resolve(tx); err != nil {
-			return err
-		}
-		count, err := l.room(tx.View())
+	l.template.Tags = withTags(l.template.Tags, origin)
+	// Ids are drawn before the transaction, whose function may run again.
+	reservation, ids := newID[cloud.ReservationID](s), s.drawIDs(&l)
+	err = s.update(ctx, call, func(tx *store.Tx) error {
+		done, err := once(tx, call, "RunInstances", token, hash, string(reservation))
 		if err != nil {
 			return err
 		}
-		for n := range count {
-			i, k := l.template, len(l.interfaces)
-			i.ID, i.Reservation, i.LaunchIndex = ids[n], reservation, n
-			if err := l.wireAll(tx, &i, nics[n*k:][:k], attachments[n*k:][:k]); err != nil {
-				return err
-			}
-			store.Put(tx, store.Instances, &i)
+		if done != "" {
+			reservation = cloud.ReservationID(done)
+			return nil
 		}
-		return nil
+		_, err = l.commit(tx, reservation, ids)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	view := s.store.View()
+	return reservationShape(s.store.View(), reservation)
+}
+
+// reservationShape describes instances that were launched together.
+func reservationShape(view *store.View, reservation cloud.ReservationID) (*ec2.Reservation, error) {
 	list := store.ListBy(view, store.InstancesByReservation, reservation)
 	if len(list) == 0 {
 		return nil, awsapi.Errorf("InvalidReservationID.NotFound", "The instances of this client token are gone.")
 	}
+	list = slices.Clone(list)
 	slices.SortFunc(list, func(a, b *cloud.Instance) int { return a.LaunchIndex - b.LaunchIndex })
 	res := newDescriber(view).reservation(list)
 	return &res, nil
+}
+
+// launchIDs are what a launch is called, drawn for as many instances as it may make.
+type launchIDs struct {
+	instances   []cloud.InstanceID
+	nics        []cloud.InterfaceID
+	attachments []cloud.AttachmentID
+}
+
+func (s *Service) drawIDs(l *launch) launchIDs {
+	ids := launchIDs{make([]cloud.InstanceID, l.max), make([]cloud.InterfaceID, l.max*len(l.interfaces)), make([]cloud.AttachmentID, l.max*len(l.interfaces))}
+	for n := range ids.instances {
+		ids.instances[n] = newID[cloud.InstanceID](s)
+	}
+	for n := range ids.nics {
+		ids.nics[n], ids.attachments[n] = newID[cloud.InterfaceID](s), newID[cloud.AttachmentID](s)
+	}
+	return ids
+}
+
+// commit writes the instances of a launch that was parsed, as many as fit, and returns them.
+func (l launch) commit(tx *store.Tx, reservation cloud.ReservationID, ids launchIDs) ([]cloud.InstanceID, error) {
+	if err := l.resolve(tx); err != nil {
+		return nil, err
+	}
+	count, err := l.room(tx.View())
+	if err != nil {
+		return nil, err
+	}
+	for n := range count {
+		i, k := l.template, len(l.interfaces)
+		i.ID, i.Reservation, i.LaunchIndex = ids.instances[n], reservation, n
+		if err := l.wireAll(tx, &i, ids.nics[n*k:][:k], ids.attachments[n*k:][:k]); err != nil {
+			return nil, err
+		}
+		store.Put(tx, store.Instances, &i)
+	}
+	return ids.instances[:count], nil
 }
 
 // parse checks what can be checked without the store.
@@ -281,12 +310,15 @@ func applyMetadataOptions(m *cloud.MetadataOptions, tokens, endpoint, tags, ipv6
 	return nil
 }
 
-// replay finds the resource of an earlier call with the same client token, "" when there was none.
-func replay(tx *store.Tx, call *awsapi.Call, action, token, hash string) (string, error) {
+// replay finds the resource of an earlier call with the same client token, "" when there was none or the call has no token.
+func replay(r store.Reader, call *awsapi.Call, action, token, hash string) (string, error) {
+	if token == "" {
+		return "", nil
+	}
 	if len(token) > 64 {
 		return "", awsapi.InvalidParameterValue("A client token has 64 characters at most")
 	}
-	old, ok := store.Get(tx, store.ClientTokens, store.TokenKey(call.Account, action, token))
+	old, ok := store.Get(r, store.ClientTokens, store.TokenKey(call.Account, action, token))
 	if !ok || call.Now.Sub(old.Created) > 24*time.Hour {
 		return "", nil
 	}
@@ -299,4 +331,13 @@ func replay(tx *store.Tx, call *awsapi.Call, action, token, hash string) (string
 // remember notes what a call with a client token made.
 func remember(tx *store.Tx, call *awsapi.Call, action, token, hash, resource string) {
 	store.Put(tx, store.ClientTokens, &cloud.ClientToken{Account: call.Account, Action: action, Token: token, Request: hash, Resource: resource, Created: call.Now})
+}
+
+// once is replay, and remember when there was no earlier call. Calls without a token are made every time.
+func once(tx *store.Tx, call *awsapi.Call, action, token, hash, resource string) (string, error) {
+	done, err := replay(tx, call, action, token, hash)
+	if err == nil && done == "" && token != "" {
+		remember(tx, call, action, token, hash, resource)
+	}
+	return done, err
 }

@@ -49,6 +49,8 @@ func (s *Service) Register(r *awsapi.Registry) {
 	s.registerInstances(r)
 	s.registerInstanceAttributes(r)
 	s.registerInstanceTypes(r)
+	s.registerLaunchTemplates(r)
+	//FLEETS
 	s.registerNetworkInterfaces(r)
 	s.registerKeyPairs(r)
 	s.registerImages(r)

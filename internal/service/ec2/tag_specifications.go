@@ -67,7 +67,7 @@ func validTag(key, value string) error {
 		return awsapi.InvalidParameterValue("Tag key exceeds the maximum length of %d characters", cloud.MaxTagKeyLength)
 	case utf8.RuneCountInString(value) > cloud.MaxTagValueLength:
 		return awsapi.InvalidParameterValue("Tag value exceeds the maximum length of %d characters", cloud.MaxTagValueLength)
-	case strings.HasPrefix(strings.ToLower(key), "aws:"):
+	case systemTag(key):
 		return awsapi.InvalidParameterValue("Tag keys starting with 'aws:' are reserved for internal use")
 	}
 	return nil
@@ -79,5 +79,28 @@ func tagList(tags cloud.Tags) []ec2.Tag {
 	for _, key := range slices.Sorted(maps.Keys(tags)) {
 		out = append(out, ec2.Tag{Key: &key, Value: new(tags[key])})
 	}
+	return out
+}
+
+// systemTag tells whether a tag is the cloud's own: users see it and can't change it.
+func systemTag(key string) bool { return strings.HasPrefix(strings.ToLower(key), "aws:") }
+
+// userTags is tags without the cloud's own.
+func userTags(tags cloud.Tags) cloud.Tags {
+	out := maps.Clone(tags)
+	maps.DeleteFunc(out, func(key, _ string) bool { return systemTag(key) })
+	return out
+}
+
+// withTags is tags with more.
+func withTags(tags, more cloud.Tags) cloud.Tags {
+	if len(more) == 0 {
+		return tags
+	}
+	out := maps.Clone(tags)
+	if out == nil {
+		out = cloud.Tags{}
+	}
+	maps.Copy(out, more)
 	return out
 }

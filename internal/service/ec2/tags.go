@@ -2,6 +2,7 @@ package ec2
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -68,6 +69,8 @@ var taggables = []taggable{
 	tagTable("security-group", kindGroup, store.SecurityGroups, store.SecurityGroupsByAccount, ownerOfGroup, func(x *cloud.SecurityGroup) cloud.SecurityGroupID { return x.ID }, func(x *cloud.SecurityGroup) *cloud.Tags { return &x.Tags }),
 	tagTable("key-pair", kindKeyPair, store.KeyPairs, store.KeyPairsByAccount, func(x *cloud.KeyPair) cloud.AccountID { return x.Account }, func(x *cloud.KeyPair) cloud.KeyPairID { return x.ID }, func(x *cloud.KeyPair) *cloud.Tags { return &x.Tags }),
 	tagTable("elastic-ip", kindAllocation, store.Addresses, store.AddressesByAccount, ownerOfAddress, func(x *cloud.Address) cloud.AllocationID { return x.ID }, func(x *cloud.Address) *cloud.Tags { return &x.Tags }),
+	tagTable("launch-template", resourceKind{"InvalidLaunchTemplateId", "launch template"}, store.LaunchTemplates, store.LaunchTemplatesByAccount, func(x *cloud.LaunchTemplate) cloud.AccountID { return x.Account }, func(x *cloud.LaunchTemplate) cloud.LaunchTemplateID { return x.ID }, func(x *cloud.LaunchTemplate) *cloud.Tags { return &x.Tags }),
+	tagTable("fleet", kindFleet, store.Fleets, store.FleetsByAccount, ownerOfFleet, func(x *cloud.Fleet) cloud.FleetID { return x.ID }, func(x *cloud.Fleet) *cloud.Tags { return &x.Tags }),
 	tagTable("import-image-task", kindImport, store.ImportTasks, store.ImportTasksByAccount, ownerOfImport, func(x *cloud.ImportTask) cloud.ImportTaskID { return x.ID }, func(x *cloud.ImportTask) *cloud.Tags { return &x.TaskTags }),
 	{prefix: "sgr-", name: "security-group-rule", kind: resourceKind{"InvalidSecurityGroupRuleId", "security group rule"}, change: changeRuleTags, each: eachRule},
 }
@@ -141,7 +144,7 @@ func (s *Service) createTags(ctx context.Context, call *awsapi.Call, req *ec2.Cr
 		for k, v := range fresh {
 			tags[k] = v
 		}
-		if len(tags) > cloud.MaxTagsPerResource {
+		if len(userTags(tags)) > cloud.MaxTagsPerResource {
 			return nil, tooManyTags()
 		}
 		return tags, nil
@@ -155,10 +158,14 @@ func (s *Service) deleteTags(ctx context.Context, call *awsapi.Call, req *ec2.De
 		if deref(t.Key) == "" {
 			return nil, awsapi.InvalidParameterValue("Tag key cannot be empty")
 		}
+		if systemTag(*t.Key) {
+			return nil, awsapi.InvalidParameterValue("Tag keys starting with 'aws:' are reserved for internal use")
+		}
 	}
 	err := s.changeTags(ctx, call, req.Resources, func(tags cloud.Tags) (cloud.Tags, error) {
 		if len(req.Tags) == 0 {
-			return nil, nil
+			maps.DeleteFunc(tags, func(key, _ string) bool { return !systemTag(key) })
+			return tags, nil
 		}
 		for _, t := range req.Tags {
 			if v, ok := tags[*t.Key]; ok && (t.Value == nil || *t.Value == v) {

@@ -25,18 +25,27 @@ var (
 	ActionAuthorizeSecurityGroupEgress               = awsapi.Action[AuthorizeSecurityGroupEgressRequest, AuthorizeSecurityGroupEgressResult]{Service: Service, Name: "AuthorizeSecurityGroupEgress", NoResult: false}
 	ActionAuthorizeSecurityGroupIngress              = awsapi.Action[AuthorizeSecurityGroupIngressRequest, AuthorizeSecurityGroupIngressResult]{Service: Service, Name: "AuthorizeSecurityGroupIngress", NoResult: false}
 	ActionCancelImportTask                           = awsapi.Action[CancelImportTaskRequest, CancelImportTaskResult]{Service: Service, Name: "CancelImportTask", NoResult: false}
+	ActionCopyImage                                  = awsapi.Action[CopyImageRequest, CopyImageResult]{Service: Service, Name: "CopyImage", NoResult: false}
+	ActionCreateFleet                                = awsapi.Action[CreateFleetRequest, CreateFleetResult]{Service: Service, Name: "CreateFleet", NoResult: false}
 	ActionCreateFlowLogs                             = awsapi.Action[CreateFlowLogsRequest, CreateFlowLogsResult]{Service: Service, Name: "CreateFlowLogs", NoResult: false}
 	ActionCreateKeyPair                              = awsapi.Action[CreateKeyPairRequest, KeyPair]{Service: Service, Name: "CreateKeyPair", NoResult: false}
+	ActionCreateLaunchTemplate                       = awsapi.Action[CreateLaunchTemplateRequest, CreateLaunchTemplateResult]{Service: Service, Name: "CreateLaunchTemplate", NoResult: false}
+	ActionCreateLaunchTemplateVersion                = awsapi.Action[CreateLaunchTemplateVersionRequest, CreateLaunchTemplateVersionResult]{Service: Service, Name: "CreateLaunchTemplateVersion", NoResult: false}
 	ActionCreateNetworkAcl                           = awsapi.Action[CreateNetworkAclRequest, CreateNetworkAclResult]{Service: Service, Name: "CreateNetworkAcl", NoResult: false}
 	ActionCreateNetworkAclEntry                      = awsapi.Action[CreateNetworkAclEntryRequest, CreateNetworkAclEntryResult]{Service: Service, Name: "CreateNetworkAclEntry", NoResult: true}
 	ActionCreateNetworkInterface                     = awsapi.Action[CreateNetworkInterfaceRequest, CreateNetworkInterfaceResult]{Service: Service, Name: "CreateNetworkInterface", NoResult: false}
+	ActionCreatePlacementGroup                       = awsapi.Action[CreatePlacementGroupRequest, CreatePlacementGroupResult]{Service: Service, Name: "CreatePlacementGroup", NoResult: false}
 	ActionCreateSecurityGroup                        = awsapi.Action[CreateSecurityGroupRequest, CreateSecurityGroupResult]{Service: Service, Name: "CreateSecurityGroup", NoResult: false}
 	ActionCreateTags                                 = awsapi.Action[CreateTagsRequest, CreateTagsResult]{Service: Service, Name: "CreateTags", NoResult: true}
+	ActionDeleteFleets                               = awsapi.Action[DeleteFleetsRequest, DeleteFleetsResult]{Service: Service, Name: "DeleteFleets", NoResult: false}
 	ActionDeleteFlowLogs                             = awsapi.Action[DeleteFlowLogsRequest, DeleteFlowLogsResult]{Service: Service, Name: "DeleteFlowLogs", NoResult: false}
 	ActionDeleteKeyPair                              = awsapi.Action[DeleteKeyPairRequest, DeleteKeyPairResult]{Service: Service, Name: "DeleteKeyPair", NoResult: false}
+	ActionDeleteLaunchTemplate                       = awsapi.Action[DeleteLaunchTemplateRequest, DeleteLaunchTemplateResult]{Service: Service, Name: "DeleteLaunchTemplate", NoResult: false}
+	ActionDeleteLaunchTemplateVersions               = awsapi.Action[DeleteLaunchTemplateVersionsRequest, DeleteLaunchTemplateVersionsResult]{Service: Service, Name: "DeleteLaunchTemplateVersions", NoResult: false}
 	ActionDeleteNetworkAcl                           = awsapi.Action[DeleteNetworkAclRequest, DeleteNetworkAclResult]{Service: Service, Name: "DeleteNetworkAcl", NoResult: true}
 	ActionDeleteNetworkAclEntry                      = awsapi.Action[DeleteNetworkAclEntryRequest, DeleteNetworkAclEntryResult]{Service: Service, Name: "DeleteNetworkAclEntry", NoResult: true}
 	ActionDeleteNetworkInterface                     = awsapi.Action[DeleteNetworkInterfaceRequest, DeleteNetworkInterfaceResult]{Service: Service, Name: "DeleteNetworkInterface", NoResult: true}
+	ActionDeletePlacementGroup                       = awsapi.Action[DeletePlacementGroupRequest, DeletePlacementGroupResult]{Service: Service, Name: "DeletePlacementGroup", NoResult: true}
 	ActionDeleteSecurityGroup                        = awsapi.Action[DeleteSecurityGroupRequest, DeleteSecurityGroupResult]{Service: Service, Name: "DeleteSecurityGroup", NoResult: true}
 	ActionDeleteTags                                 = awsapi.Action[DeleteTagsRequest, DeleteTagsResult]{Service: Service, Name: "DeleteTags", NoResult: true}
 	ActionDeregisterImage                            = awsapi.Action[DeregisterImageRequest, DeregisterImageResult]{Service: Service, Name: "DeregisterImage", NoResult: true}
@@ -44,20 +53,28 @@ var (
 	ActionDescribeAddresses                          = awsapi.Action[DescribeAddressesRequest, DescribeAddressesResult]{Service: Service, Name: "DescribeAddresses", NoResult: false}
 	ActionDescribeAddressesAttribute                 = awsapi.Action[DescribeAddressesAttributeRequest, DescribeAddressesAttributeResult]{Service: Service, Name: "DescribeAddressesAttribute", NoResult: false}
 	ActionDescribeAvailabilityZones                  = awsapi.Action[DescribeAvailabilityZonesRequest, DescribeAvailabilityZonesResult]{Service: Service, Name: "DescribeAvailabilityZones", NoResult: false}
+	ActionDescribeFleetInstances                     = awsapi.Action[DescribeFleetInstancesRequest, DescribeFleetInstancesResult]{Service: Service, Name: "DescribeFleetInstances", NoResult: false}
+	ActionDescribeFleets                             = awsapi.Action[DescribeFleetsRequest, DescribeFleetsResult]{Service: Service, Name: "DescribeFleets", NoResult: false}
 	ActionDescribeFlowLogs                           = awsapi.Action[DescribeFlowLogsRequest, DescribeFlowLogsResult]{Service: Service, Name: "DescribeFlowLogs", NoResult: false}
+	ActionDescribeHosts                              = awsapi.Action[DescribeHostsRequest, DescribeHostsResult]{Service: Service, Name: "DescribeHosts", NoResult: false}
 	ActionDescribeImageAttribute                     = awsapi.Action[DescribeImageAttributeRequest, ImageAttribute]{Service: Service, Name: "DescribeImageAttribute", NoResult: false}
 	ActionDescribeImages                             = awsapi.Action[DescribeImagesRequest, DescribeImagesResult]{Service: Service, Name: "DescribeImages", NoResult: false}
 	ActionDescribeImportImageTasks                   = awsapi.Action[DescribeImportImageTasksRequest, DescribeImportImageTasksResult]{Service: Service, Name: "DescribeImportImageTasks", NoResult: false}
 	ActionDescribeInstanceAttribute                  = awsapi.Action[DescribeInstanceAttributeRequest, InstanceAttribute]{Service: Service, Name: "DescribeInstanceAttribute", NoResult: false}
+	ActionDescribeInstanceCreditSpecifications       = awsapi.Action[DescribeInstanceCreditSpecificationsRequest, DescribeInstanceCreditSpecificationsResult]{Service: Service, Name: "DescribeInstanceCreditSpecifications", NoResult: false}
 	ActionDescribeInstanceStatus                     = awsapi.Action[DescribeInstanceStatusRequest, DescribeInstanceStatusResult]{Service: Service, Name: "DescribeInstanceStatus", NoResult: false}
+	ActionDescribeInstanceTopology                   = awsapi.Action[DescribeInstanceTopologyRequest, DescribeInstanceTopologyResult]{Service: Service, Name: "DescribeInstanceTopology", NoResult: false}
 	ActionDescribeInstanceTypeOfferings              = awsapi.Action[DescribeInstanceTypeOfferingsRequest, DescribeInstanceTypeOfferingsResult]{Service: Service, Name: "DescribeInstanceTypeOfferings", NoResult: false}
 	ActionDescribeInstanceTypes                      = awsapi.Action[DescribeInstanceTypesRequest, DescribeInstanceTypesResult]{Service: Service, Name: "DescribeInstanceTypes", NoResult: false}
 	ActionDescribeInstances                          = awsapi.Action[DescribeInstancesRequest, DescribeInstancesResult]{Service: Service, Name: "DescribeInstances", NoResult: false}
 	ActionDescribeInternetGateways                   = awsapi.Action[DescribeInternetGatewaysRequest, DescribeInternetGatewaysResult]{Service: Service, Name: "DescribeInternetGateways", NoResult: false}
 	ActionDescribeKeyPairs                           = awsapi.Action[DescribeKeyPairsRequest, DescribeKeyPairsResult]{Service: Service, Name: "DescribeKeyPairs", NoResult: false}
+	ActionDescribeLaunchTemplateVersions             = awsapi.Action[DescribeLaunchTemplateVersionsRequest, DescribeLaunchTemplateVersionsResult]{Service: Service, Name: "DescribeLaunchTemplateVersions", NoResult: false}
+	ActionDescribeLaunchTemplates                    = awsapi.Action[DescribeLaunchTemplatesRequest, DescribeLaunchTemplatesResult]{Service: Service, Name: "DescribeLaunchTemplates", NoResult: false}
 	ActionDescribeNetworkAcls                        = awsapi.Action[DescribeNetworkAclsRequest, DescribeNetworkAclsResult]{Service: Service, Name: "DescribeNetworkAcls", NoResult: false}
 	ActionDescribeNetworkInterfaceAttribute          = awsapi.Action[DescribeNetworkInterfaceAttributeRequest, DescribeNetworkInterfaceAttributeResult]{Service: Service, Name: "DescribeNetworkInterfaceAttribute", NoResult: false}
 	ActionDescribeNetworkInterfaces                  = awsapi.Action[DescribeNetworkInterfacesRequest, DescribeNetworkInterfacesResult]{Service: Service, Name: "DescribeNetworkInterfaces", NoResult: false}
+	ActionDescribePlacementGroups                    = awsapi.Action[DescribePlacementGroupsRequest, DescribePlacementGroupsResult]{Service: Service, Name: "DescribePlacementGroups", NoResult: false}
 	ActionDescribeRegions                            = awsapi.Action[DescribeRegionsRequest, DescribeRegionsResult]{Service: Service, Name: "DescribeRegions", NoResult: false}
 	ActionDescribeRouteTables                        = awsapi.Action[DescribeRouteTablesRequest, DescribeRouteTablesResult]{Service: Service, Name: "DescribeRouteTables", NoResult: false}
 	ActionDescribeSecurityGroupReferences            = awsapi.Action[DescribeSecurityGroupReferencesRequest, DescribeSecurityGroupReferencesResult]{Service: Service, Name: "DescribeSecurityGroupReferences", NoResult: false}
@@ -69,22 +86,44 @@ var (
 	ActionDescribeVpcAttribute                       = awsapi.Action[DescribeVpcAttributeRequest, DescribeVpcAttributeResult]{Service: Service, Name: "DescribeVpcAttribute", NoResult: false}
 	ActionDescribeVpcs                               = awsapi.Action[DescribeVpcsRequest, DescribeVpcsResult]{Service: Service, Name: "DescribeVpcs", NoResult: false}
 	ActionDetachNetworkInterface                     = awsapi.Action[DetachNetworkInterfaceRequest, DetachNetworkInterfaceResult]{Service: Service, Name: "DetachNetworkInterface", NoResult: true}
+	ActionDisableImage                               = awsapi.Action[DisableImageRequest, DisableImageResult]{Service: Service, Name: "DisableImage", NoResult: false}
+	ActionDisableImageDeprecation                    = awsapi.Action[DisableImageDeprecationRequest, DisableImageDeprecationResult]{Service: Service, Name: "DisableImageDeprecation", NoResult: false}
+	ActionDisableImageDeregistrationProtection       = awsapi.Action[DisableImageDeregistrationProtectionRequest, DisableImageDeregistrationProtectionResult]{Service: Service, Name: "DisableImageDeregistrationProtection", NoResult: false}
+	ActionDisableSerialConsoleAccess                 = awsapi.Action[DisableSerialConsoleAccessRequest, DisableSerialConsoleAccessResult]{Service: Service, Name: "DisableSerialConsoleAccess", NoResult: false}
 	ActionDisassociateAddress                        = awsapi.Action[DisassociateAddressRequest, DisassociateAddressResult]{Service: Service, Name: "DisassociateAddress", NoResult: true}
+	ActionEnableImage                                = awsapi.Action[EnableImageRequest, EnableImageResult]{Service: Service, Name: "EnableImage", NoResult: false}
+	ActionEnableImageDeprecation                     = awsapi.Action[EnableImageDeprecationRequest, EnableImageDeprecationResult]{Service: Service, Name: "EnableImageDeprecation", NoResult: false}
+	ActionEnableImageDeregistrationProtection        = awsapi.Action[EnableImageDeregistrationProtectionRequest, EnableImageDeregistrationProtectionResult]{Service: Service, Name: "EnableImageDeregistrationProtection", NoResult: false}
+	ActionEnableSerialConsoleAccess                  = awsapi.Action[EnableSerialConsoleAccessRequest, EnableSerialConsoleAccessResult]{Service: Service, Name: "EnableSerialConsoleAccess", NoResult: false}
 	ActionGetConsoleOutput                           = awsapi.Action[GetConsoleOutputRequest, GetConsoleOutputResult]{Service: Service, Name: "GetConsoleOutput", NoResult: false}
+	ActionGetDefaultCreditSpecification              = awsapi.Action[GetDefaultCreditSpecificationRequest, GetDefaultCreditSpecificationResult]{Service: Service, Name: "GetDefaultCreditSpecification", NoResult: false}
+	ActionGetInstanceMetadataDefaults                = awsapi.Action[GetInstanceMetadataDefaultsRequest, GetInstanceMetadataDefaultsResult]{Service: Service, Name: "GetInstanceMetadataDefaults", NoResult: false}
+	ActionGetInstanceTypesFromInstanceRequirements   = awsapi.Action[GetInstanceTypesFromInstanceRequirementsRequest, GetInstanceTypesFromInstanceRequirementsResult]{Service: Service, Name: "GetInstanceTypesFromInstanceRequirements", NoResult: false}
+	ActionGetLaunchTemplateData                      = awsapi.Action[GetLaunchTemplateDataRequest, GetLaunchTemplateDataResult]{Service: Service, Name: "GetLaunchTemplateData", NoResult: false}
+	ActionGetPasswordData                            = awsapi.Action[GetPasswordDataRequest, GetPasswordDataResult]{Service: Service, Name: "GetPasswordData", NoResult: false}
 	ActionGetSecurityGroupsForVpc                    = awsapi.Action[GetSecurityGroupsForVpcRequest, GetSecurityGroupsForVpcResult]{Service: Service, Name: "GetSecurityGroupsForVpc", NoResult: false}
+	ActionGetSerialConsoleAccessStatus               = awsapi.Action[GetSerialConsoleAccessStatusRequest, GetSerialConsoleAccessStatusResult]{Service: Service, Name: "GetSerialConsoleAccessStatus", NoResult: false}
 	ActionImportImage                                = awsapi.Action[ImportImageRequest, ImportImageResult]{Service: Service, Name: "ImportImage", NoResult: false}
 	ActionImportKeyPair                              = awsapi.Action[ImportKeyPairRequest, ImportKeyPairResult]{Service: Service, Name: "ImportKeyPair", NoResult: false}
 	ActionModifyAddressAttribute                     = awsapi.Action[ModifyAddressAttributeRequest, ModifyAddressAttributeResult]{Service: Service, Name: "ModifyAddressAttribute", NoResult: false}
+	ActionModifyDefaultCreditSpecification           = awsapi.Action[ModifyDefaultCreditSpecificationRequest, ModifyDefaultCreditSpecificationResult]{Service: Service, Name: "ModifyDefaultCreditSpecification", NoResult: false}
 	ActionModifyImageAttribute                       = awsapi.Action[ModifyImageAttributeRequest, ModifyImageAttributeResult]{Service: Service, Name: "ModifyImageAttribute", NoResult: true}
 	ActionModifyInstanceAttribute                    = awsapi.Action[ModifyInstanceAttributeRequest, ModifyInstanceAttributeResult]{Service: Service, Name: "ModifyInstanceAttribute", NoResult: true}
+	ActionModifyInstanceCreditSpecification          = awsapi.Action[ModifyInstanceCreditSpecificationRequest, ModifyInstanceCreditSpecificationResult]{Service: Service, Name: "ModifyInstanceCreditSpecification", NoResult: false}
+	ActionModifyInstanceMaintenanceOptions           = awsapi.Action[ModifyInstanceMaintenanceOptionsRequest, ModifyInstanceMaintenanceOptionsResult]{Service: Service, Name: "ModifyInstanceMaintenanceOptions", NoResult: false}
+	ActionModifyInstanceMetadataDefaults             = awsapi.Action[ModifyInstanceMetadataDefaultsRequest, ModifyInstanceMetadataDefaultsResult]{Service: Service, Name: "ModifyInstanceMetadataDefaults", NoResult: false}
 	ActionModifyInstanceMetadataOptions              = awsapi.Action[ModifyInstanceMetadataOptionsRequest, ModifyInstanceMetadataOptionsResult]{Service: Service, Name: "ModifyInstanceMetadataOptions", NoResult: false}
+	ActionModifyInstancePlacement                    = awsapi.Action[ModifyInstancePlacementRequest, ModifyInstancePlacementResult]{Service: Service, Name: "ModifyInstancePlacement", NoResult: false}
+	ActionModifyLaunchTemplate                       = awsapi.Action[ModifyLaunchTemplateRequest, ModifyLaunchTemplateResult]{Service: Service, Name: "ModifyLaunchTemplate", NoResult: false}
 	ActionModifyNetworkInterfaceAttribute            = awsapi.Action[ModifyNetworkInterfaceAttributeRequest, ModifyNetworkInterfaceAttributeResult]{Service: Service, Name: "ModifyNetworkInterfaceAttribute", NoResult: true}
 	ActionModifySecurityGroupRules                   = awsapi.Action[ModifySecurityGroupRulesRequest, ModifySecurityGroupRulesResult]{Service: Service, Name: "ModifySecurityGroupRules", NoResult: false}
+	ActionMonitorInstances                           = awsapi.Action[MonitorInstancesRequest, MonitorInstancesResult]{Service: Service, Name: "MonitorInstances", NoResult: false}
 	ActionRebootInstances                            = awsapi.Action[RebootInstancesRequest, RebootInstancesResult]{Service: Service, Name: "RebootInstances", NoResult: true}
 	ActionRegisterImage                              = awsapi.Action[RegisterImageRequest, RegisterImageResult]{Service: Service, Name: "RegisterImage", NoResult: false}
 	ActionReleaseAddress                             = awsapi.Action[ReleaseAddressRequest, ReleaseAddressResult]{Service: Service, Name: "ReleaseAddress", NoResult: true}
 	ActionReplaceNetworkAclAssociation               = awsapi.Action[ReplaceNetworkAclAssociationRequest, ReplaceNetworkAclAssociationResult]{Service: Service, Name: "ReplaceNetworkAclAssociation", NoResult: false}
 	ActionReplaceNetworkAclEntry                     = awsapi.Action[ReplaceNetworkAclEntryRequest, ReplaceNetworkAclEntryResult]{Service: Service, Name: "ReplaceNetworkAclEntry", NoResult: true}
+	ActionReportInstanceStatus                       = awsapi.Action[ReportInstanceStatusRequest, ReportInstanceStatusResult]{Service: Service, Name: "ReportInstanceStatus", NoResult: true}
 	ActionResetAddressAttribute                      = awsapi.Action[ResetAddressAttributeRequest, ResetAddressAttributeResult]{Service: Service, Name: "ResetAddressAttribute", NoResult: false}
 	ActionResetImageAttribute                        = awsapi.Action[ResetImageAttributeRequest, ResetImageAttributeResult]{Service: Service, Name: "ResetImageAttribute", NoResult: true}
 	ActionResetInstanceAttribute                     = awsapi.Action[ResetInstanceAttributeRequest, ResetInstanceAttributeResult]{Service: Service, Name: "ResetInstanceAttribute", NoResult: true}
@@ -97,6 +136,7 @@ var (
 	ActionTerminateInstances                         = awsapi.Action[TerminateInstancesRequest, TerminateInstancesResult]{Service: Service, Name: "TerminateInstances", NoResult: false}
 	ActionUnassignIpv6Addresses                      = awsapi.Action[UnassignIpv6AddressesRequest, UnassignIpv6AddressesResult]{Service: Service, Name: "UnassignIpv6Addresses", NoResult: false}
 	ActionUnassignPrivateIpAddresses                 = awsapi.Action[UnassignPrivateIpAddressesRequest, UnassignPrivateIpAddressesResult]{Service: Service, Name: "UnassignPrivateIpAddresses", NoResult: true}
+	ActionUnmonitorInstances                         = awsapi.Action[UnmonitorInstancesRequest, UnmonitorInstancesResult]{Service: Service, Name: "UnmonitorInstances", NoResult: false}
 	ActionUpdateSecurityGroupRuleDescriptionsEgress  = awsapi.Action[UpdateSecurityGroupRuleDescriptionsEgressRequest, UpdateSecurityGroupRuleDescriptionsEgressResult]{Service: Service, Name: "UpdateSecurityGroupRuleDescriptionsEgress", NoResult: false}
 	ActionUpdateSecurityGroupRuleDescriptionsIngress = awsapi.Action[UpdateSecurityGroupRuleDescriptionsIngressRequest, UpdateSecurityGroupRuleDescriptionsIngressResult]{Service: Service, Name: "UpdateSecurityGroupRuleDescriptionsIngress", NoResult: false}
 )
@@ -115,6 +155,9 @@ type DeleteNetworkAclEntryResult struct{}
 
 // DeleteNetworkInterfaceResult is empty: the action only succeeds or fails.
 type DeleteNetworkInterfaceResult struct{}
+
+// DeletePlacementGroupResult is empty: the action only succeeds or fails.
+type DeletePlacementGroupResult struct{}
 
 // DeleteSecurityGroupResult is empty: the action only succeeds or fails.
 type DeleteSecurityGroupResult struct{}
@@ -149,6 +192,9 @@ type ReleaseAddressResult struct{}
 // ReplaceNetworkAclEntryResult is empty: the action only succeeds or fails.
 type ReplaceNetworkAclEntryResult struct{}
 
+// ReportInstanceStatusResult is empty: the action only succeeds or fails.
+type ReportInstanceStatusResult struct{}
+
 // ResetImageAttributeResult is empty: the action only succeeds or fails.
 type ResetImageAttributeResult struct{}
 
@@ -171,18 +217,27 @@ var actionShapes = map[string]awsapi.Shapes{
 	"AuthorizeSecurityGroupEgress":               {Request: reflect.TypeFor[AuthorizeSecurityGroupEgressRequest](), Result: reflect.TypeFor[AuthorizeSecurityGroupEgressResult](), NoResult: false},
 	"AuthorizeSecurityGroupIngress":              {Request: reflect.TypeFor[AuthorizeSecurityGroupIngressRequest](), Result: reflect.TypeFor[AuthorizeSecurityGroupIngressResult](), NoResult: false},
 	"CancelImportTask":                           {Request: reflect.TypeFor[CancelImportTaskRequest](), Result: reflect.TypeFor[CancelImportTaskResult](), NoResult: false},
+	"CopyImage":                                  {Request: reflect.TypeFor[CopyImageRequest](), Result: reflect.TypeFor[CopyImageResult](), NoResult: false},
+	"CreateFleet":                                {Request: reflect.TypeFor[CreateFleetRequest](), Result: reflect.TypeFor[CreateFleetResult](), NoResult: false},
 	"CreateFlowLogs":                             {Request: reflect.TypeFor[CreateFlowLogsRequest](), Result: reflect.TypeFor[CreateFlowLogsResult](), NoResult: false},
 	"CreateKeyPair":                              {Request: reflect.TypeFor[CreateKeyPairRequest](), Result: reflect.TypeFor[KeyPair](), NoResult: false},
+	"CreateLaunchTemplate":                       {Request: reflect.TypeFor[CreateLaunchTemplateRequest](), Result: reflect.TypeFor[CreateLaunchTemplateResult](), NoResult: false},
+	"CreateLaunchTemplateVersion":                {Request: reflect.TypeFor[CreateLaunchTemplateVersionRequest](), Result: reflect.TypeFor[CreateLaunchTemplateVersionResult](), NoResult: false},
 	"CreateNetworkAcl":                           {Request: reflect.TypeFor[CreateNetworkAclRequest](), Result: reflect.TypeFor[CreateNetworkAclResult](), NoResult: false},
 	"CreateNetworkAclEntry":                      {Request: reflect.TypeFor[CreateNetworkAclEntryRequest](), Result: reflect.TypeFor[CreateNetworkAclEntryResult](), NoResult: true},
 	"CreateNetworkInterface":                     {Request: reflect.TypeFor[CreateNetworkInterfaceRequest](), Result: reflect.TypeFor[CreateNetworkInterfaceResult](), NoResult: false},
+	"CreatePlacementGroup":                       {Request: reflect.TypeFor[CreatePlacementGroupRequest](), Result: reflect.TypeFor[CreatePlacementGroupResult](), NoResult: false},
 	"CreateSecurityGroup":                        {Request: reflect.TypeFor[CreateSecurityGroupRequest](), Result: reflect.TypeFor[CreateSecurityGroupResult](), NoResult: false},
 	"CreateTags":                                 {Request: reflect.TypeFor[CreateTagsRequest](), Result: reflect.TypeFor[CreateTagsResult](), NoResult: true},
+	"DeleteFleets":                               {Request: reflect.TypeFor[DeleteFleetsRequest](), Result: reflect.TypeFor[DeleteFleetsResult](), NoResult: false},
 	"DeleteFlowLogs":                             {Request: reflect.TypeFor[DeleteFlowLogsRequest](), Result: reflect.TypeFor[DeleteFlowLogsResult](), NoResult: false},
 	"DeleteKeyPair":                              {Request: reflect.TypeFor[DeleteKeyPairRequest](), Result: reflect.TypeFor[DeleteKeyPairResult](), NoResult: false},
+	"DeleteLaunchTemplate":                       {Request: reflect.TypeFor[DeleteLaunchTemplateRequest](), Result: reflect.TypeFor[DeleteLaunchTemplateResult](), NoResult: false},
+	"DeleteLaunchTemplateVersions":               {Request: reflect.TypeFor[DeleteLaunchTemplateVersionsRequest](), Result: reflect.TypeFor[DeleteLaunchTemplateVersionsResult](), NoResult: false},
 	"DeleteNetworkAcl":                           {Request: reflect.TypeFor[DeleteNetworkAclRequest](), Result: reflect.TypeFor[DeleteNetworkAclResult](), NoResult: true},
 	"DeleteNetworkAclEntry":                      {Request: reflect.TypeFor[DeleteNetworkAclEntryRequest](), Result: reflect.TypeFor[DeleteNetworkAclEntryResult](), NoResult: true},
 	"DeleteNetworkInterface":                     {Request: reflect.TypeFor[DeleteNetworkInterfaceRequest](), Result: reflect.TypeFor[DeleteNetworkInterfaceResult](), NoResult: true},
+	"DeletePlacementGroup":                       {Request: reflect.TypeFor[DeletePlacementGroupRequest](), Result: reflect.TypeFor[DeletePlacementGroupResult](), NoResult: true},
 	"DeleteSecurityGroup":                        {Request: reflect.TypeFor[DeleteSecurityGroupRequest](), Result: reflect.TypeFor[DeleteSecurityGroupResult](), NoResult: true},
 	"DeleteTags":                                 {Request: reflect.TypeFor[DeleteTagsRequest](), Result: reflect.TypeFor[DeleteTagsResult](), NoResult: true},
 	"DeregisterImage":                            {Request: reflect.TypeFor[DeregisterImageRequest](), Result: reflect.TypeFor[DeregisterImageResult](), NoResult: true},
@@ -190,20 +245,28 @@ var actionShapes = map[string]awsapi.Shapes{
 	"DescribeAddresses":                          {Request: reflect.TypeFor[DescribeAddressesRequest](), Result: reflect.TypeFor[DescribeAddressesResult](), NoResult: false},
 	"DescribeAddressesAttribute":                 {Request: reflect.TypeFor[DescribeAddressesAttributeRequest](), Result: reflect.TypeFor[DescribeAddressesAttributeResult](), NoResult: false},
 	"DescribeAvailabilityZones":                  {Request: reflect.TypeFor[DescribeAvailabilityZonesRequest](), Result: reflect.TypeFor[DescribeAvailabilityZonesResult](), NoResult: false},
+	"DescribeFleetInstances":                     {Request: reflect.TypeFor[DescribeFleetInstancesRequest](), Result: reflect.TypeFor[DescribeFleetInstancesResult](), NoResult: false},
+	"DescribeFleets":                             {Request: reflect.TypeFor[DescribeFleetsRequest](), Result: reflect.TypeFor[DescribeFleetsResult](), NoResult: false},
 	"DescribeFlowLogs":                           {Request: reflect.TypeFor[DescribeFlowLogsRequest](), Result: reflect.TypeFor[DescribeFlowLogsResult](), NoResult: false},
+	"DescribeHosts":                              {Request: reflect.TypeFor[DescribeHostsRequest](), Result: reflect.TypeFor[DescribeHostsResult](), NoResult: false},
 	"DescribeImageAttribute":                     {Request: reflect.TypeFor[DescribeImageAttributeRequest](), Result: reflect.TypeFor[ImageAttribute](), NoResult: false},
 	"DescribeImages":                             {Request: reflect.TypeFor[DescribeImagesRequest](), Result: reflect.TypeFor[DescribeImagesResult](), NoResult: false},
 	"DescribeImportImageTasks":                   {Request: reflect.TypeFor[DescribeImportImageTasksRequest](), Result: reflect.TypeFor[DescribeImportImageTasksResult](), NoResult: false},
 	"DescribeInstanceAttribute":                  {Request: reflect.TypeFor[DescribeInstanceAttributeRequest](), Result: reflect.TypeFor[InstanceAttribute](), NoResult: false},
+	"DescribeInstanceCreditSpecifications":       {Request: reflect.TypeFor[DescribeInstanceCreditSpecificationsRequest](), Result: reflect.TypeFor[DescribeInstanceCreditSpecificationsResult](), NoResult: false},
 	"DescribeInstanceStatus":                     {Request: reflect.TypeFor[DescribeInstanceStatusRequest](), Result: reflect.TypeFor[DescribeInstanceStatusResult](), NoResult: false},
+	"DescribeInstanceTopology":                   {Request: reflect.TypeFor[DescribeInstanceTopologyRequest](), Result: reflect.TypeFor[DescribeInstanceTopologyResult](), NoResult: false},
 	"DescribeInstanceTypeOfferings":              {Request: reflect.TypeFor[DescribeInstanceTypeOfferingsRequest](), Result: reflect.TypeFor[DescribeInstanceTypeOfferingsResult](), NoResult: false},
 	"DescribeInstanceTypes":                      {Request: reflect.TypeFor[DescribeInstanceTypesRequest](), Result: reflect.TypeFor[DescribeInstanceTypesResult](), NoResult: false},
 	"DescribeInstances":                          {Request: reflect.TypeFor[DescribeInstancesRequest](), Result: reflect.TypeFor[DescribeInstancesResult](), NoResult: false},
 	"DescribeInternetGateways":                   {Request: reflect.TypeFor[DescribeInternetGatewaysRequest](), Result: reflect.TypeFor[DescribeInternetGatewaysResult](), NoResult: false},
 	"DescribeKeyPairs":                           {Request: reflect.TypeFor[DescribeKeyPairsRequest](), Result: reflect.TypeFor[DescribeKeyPairsResult](), NoResult: false},
+	"DescribeLaunchTemplateVersions":             {Request: reflect.TypeFor[DescribeLaunchTemplateVersionsRequest](), Result: reflect.TypeFor[DescribeLaunchTemplateVersionsResult](), NoResult: false},
+	"DescribeLaunchTemplates":                    {Request: reflect.TypeFor[DescribeLaunchTemplatesRequest](), Result: reflect.TypeFor[DescribeLaunchTemplatesResult](), NoResult: false},
 	"DescribeNetworkAcls":                        {Request: reflect.TypeFor[DescribeNetworkAclsRequest](), Result: reflect.TypeFor[DescribeNetworkAclsResult](), NoResult: false},
 	"DescribeNetworkInterfaceAttribute":          {Request: reflect.TypeFor[DescribeNetworkInterfaceAttributeRequest](), Result: reflect.TypeFor[DescribeNetworkInterfaceAttributeResult](), NoResult: false},
 	"DescribeNetworkInterfaces":                  {Request: reflect.TypeFor[DescribeNetworkInterfacesRequest](), Result: reflect.TypeFor[DescribeNetworkInterfacesResult](), NoResult: false},
+	"DescribePlacementGroups":                    {Request: reflect.TypeFor[DescribePlacementGroupsRequest](), Result: reflect.TypeFor[DescribePlacementGroupsResult](), NoResult: false},
 	"DescribeRegions":                            {Request: reflect.TypeFor[DescribeRegionsRequest](), Result: reflect.TypeFor[DescribeRegionsResult](), NoResult: false},
 	"DescribeRouteTables":                        {Request: reflect.TypeFor[DescribeRouteTablesRequest](), Result: reflect.TypeFor[DescribeRouteTablesResult](), NoResult: false},
 	"DescribeSecurityGroupReferences":            {Request: reflect.TypeFor[DescribeSecurityGroupReferencesRequest](), Result: reflect.TypeFor[DescribeSecurityGroupReferencesResult](), NoResult: false},
@@ -215,22 +278,44 @@ var actionShapes = map[string]awsapi.Shapes{
 	"DescribeVpcAttribute":                       {Request: reflect.TypeFor[DescribeVpcAttributeRequest](), Result: reflect.TypeFor[DescribeVpcAttributeResult](), NoResult: false},
 	"DescribeVpcs":                               {Request: reflect.TypeFor[DescribeVpcsRequest](), Result: reflect.TypeFor[DescribeVpcsResult](), NoResult: false},
 	"DetachNetworkInterface":                     {Request: reflect.TypeFor[DetachNetworkInterfaceRequest](), Result: reflect.TypeFor[DetachNetworkInterfaceResult](), NoResult: true},
+	"DisableImage":                               {Request: reflect.TypeFor[DisableImageRequest](), Result: reflect.TypeFor[DisableImageResult](), NoResult: false},
+	"DisableImageDeprecation":                    {Request: reflect.TypeFor[DisableImageDeprecationRequest](), Result: reflect.TypeFor[DisableImageDeprecationResult](), NoResult: false},
+	"DisableImageDeregistrationProtection":       {Request: reflect.TypeFor[DisableImageDeregistrationProtectionRequest](), Result: reflect.TypeFor[DisableImageDeregistrationProtectionResult](), NoResult: false},
+	"DisableSerialConsoleAccess":                 {Request: reflect.TypeFor[DisableSerialConsoleAccessRequest](), Result: reflect.TypeFor[DisableSerialConsoleAccessResult](), NoResult: false},
 	"DisassociateAddress":                        {Request: reflect.TypeFor[DisassociateAddressRequest](), Result: reflect.TypeFor[DisassociateAddressResult](), NoResult: true},
+	"EnableImage":                                {Request: reflect.TypeFor[EnableImageRequest](), Result: reflect.TypeFor[EnableImageResult](), NoResult: false},
+	"EnableImageDeprecation":                     {Request: reflect.TypeFor[EnableImageDeprecationRequest](), Result: reflect.TypeFor[EnableImageDeprecationResult](), NoResult: false},
+	"EnableImageDeregistrationProtection":        {Request: reflect.TypeFor[EnableImageDeregistrationProtectionRequest](), Result: reflect.TypeFor[EnableImageDeregistrationProtectionResult](), NoResult: false},
+	"EnableSerialConsoleAccess":                  {Request: reflect.TypeFor[EnableSerialConsoleAccessRequest](), Result: reflect.TypeFor[EnableSerialConsoleAccessResult](), NoResult: false},
 	"GetConsoleOutput":                           {Request: reflect.TypeFor[GetConsoleOutputRequest](), Result: reflect.TypeFor[GetConsoleOutputResult](), NoResult: false},
+	"GetDefaultCreditSpecification":              {Request: reflect.TypeFor[GetDefaultCreditSpecificationRequest](), Result: reflect.TypeFor[GetDefaultCreditSpecificationResult](), NoResult: false},
+	"GetInstanceMetadataDefaults":                {Request: reflect.TypeFor[GetInstanceMetadataDefaultsRequest](), Result: reflect.TypeFor[GetInstanceMetadataDefaultsResult](), NoResult: false},
+	"GetInstanceTypesFromInstanceRequirements":   {Request: reflect.TypeFor[GetInstanceTypesFromInstanceRequirementsRequest](), Result: reflect.TypeFor[GetInstanceTypesFromInstanceRequirementsResult](), NoResult: false},
+	"GetLaunchTemplateData":                      {Request: reflect.TypeFor[GetLaunchTemplateDataRequest](), Result: reflect.TypeFor[GetLaunchTemplateDataResult](), NoResult: false},
+	"GetPasswordData":                            {Request: reflect.TypeFor[GetPasswordDataRequest](), Result: reflect.TypeFor[GetPasswordDataResult](), NoResult: false},
 	"GetSecurityGroupsForVpc":                    {Request: reflect.TypeFor[GetSecurityGroupsForVpcRequest](), Result: reflect.TypeFor[GetSecurityGroupsForVpcResult](), NoResult: false},
+	"GetSerialConsoleAccessStatus":               {Request: reflect.TypeFor[GetSerialConsoleAccessStatusRequest](), Result: reflect.TypeFor[GetSerialConsoleAccessStatusResult](), NoResult: false},
 	"ImportImage":                                {Request: reflect.TypeFor[ImportImageRequest](), Result: reflect.TypeFor[ImportImageResult](), NoResult: false},
 	"ImportKeyPair":                              {Request: reflect.TypeFor[ImportKeyPairRequest](), Result: reflect.TypeFor[ImportKeyPairResult](), NoResult: false},
 	"ModifyAddressAttribute":                     {Request: reflect.TypeFor[ModifyAddressAttributeRequest](), Result: reflect.TypeFor[ModifyAddressAttributeResult](), NoResult: false},
+	"ModifyDefaultCreditSpecification":           {Request: reflect.TypeFor[ModifyDefaultCreditSpecificationRequest](), Result: reflect.TypeFor[ModifyDefaultCreditSpecificationResult](), NoResult: false},
 	"ModifyImageAttribute":                       {Request: reflect.TypeFor[ModifyImageAttributeRequest](), Result: reflect.TypeFor[ModifyImageAttributeResult](), NoResult: true},
 	"ModifyInstanceAttribute":                    {Request: reflect.TypeFor[ModifyInstanceAttributeRequest](), Result: reflect.TypeFor[ModifyInstanceAttributeResult](), NoResult: true},
+	"ModifyInstanceCreditSpecification":          {Request: reflect.TypeFor[ModifyInstanceCreditSpecificationRequest](), Result: reflect.TypeFor[ModifyInstanceCreditSpecificationResult](), NoResult: false},
+	"ModifyInstanceMaintenanceOptions":           {Request: reflect.TypeFor[ModifyInstanceMaintenanceOptionsRequest](), Result: reflect.TypeFor[ModifyInstanceMaintenanceOptionsResult](), NoResult: false},
+	"ModifyInstanceMetadataDefaults":             {Request: reflect.TypeFor[ModifyInstanceMetadataDefaultsRequest](), Result: reflect.TypeFor[ModifyInstanceMetadataDefaultsResult](), NoResult: false},
 	"ModifyInstanceMetadataOptions":              {Request: reflect.TypeFor[ModifyInstanceMetadataOptionsRequest](), Result: reflect.TypeFor[ModifyInstanceMetadataOptionsResult](), NoResult: false},
+	"ModifyInstancePlacement":                    {Request: reflect.TypeFor[ModifyInstancePlacementRequest](), Result: reflect.TypeFor[ModifyInstancePlacementResult](), NoResult: false},
+	"ModifyLaunchTemplate":                       {Request: reflect.TypeFor[ModifyLaunchTemplateRequest](), Result: reflect.TypeFor[ModifyLaunchTemplateResult](), NoResult: false},
 	"ModifyNetworkInterfaceAttribute":            {Request: reflect.TypeFor[ModifyNetworkInterfaceAttributeRequest](), Result: reflect.TypeFor[ModifyNetworkInterfaceAttributeResult](), NoResult: true},
 	"ModifySecurityGroupRules":                   {Request: reflect.TypeFor[ModifySecurityGroupRulesRequest](), Result: reflect.TypeFor[ModifySecurityGroupRulesResult](), NoResult: false},
+	"MonitorInstances":                           {Request: reflect.TypeFor[MonitorInstancesRequest](), Result: reflect.TypeFor[MonitorInstancesResult](), NoResult: false},
 	"RebootInstances":                            {Request: reflect.TypeFor[RebootInstancesRequest](), Result: reflect.TypeFor[RebootInstancesResult](), NoResult: true},
 	"RegisterImage":                              {Request: reflect.TypeFor[RegisterImageRequest](), Result: reflect.TypeFor[RegisterImageResult](), NoResult: false},
 	"ReleaseAddress":                             {Request: reflect.TypeFor[ReleaseAddressRequest](), Result: reflect.TypeFor[ReleaseAddressResult](), NoResult: true},
 	"ReplaceNetworkAclAssociation":               {Request: reflect.TypeFor[ReplaceNetworkAclAssociationRequest](), Result: reflect.TypeFor[ReplaceNetworkAclAssociationResult](), NoResult: false},
 	"ReplaceNetworkAclEntry":                     {Request: reflect.TypeFor[ReplaceNetworkAclEntryRequest](), Result: reflect.TypeFor[ReplaceNetworkAclEntryResult](), NoResult: true},
+	"ReportInstanceStatus":                       {Request: reflect.TypeFor[ReportInstanceStatusRequest](), Result: reflect.TypeFor[ReportInstanceStatusResult](), NoResult: true},
 	"ResetAddressAttribute":                      {Request: reflect.TypeFor[ResetAddressAttributeRequest](), Result: reflect.TypeFor[ResetAddressAttributeResult](), NoResult: false},
 	"ResetImageAttribute":                        {Request: reflect.TypeFor[ResetImageAttributeRequest](), Result: reflect.TypeFor[ResetImageAttributeResult](), NoResult: true},
 	"ResetInstanceAttribute":                     {Request: reflect.TypeFor[ResetInstanceAttributeRequest](), Result: reflect.TypeFor[ResetInstanceAttributeResult](), NoResult: true},
@@ -243,6 +328,7 @@ var actionShapes = map[string]awsapi.Shapes{
 	"TerminateInstances":                         {Request: reflect.TypeFor[TerminateInstancesRequest](), Result: reflect.TypeFor[TerminateInstancesResult](), NoResult: false},
 	"UnassignIpv6Addresses":                      {Request: reflect.TypeFor[UnassignIpv6AddressesRequest](), Result: reflect.TypeFor[UnassignIpv6AddressesResult](), NoResult: false},
 	"UnassignPrivateIpAddresses":                 {Request: reflect.TypeFor[UnassignPrivateIpAddressesRequest](), Result: reflect.TypeFor[UnassignPrivateIpAddressesResult](), NoResult: true},
+	"UnmonitorInstances":                         {Request: reflect.TypeFor[UnmonitorInstancesRequest](), Result: reflect.TypeFor[UnmonitorInstancesResult](), NoResult: false},
 	"UpdateSecurityGroupRuleDescriptionsEgress":  {Request: reflect.TypeFor[UpdateSecurityGroupRuleDescriptionsEgressRequest](), Result: reflect.TypeFor[UpdateSecurityGroupRuleDescriptionsEgressResult](), NoResult: false},
 	"UpdateSecurityGroupRuleDescriptionsIngress": {Request: reflect.TypeFor[UpdateSecurityGroupRuleDescriptionsIngressRequest](), Result: reflect.TypeFor[UpdateSecurityGroupRuleDescriptionsIngressResult](), NoResult: false},
 }
@@ -290,6 +376,16 @@ func (c Client) CancelImportTask(ctx context.Context, in *CancelImportTaskReques
 	return awsapi.Invoke(ctx, c.Client, ActionCancelImportTask, in)
 }
 
+// CopyImage calls the action of that name.
+func (c Client) CopyImage(ctx context.Context, in *CopyImageRequest) (*CopyImageResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCopyImage, in)
+}
+
+// CreateFleet calls the action of that name.
+func (c Client) CreateFleet(ctx context.Context, in *CreateFleetRequest) (*CreateFleetResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateFleet, in)
+}
+
 // CreateFlowLogs calls the action of that name.
 func (c Client) CreateFlowLogs(ctx context.Context, in *CreateFlowLogsRequest) (*CreateFlowLogsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionCreateFlowLogs, in)
@@ -298,6 +394,16 @@ func (c Client) CreateFlowLogs(ctx context.Context, in *CreateFlowLogsRequest) (
 // CreateKeyPair calls the action of that name.
 func (c Client) CreateKeyPair(ctx context.Context, in *CreateKeyPairRequest) (*KeyPair, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionCreateKeyPair, in)
+}
+
+// CreateLaunchTemplate calls the action of that name.
+func (c Client) CreateLaunchTemplate(ctx context.Context, in *CreateLaunchTemplateRequest) (*CreateLaunchTemplateResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateLaunchTemplate, in)
+}
+
+// CreateLaunchTemplateVersion calls the action of that name.
+func (c Client) CreateLaunchTemplateVersion(ctx context.Context, in *CreateLaunchTemplateVersionRequest) (*CreateLaunchTemplateVersionResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateLaunchTemplateVersion, in)
 }
 
 // CreateNetworkAcl calls the action of that name.
@@ -315,6 +421,11 @@ func (c Client) CreateNetworkInterface(ctx context.Context, in *CreateNetworkInt
 	return awsapi.Invoke(ctx, c.Client, ActionCreateNetworkInterface, in)
 }
 
+// CreatePlacementGroup calls the action of that name.
+func (c Client) CreatePlacementGroup(ctx context.Context, in *CreatePlacementGroupRequest) (*CreatePlacementGroupResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreatePlacementGroup, in)
+}
+
 // CreateSecurityGroup calls the action of that name.
 func (c Client) CreateSecurityGroup(ctx context.Context, in *CreateSecurityGroupRequest) (*CreateSecurityGroupResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionCreateSecurityGroup, in)
@@ -325,6 +436,11 @@ func (c Client) CreateTags(ctx context.Context, in *CreateTagsRequest) (*CreateT
 	return awsapi.Invoke(ctx, c.Client, ActionCreateTags, in)
 }
 
+// DeleteFleets calls the action of that name.
+func (c Client) DeleteFleets(ctx context.Context, in *DeleteFleetsRequest) (*DeleteFleetsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteFleets, in)
+}
+
 // DeleteFlowLogs calls the action of that name.
 func (c Client) DeleteFlowLogs(ctx context.Context, in *DeleteFlowLogsRequest) (*DeleteFlowLogsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDeleteFlowLogs, in)
@@ -333,6 +449,16 @@ func (c Client) DeleteFlowLogs(ctx context.Context, in *DeleteFlowLogsRequest) (
 // DeleteKeyPair calls the action of that name.
 func (c Client) DeleteKeyPair(ctx context.Context, in *DeleteKeyPairRequest) (*DeleteKeyPairResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDeleteKeyPair, in)
+}
+
+// DeleteLaunchTemplate calls the action of that name.
+func (c Client) DeleteLaunchTemplate(ctx context.Context, in *DeleteLaunchTemplateRequest) (*DeleteLaunchTemplateResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteLaunchTemplate, in)
+}
+
+// DeleteLaunchTemplateVersions calls the action of that name.
+func (c Client) DeleteLaunchTemplateVersions(ctx context.Context, in *DeleteLaunchTemplateVersionsRequest) (*DeleteLaunchTemplateVersionsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteLaunchTemplateVersions, in)
 }
 
 // DeleteNetworkAcl calls the action of that name.
@@ -348,6 +474,11 @@ func (c Client) DeleteNetworkAclEntry(ctx context.Context, in *DeleteNetworkAclE
 // DeleteNetworkInterface calls the action of that name.
 func (c Client) DeleteNetworkInterface(ctx context.Context, in *DeleteNetworkInterfaceRequest) (*DeleteNetworkInterfaceResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDeleteNetworkInterface, in)
+}
+
+// DeletePlacementGroup calls the action of that name.
+func (c Client) DeletePlacementGroup(ctx context.Context, in *DeletePlacementGroupRequest) (*DeletePlacementGroupResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeletePlacementGroup, in)
 }
 
 // DeleteSecurityGroup calls the action of that name.
@@ -385,9 +516,24 @@ func (c Client) DescribeAvailabilityZones(ctx context.Context, in *DescribeAvail
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeAvailabilityZones, in)
 }
 
+// DescribeFleetInstances calls the action of that name.
+func (c Client) DescribeFleetInstances(ctx context.Context, in *DescribeFleetInstancesRequest) (*DescribeFleetInstancesResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeFleetInstances, in)
+}
+
+// DescribeFleets calls the action of that name.
+func (c Client) DescribeFleets(ctx context.Context, in *DescribeFleetsRequest) (*DescribeFleetsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeFleets, in)
+}
+
 // DescribeFlowLogs calls the action of that name.
 func (c Client) DescribeFlowLogs(ctx context.Context, in *DescribeFlowLogsRequest) (*DescribeFlowLogsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeFlowLogs, in)
+}
+
+// DescribeHosts calls the action of that name.
+func (c Client) DescribeHosts(ctx context.Context, in *DescribeHostsRequest) (*DescribeHostsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeHosts, in)
 }
 
 // DescribeImageAttribute calls the action of that name.
@@ -410,9 +556,19 @@ func (c Client) DescribeInstanceAttribute(ctx context.Context, in *DescribeInsta
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeInstanceAttribute, in)
 }
 
+// DescribeInstanceCreditSpecifications calls the action of that name.
+func (c Client) DescribeInstanceCreditSpecifications(ctx context.Context, in *DescribeInstanceCreditSpecificationsRequest) (*DescribeInstanceCreditSpecificationsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeInstanceCreditSpecifications, in)
+}
+
 // DescribeInstanceStatus calls the action of that name.
 func (c Client) DescribeInstanceStatus(ctx context.Context, in *DescribeInstanceStatusRequest) (*DescribeInstanceStatusResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeInstanceStatus, in)
+}
+
+// DescribeInstanceTopology calls the action of that name.
+func (c Client) DescribeInstanceTopology(ctx context.Context, in *DescribeInstanceTopologyRequest) (*DescribeInstanceTopologyResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeInstanceTopology, in)
 }
 
 // DescribeInstanceTypeOfferings calls the action of that name.
@@ -440,6 +596,16 @@ func (c Client) DescribeKeyPairs(ctx context.Context, in *DescribeKeyPairsReques
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeKeyPairs, in)
 }
 
+// DescribeLaunchTemplateVersions calls the action of that name.
+func (c Client) DescribeLaunchTemplateVersions(ctx context.Context, in *DescribeLaunchTemplateVersionsRequest) (*DescribeLaunchTemplateVersionsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeLaunchTemplateVersions, in)
+}
+
+// DescribeLaunchTemplates calls the action of that name.
+func (c Client) DescribeLaunchTemplates(ctx context.Context, in *DescribeLaunchTemplatesRequest) (*DescribeLaunchTemplatesResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeLaunchTemplates, in)
+}
+
 // DescribeNetworkAcls calls the action of that name.
 func (c Client) DescribeNetworkAcls(ctx context.Context, in *DescribeNetworkAclsRequest) (*DescribeNetworkAclsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeNetworkAcls, in)
@@ -453,6 +619,11 @@ func (c Client) DescribeNetworkInterfaceAttribute(ctx context.Context, in *Descr
 // DescribeNetworkInterfaces calls the action of that name.
 func (c Client) DescribeNetworkInterfaces(ctx context.Context, in *DescribeNetworkInterfacesRequest) (*DescribeNetworkInterfacesResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeNetworkInterfaces, in)
+}
+
+// DescribePlacementGroups calls the action of that name.
+func (c Client) DescribePlacementGroups(ctx context.Context, in *DescribePlacementGroupsRequest) (*DescribePlacementGroupsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribePlacementGroups, in)
 }
 
 // DescribeRegions calls the action of that name.
@@ -510,9 +681,49 @@ func (c Client) DetachNetworkInterface(ctx context.Context, in *DetachNetworkInt
 	return awsapi.Invoke(ctx, c.Client, ActionDetachNetworkInterface, in)
 }
 
+// DisableImage calls the action of that name.
+func (c Client) DisableImage(ctx context.Context, in *DisableImageRequest) (*DisableImageResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDisableImage, in)
+}
+
+// DisableImageDeprecation calls the action of that name.
+func (c Client) DisableImageDeprecation(ctx context.Context, in *DisableImageDeprecationRequest) (*DisableImageDeprecationResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDisableImageDeprecation, in)
+}
+
+// DisableImageDeregistrationProtection calls the action of that name.
+func (c Client) DisableImageDeregistrationProtection(ctx context.Context, in *DisableImageDeregistrationProtectionRequest) (*DisableImageDeregistrationProtectionResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDisableImageDeregistrationProtection, in)
+}
+
+// DisableSerialConsoleAccess calls the action of that name.
+func (c Client) DisableSerialConsoleAccess(ctx context.Context, in *DisableSerialConsoleAccessRequest) (*DisableSerialConsoleAccessResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDisableSerialConsoleAccess, in)
+}
+
 // DisassociateAddress calls the action of that name.
 func (c Client) DisassociateAddress(ctx context.Context, in *DisassociateAddressRequest) (*DisassociateAddressResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDisassociateAddress, in)
+}
+
+// EnableImage calls the action of that name.
+func (c Client) EnableImage(ctx context.Context, in *EnableImageRequest) (*EnableImageResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionEnableImage, in)
+}
+
+// EnableImageDeprecation calls the action of that name.
+func (c Client) EnableImageDeprecation(ctx context.Context, in *EnableImageDeprecationRequest) (*EnableImageDeprecationResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionEnableImageDeprecation, in)
+}
+
+// EnableImageDeregistrationProtection calls the action of that name.
+func (c Client) EnableImageDeregistrationProtection(ctx context.Context, in *EnableImageDeregistrationProtectionRequest) (*EnableImageDeregistrationProtectionResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionEnableImageDeregistrationProtection, in)
+}
+
+// EnableSerialConsoleAccess calls the action of that name.
+func (c Client) EnableSerialConsoleAccess(ctx context.Context, in *EnableSerialConsoleAccessRequest) (*EnableSerialConsoleAccessResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionEnableSerialConsoleAccess, in)
 }
 
 // GetConsoleOutput calls the action of that name.
@@ -520,9 +731,39 @@ func (c Client) GetConsoleOutput(ctx context.Context, in *GetConsoleOutputReques
 	return awsapi.Invoke(ctx, c.Client, ActionGetConsoleOutput, in)
 }
 
+// GetDefaultCreditSpecification calls the action of that name.
+func (c Client) GetDefaultCreditSpecification(ctx context.Context, in *GetDefaultCreditSpecificationRequest) (*GetDefaultCreditSpecificationResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionGetDefaultCreditSpecification, in)
+}
+
+// GetInstanceMetadataDefaults calls the action of that name.
+func (c Client) GetInstanceMetadataDefaults(ctx context.Context, in *GetInstanceMetadataDefaultsRequest) (*GetInstanceMetadataDefaultsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionGetInstanceMetadataDefaults, in)
+}
+
+// GetInstanceTypesFromInstanceRequirements calls the action of that name.
+func (c Client) GetInstanceTypesFromInstanceRequirements(ctx context.Context, in *GetInstanceTypesFromInstanceRequirementsRequest) (*GetInstanceTypesFromInstanceRequirementsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionGetInstanceTypesFromInstanceRequirements, in)
+}
+
+// GetLaunchTemplateData calls the action of that name.
+func (c Client) GetLaunchTemplateData(ctx context.Context, in *GetLaunchTemplateDataRequest) (*GetLaunchTemplateDataResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionGetLaunchTemplateData, in)
+}
+
+// GetPasswordData calls the action of that name.
+func (c Client) GetPasswordData(ctx context.Context, in *GetPasswordDataRequest) (*GetPasswordDataResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionGetPasswordData, in)
+}
+
 // GetSecurityGroupsForVpc calls the action of that name.
 func (c Client) GetSecurityGroupsForVpc(ctx context.Context, in *GetSecurityGroupsForVpcRequest) (*GetSecurityGroupsForVpcResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionGetSecurityGroupsForVpc, in)
+}
+
+// GetSerialConsoleAccessStatus calls the action of that name.
+func (c Client) GetSerialConsoleAccessStatus(ctx context.Context, in *GetSerialConsoleAccessStatusRequest) (*GetSerialConsoleAccessStatusResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionGetSerialConsoleAccessStatus, in)
 }
 
 // ImportImage calls the action of that name.
@@ -540,6 +781,11 @@ func (c Client) ModifyAddressAttribute(ctx context.Context, in *ModifyAddressAtt
 	return awsapi.Invoke(ctx, c.Client, ActionModifyAddressAttribute, in)
 }
 
+// ModifyDefaultCreditSpecification calls the action of that name.
+func (c Client) ModifyDefaultCreditSpecification(ctx context.Context, in *ModifyDefaultCreditSpecificationRequest) (*ModifyDefaultCreditSpecificationResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionModifyDefaultCreditSpecification, in)
+}
+
 // ModifyImageAttribute calls the action of that name.
 func (c Client) ModifyImageAttribute(ctx context.Context, in *ModifyImageAttributeRequest) (*ModifyImageAttributeResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionModifyImageAttribute, in)
@@ -550,9 +796,34 @@ func (c Client) ModifyInstanceAttribute(ctx context.Context, in *ModifyInstanceA
 	return awsapi.Invoke(ctx, c.Client, ActionModifyInstanceAttribute, in)
 }
 
+// ModifyInstanceCreditSpecification calls the action of that name.
+func (c Client) ModifyInstanceCreditSpecification(ctx context.Context, in *ModifyInstanceCreditSpecificationRequest) (*ModifyInstanceCreditSpecificationResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionModifyInstanceCreditSpecification, in)
+}
+
+// ModifyInstanceMaintenanceOptions calls the action of that name.
+func (c Client) ModifyInstanceMaintenanceOptions(ctx context.Context, in *ModifyInstanceMaintenanceOptionsRequest) (*ModifyInstanceMaintenanceOptionsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionModifyInstanceMaintenanceOptions, in)
+}
+
+// ModifyInstanceMetadataDefaults calls the action of that name.
+func (c Client) ModifyInstanceMetadataDefaults(ctx context.Context, in *ModifyInstanceMetadataDefaultsRequest) (*ModifyInstanceMetadataDefaultsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionModifyInstanceMetadataDefaults, in)
+}
+
 // ModifyInstanceMetadataOptions calls the action of that name.
 func (c Client) ModifyInstanceMetadataOptions(ctx context.Context, in *ModifyInstanceMetadataOptionsRequest) (*ModifyInstanceMetadataOptionsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionModifyInstanceMetadataOptions, in)
+}
+
+// ModifyInstancePlacement calls the action of that name.
+func (c Client) ModifyInstancePlacement(ctx context.Context, in *ModifyInstancePlacementRequest) (*ModifyInstancePlacementResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionModifyInstancePlacement, in)
+}
+
+// ModifyLaunchTemplate calls the action of that name.
+func (c Client) ModifyLaunchTemplate(ctx context.Context, in *ModifyLaunchTemplateRequest) (*ModifyLaunchTemplateResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionModifyLaunchTemplate, in)
 }
 
 // ModifyNetworkInterfaceAttribute calls the action of that name.
@@ -563,6 +834,11 @@ func (c Client) ModifyNetworkInterfaceAttribute(ctx context.Context, in *ModifyN
 // ModifySecurityGroupRules calls the action of that name.
 func (c Client) ModifySecurityGroupRules(ctx context.Context, in *ModifySecurityGroupRulesRequest) (*ModifySecurityGroupRulesResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionModifySecurityGroupRules, in)
+}
+
+// MonitorInstances calls the action of that name.
+func (c Client) MonitorInstances(ctx context.Context, in *MonitorInstancesRequest) (*MonitorInstancesResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionMonitorInstances, in)
 }
 
 // RebootInstances calls the action of that name.
@@ -588,6 +864,11 @@ func (c Client) ReplaceNetworkAclAssociation(ctx context.Context, in *ReplaceNet
 // ReplaceNetworkAclEntry calls the action of that name.
 func (c Client) ReplaceNetworkAclEntry(ctx context.Context, in *ReplaceNetworkAclEntryRequest) (*ReplaceNetworkAclEntryResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionReplaceNetworkAclEntry, in)
+}
+
+// ReportInstanceStatus calls the action of that name.
+func (c Client) ReportInstanceStatus(ctx context.Context, in *ReportInstanceStatusRequest) (*ReportInstanceStatusResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionReportInstanceStatus, in)
 }
 
 // ResetAddressAttribute calls the action of that name.
@@ -648,6 +929,11 @@ func (c Client) UnassignIpv6Addresses(ctx context.Context, in *UnassignIpv6Addre
 // UnassignPrivateIpAddresses calls the action of that name.
 func (c Client) UnassignPrivateIpAddresses(ctx context.Context, in *UnassignPrivateIpAddressesRequest) (*UnassignPrivateIpAddressesResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionUnassignPrivateIpAddresses, in)
+}
+
+// UnmonitorInstances calls the action of that name.
+func (c Client) UnmonitorInstances(ctx context.Context, in *UnmonitorInstancesRequest) (*UnmonitorInstancesResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionUnmonitorInstances, in)
 }
 
 // UpdateSecurityGroupRuleDescriptionsEgress calls the action of that name.

@@ -4,6 +4,30 @@ package ec2
 
 import "time"
 
+// AcceleratorCount is the model's shape of that name.
+type AcceleratorCount struct {
+	Max *int64 `form:"Max" xml:"max"`
+	Min *int64 `form:"Min" xml:"min"`
+}
+
+// AcceleratorCountRequest is the model's shape of that name.
+type AcceleratorCountRequest struct {
+	Max *int64 `form:"Max" xml:"Max"`
+	Min *int64 `form:"Min" xml:"Min"`
+}
+
+// AcceleratorTotalMemoryMiB is the model's shape of that name.
+type AcceleratorTotalMemoryMiB struct {
+	Max *int64 `form:"Max" xml:"max"`
+	Min *int64 `form:"Min" xml:"min"`
+}
+
+// AcceleratorTotalMemoryMiBRequest is the model's shape of that name.
+type AcceleratorTotalMemoryMiBRequest struct {
+	Max *int64 `form:"Max" xml:"Max"`
+	Min *int64 `form:"Min" xml:"Min"`
+}
+
 // AccountAttribute is the model's shape of that name.
 type AccountAttribute struct {
 	AttributeName   *string                 `form:"AttributeName" xml:"attributeName"`
@@ -13,6 +37,14 @@ type AccountAttribute struct {
 // AccountAttributeValue is the model's shape of that name.
 type AccountAttributeValue struct {
 	AttributeValue *string `form:"AttributeValue" xml:"attributeValue"`
+}
+
+// ActiveInstance is the model's shape of that name.
+type ActiveInstance struct {
+	InstanceHealth        *string `form:"InstanceHealth" xml:"instanceHealth" enum:"InstanceHealthStatus"`
+	InstanceId            *string `form:"InstanceId" xml:"instanceId"`
+	InstanceType          *string `form:"InstanceType" xml:"instanceType"`
+	SpotInstanceRequestId *string `form:"SpotInstanceRequestId" xml:"spotInstanceRequestId"`
 }
 
 // Address is the model's shape of that name.
@@ -216,6 +248,24 @@ type AvailabilityZoneMessage struct {
 	Message *string `form:"Message" xml:"message"`
 }
 
+// AvailableCapacity is the model's shape of that name.
+type AvailableCapacity struct {
+	AvailableInstanceCapacity []InstanceCapacity `form:"AvailableInstanceCapacity" xml:"availableInstanceCapacity" item:"item"`
+	AvailableVCpus            *int64             `form:"AvailableVCpus" xml:"availableVCpus"`
+}
+
+// BaselineEbsBandwidthMbps is the model's shape of that name.
+type BaselineEbsBandwidthMbps struct {
+	Max *int64 `form:"Max" xml:"max"`
+	Min *int64 `form:"Min" xml:"min"`
+}
+
+// BaselineEbsBandwidthMbpsRequest is the model's shape of that name.
+type BaselineEbsBandwidthMbpsRequest struct {
+	Max *int64 `form:"Max" xml:"Max"`
+	Min *int64 `form:"Min" xml:"Min"`
+}
+
 // BlobAttributeValue is the model's shape of that name.
 type BlobAttributeValue struct {
 	Value []byte `form:"Value" xml:"value"`
@@ -241,6 +291,16 @@ type CancelImportTaskResult struct {
 	ImportTaskId  *string `form:"ImportTaskId" xml:"importTaskId"`
 	PreviousState *string `form:"PreviousState" xml:"previousState"`
 	State         *string `form:"State" xml:"state"`
+}
+
+// CapacityReservationOptions is the model's shape of that name.
+type CapacityReservationOptions struct {
+	UsageStrategy *string `form:"UsageStrategy" xml:"usageStrategy" enum:"FleetCapacityReservationUsageStrategy"`
+}
+
+// CapacityReservationOptionsRequest is the model's shape of that name.
+type CapacityReservationOptionsRequest struct {
+	UsageStrategy *string `form:"UsageStrategy" xml:"UsageStrategy" enum:"FleetCapacityReservationUsageStrategy"`
 }
 
 // CapacityReservationSpecification is the model's shape of that name.
@@ -282,6 +342,13 @@ type ConnectionTrackingConfiguration struct {
 	UdpTimeout            *int64 `form:"UdpTimeout" xml:"udpTimeout"`
 }
 
+// ConnectionTrackingSpecification is the model's shape of that name.
+type ConnectionTrackingSpecification struct {
+	TcpEstablishedTimeout *int64 `form:"TcpEstablishedTimeout" xml:"tcpEstablishedTimeout"`
+	UdpStreamTimeout      *int64 `form:"UdpStreamTimeout" xml:"udpStreamTimeout"`
+	UdpTimeout            *int64 `form:"UdpTimeout" xml:"udpTimeout"`
+}
+
 // ConnectionTrackingSpecificationRequest is the model's shape of that name.
 type ConnectionTrackingSpecificationRequest struct {
 	TcpEstablishedTimeout *int64 `form:"TcpEstablishedTimeout" xml:"TcpEstablishedTimeout"`
@@ -296,6 +363,26 @@ type ConnectionTrackingSpecificationResponse struct {
 	UdpTimeout            *int64 `form:"UdpTimeout" xml:"udpTimeout"`
 }
 
+// CopyImageRequest is the model's shape of that name.
+type CopyImageRequest struct {
+	ClientToken           *string            `form:"ClientToken" xml:"ClientToken"`
+	CopyImageTags         *bool              `form:"CopyImageTags" xml:"CopyImageTags"`
+	Description           *string            `form:"Description" xml:"Description"`
+	DestinationOutpostArn *string            `form:"DestinationOutpostArn" xml:"DestinationOutpostArn"`
+	DryRun                *bool              `form:"DryRun" xml:"dryRun"`
+	Encrypted             *bool              `form:"Encrypted" xml:"encrypted"`
+	KmsKeyId              *string            `form:"KmsKeyId" xml:"kmsKeyId"`
+	Name                  *string            `form:"Name" xml:"Name" required:"true"`
+	SourceImageId         *string            `form:"SourceImageId" xml:"SourceImageId" required:"true"`
+	SourceRegion          *string            `form:"SourceRegion" xml:"SourceRegion" required:"true"`
+	TagSpecifications     []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+}
+
+// CopyImageResult is the model's shape of that name.
+type CopyImageResult struct {
+	ImageId *string `form:"ImageId" xml:"imageId"`
+}
+
 // CpuOptions is the model's shape of that name.
 type CpuOptions struct {
 	AmdSevSnp      *string `form:"AmdSevSnp" xml:"amdSevSnp" enum:"AmdSevSnpSpecification"`
@@ -308,6 +395,48 @@ type CpuOptionsRequest struct {
 	AmdSevSnp      *string `form:"AmdSevSnp" xml:"AmdSevSnp" enum:"AmdSevSnpSpecification"`
 	CoreCount      *int64  `form:"CoreCount" xml:"CoreCount"`
 	ThreadsPerCore *int64  `form:"ThreadsPerCore" xml:"ThreadsPerCore"`
+}
+
+// CreateFleetError is the model's shape of that name.
+type CreateFleetError struct {
+	ErrorCode                  *string                             `form:"ErrorCode" xml:"errorCode"`
+	ErrorMessage               *string                             `form:"ErrorMessage" xml:"errorMessage"`
+	LaunchTemplateAndOverrides *LaunchTemplateAndOverridesResponse `form:"LaunchTemplateAndOverrides" xml:"launchTemplateAndOverrides"`
+	Lifecycle                  *string                             `form:"Lifecycle" xml:"lifecycle" enum:"InstanceLifecycle"`
+}
+
+// CreateFleetInstance is the model's shape of that name.
+type CreateFleetInstance struct {
+	InstanceIds                []string                            `form:"InstanceIds" xml:"instanceIds" item:"item"`
+	InstanceType               *string                             `form:"InstanceType" xml:"instanceType" enum:"InstanceType"`
+	LaunchTemplateAndOverrides *LaunchTemplateAndOverridesResponse `form:"LaunchTemplateAndOverrides" xml:"launchTemplateAndOverrides"`
+	Lifecycle                  *string                             `form:"Lifecycle" xml:"lifecycle" enum:"InstanceLifecycle"`
+	Platform                   *string                             `form:"Platform" xml:"platform" enum:"PlatformValues"`
+}
+
+// CreateFleetRequest is the model's shape of that name.
+type CreateFleetRequest struct {
+	ClientToken                      *string                             `form:"ClientToken" xml:"ClientToken"`
+	Context                          *string                             `form:"Context" xml:"Context"`
+	DryRun                           *bool                               `form:"DryRun" xml:"DryRun"`
+	ExcessCapacityTerminationPolicy  *string                             `form:"ExcessCapacityTerminationPolicy" xml:"ExcessCapacityTerminationPolicy" enum:"FleetExcessCapacityTerminationPolicy"`
+	LaunchTemplateConfigs            []FleetLaunchTemplateConfigRequest  `form:"LaunchTemplateConfigs" xml:"LaunchTemplateConfigs" item:"item" required:"true" min:"0" max:"50"`
+	OnDemandOptions                  *OnDemandOptionsRequest             `form:"OnDemandOptions" xml:"OnDemandOptions"`
+	ReplaceUnhealthyInstances        *bool                               `form:"ReplaceUnhealthyInstances" xml:"ReplaceUnhealthyInstances"`
+	SpotOptions                      *SpotOptionsRequest                 `form:"SpotOptions" xml:"SpotOptions"`
+	TagSpecifications                []TagSpecification                  `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+	TargetCapacitySpecification      *TargetCapacitySpecificationRequest `form:"TargetCapacitySpecification" xml:"TargetCapacitySpecification" required:"true"`
+	TerminateInstancesWithExpiration *bool                               `form:"TerminateInstancesWithExpiration" xml:"TerminateInstancesWithExpiration"`
+	Type                             *string                             `form:"Type" xml:"Type" enum:"FleetType"`
+	ValidFrom                        *time.Time                          `form:"ValidFrom" xml:"ValidFrom"`
+	ValidUntil                       *time.Time                          `form:"ValidUntil" xml:"ValidUntil"`
+}
+
+// CreateFleetResult is the model's shape of that name.
+type CreateFleetResult struct {
+	Errors    []CreateFleetError    `form:"ErrorSet" xml:"errorSet" item:"item"`
+	FleetId   *string               `form:"FleetId" xml:"fleetId"`
+	Instances []CreateFleetInstance `form:"FleetInstanceSet" xml:"fleetInstanceSet" item:"item"`
 }
 
 // CreateFlowLogsRequest is the model's shape of that name.
@@ -342,6 +471,40 @@ type CreateKeyPairRequest struct {
 	KeyName           *string            `form:"KeyName" xml:"KeyName" required:"true"`
 	KeyType           *string            `form:"KeyType" xml:"KeyType" enum:"KeyType"`
 	TagSpecifications []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+}
+
+// CreateLaunchTemplateRequest is the model's shape of that name.
+type CreateLaunchTemplateRequest struct {
+	ClientToken        *string                    `form:"ClientToken" xml:"ClientToken"`
+	DryRun             *bool                      `form:"DryRun" xml:"DryRun"`
+	LaunchTemplateData *RequestLaunchTemplateData `form:"LaunchTemplateData" xml:"LaunchTemplateData" required:"true"`
+	LaunchTemplateName *string                    `form:"LaunchTemplateName" xml:"LaunchTemplateName" required:"true" min:"3" max:"128"`
+	TagSpecifications  []TagSpecification         `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+	VersionDescription *string                    `form:"VersionDescription" xml:"VersionDescription" min:"0" max:"255"`
+}
+
+// CreateLaunchTemplateResult is the model's shape of that name.
+type CreateLaunchTemplateResult struct {
+	LaunchTemplate *LaunchTemplate    `form:"LaunchTemplate" xml:"launchTemplate"`
+	Warning        *ValidationWarning `form:"Warning" xml:"warning"`
+}
+
+// CreateLaunchTemplateVersionRequest is the model's shape of that name.
+type CreateLaunchTemplateVersionRequest struct {
+	ClientToken        *string                    `form:"ClientToken" xml:"ClientToken"`
+	DryRun             *bool                      `form:"DryRun" xml:"DryRun"`
+	LaunchTemplateData *RequestLaunchTemplateData `form:"LaunchTemplateData" xml:"LaunchTemplateData" required:"true"`
+	LaunchTemplateId   *string                    `form:"LaunchTemplateId" xml:"LaunchTemplateId"`
+	LaunchTemplateName *string                    `form:"LaunchTemplateName" xml:"LaunchTemplateName" min:"3" max:"128"`
+	ResolveAlias       *bool                      `form:"ResolveAlias" xml:"ResolveAlias"`
+	SourceVersion      *string                    `form:"SourceVersion" xml:"SourceVersion"`
+	VersionDescription *string                    `form:"VersionDescription" xml:"VersionDescription" min:"0" max:"255"`
+}
+
+// CreateLaunchTemplateVersionResult is the model's shape of that name.
+type CreateLaunchTemplateVersionResult struct {
+	LaunchTemplateVersion *LaunchTemplateVersion `form:"LaunchTemplateVersion" xml:"launchTemplateVersion"`
+	Warning               *ValidationWarning     `form:"Warning" xml:"warning"`
 }
 
 // CreateNetworkAclEntryRequest is the model's shape of that name.
@@ -400,6 +563,21 @@ type CreateNetworkInterfaceResult struct {
 	NetworkInterface *NetworkInterface `form:"NetworkInterface" xml:"networkInterface"`
 }
 
+// CreatePlacementGroupRequest is the model's shape of that name.
+type CreatePlacementGroupRequest struct {
+	DryRun            *bool              `form:"DryRun" xml:"dryRun"`
+	GroupName         *string            `form:"GroupName" xml:"groupName"`
+	PartitionCount    *int64             `form:"PartitionCount" xml:"PartitionCount"`
+	SpreadLevel       *string            `form:"SpreadLevel" xml:"SpreadLevel" enum:"SpreadLevel"`
+	Strategy          *string            `form:"Strategy" xml:"strategy" enum:"PlacementStrategy"`
+	TagSpecifications []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+}
+
+// CreatePlacementGroupResult is the model's shape of that name.
+type CreatePlacementGroupResult struct {
+	PlacementGroup *PlacementGroup `form:"PlacementGroup" xml:"placementGroup"`
+}
+
 // CreateSecurityGroupRequest is the model's shape of that name.
 type CreateSecurityGroupRequest struct {
 	Description       *string            `form:"GroupDescription" xml:"GroupDescription" required:"true"`
@@ -422,9 +600,46 @@ type CreateTagsRequest struct {
 	Tags      []Tag    `form:"Tag" xml:"Tag" item:"item" required:"true"`
 }
 
+// CreditSpecification is the model's shape of that name.
+type CreditSpecification struct {
+	CpuCredits *string `form:"CpuCredits" xml:"cpuCredits"`
+}
+
 // CreditSpecificationRequest is the model's shape of that name.
 type CreditSpecificationRequest struct {
 	CpuCredits *string `form:"CpuCredits" xml:"CpuCredits" required:"true"`
+}
+
+// DeleteFleetError is the model's shape of that name.
+type DeleteFleetError struct {
+	Code    *string `form:"Code" xml:"code" enum:"DeleteFleetErrorCode"`
+	Message *string `form:"Message" xml:"message"`
+}
+
+// DeleteFleetErrorItem is the model's shape of that name.
+type DeleteFleetErrorItem struct {
+	Error   *DeleteFleetError `form:"Error" xml:"error"`
+	FleetId *string           `form:"FleetId" xml:"fleetId"`
+}
+
+// DeleteFleetSuccessItem is the model's shape of that name.
+type DeleteFleetSuccessItem struct {
+	CurrentFleetState  *string `form:"CurrentFleetState" xml:"currentFleetState" enum:"FleetStateCode"`
+	FleetId            *string `form:"FleetId" xml:"fleetId"`
+	PreviousFleetState *string `form:"PreviousFleetState" xml:"previousFleetState" enum:"FleetStateCode"`
+}
+
+// DeleteFleetsRequest is the model's shape of that name.
+type DeleteFleetsRequest struct {
+	DryRun             *bool    `form:"DryRun" xml:"DryRun"`
+	FleetIds           []string `form:"FleetId" xml:"FleetId" item:"member" required:"true"`
+	TerminateInstances *bool    `form:"TerminateInstances" xml:"TerminateInstances" required:"true"`
+}
+
+// DeleteFleetsResult is the model's shape of that name.
+type DeleteFleetsResult struct {
+	SuccessfulFleetDeletions   []DeleteFleetSuccessItem `form:"SuccessfulFleetDeletionSet" xml:"successfulFleetDeletionSet" item:"item"`
+	UnsuccessfulFleetDeletions []DeleteFleetErrorItem   `form:"UnsuccessfulFleetDeletionSet" xml:"unsuccessfulFleetDeletionSet" item:"item"`
 }
 
 // DeleteFlowLogsRequest is the model's shape of that name.
@@ -451,6 +666,47 @@ type DeleteKeyPairResult struct {
 	Return    *bool   `form:"Return" xml:"return"`
 }
 
+// DeleteLaunchTemplateRequest is the model's shape of that name.
+type DeleteLaunchTemplateRequest struct {
+	DryRun             *bool   `form:"DryRun" xml:"DryRun"`
+	LaunchTemplateId   *string `form:"LaunchTemplateId" xml:"LaunchTemplateId"`
+	LaunchTemplateName *string `form:"LaunchTemplateName" xml:"LaunchTemplateName" min:"3" max:"128"`
+}
+
+// DeleteLaunchTemplateResult is the model's shape of that name.
+type DeleteLaunchTemplateResult struct {
+	LaunchTemplate *LaunchTemplate `form:"LaunchTemplate" xml:"launchTemplate"`
+}
+
+// DeleteLaunchTemplateVersionsRequest is the model's shape of that name.
+type DeleteLaunchTemplateVersionsRequest struct {
+	DryRun             *bool    `form:"DryRun" xml:"DryRun"`
+	LaunchTemplateId   *string  `form:"LaunchTemplateId" xml:"LaunchTemplateId"`
+	LaunchTemplateName *string  `form:"LaunchTemplateName" xml:"LaunchTemplateName" min:"3" max:"128"`
+	Versions           []string `form:"LaunchTemplateVersion" xml:"LaunchTemplateVersion" item:"item" required:"true"`
+}
+
+// DeleteLaunchTemplateVersionsResponseErrorItem is the model's shape of that name.
+type DeleteLaunchTemplateVersionsResponseErrorItem struct {
+	LaunchTemplateId   *string        `form:"LaunchTemplateId" xml:"launchTemplateId"`
+	LaunchTemplateName *string        `form:"LaunchTemplateName" xml:"launchTemplateName"`
+	ResponseError      *ResponseError `form:"ResponseError" xml:"responseError"`
+	VersionNumber      *int64         `form:"VersionNumber" xml:"versionNumber"`
+}
+
+// DeleteLaunchTemplateVersionsResponseSuccessItem is the model's shape of that name.
+type DeleteLaunchTemplateVersionsResponseSuccessItem struct {
+	LaunchTemplateId   *string `form:"LaunchTemplateId" xml:"launchTemplateId"`
+	LaunchTemplateName *string `form:"LaunchTemplateName" xml:"launchTemplateName"`
+	VersionNumber      *int64  `form:"VersionNumber" xml:"versionNumber"`
+}
+
+// DeleteLaunchTemplateVersionsResult is the model's shape of that name.
+type DeleteLaunchTemplateVersionsResult struct {
+	SuccessfullyDeletedLaunchTemplateVersions   []DeleteLaunchTemplateVersionsResponseSuccessItem `form:"SuccessfullyDeletedLaunchTemplateVersionSet" xml:"successfullyDeletedLaunchTemplateVersionSet" item:"item"`
+	UnsuccessfullyDeletedLaunchTemplateVersions []DeleteLaunchTemplateVersionsResponseErrorItem   `form:"UnsuccessfullyDeletedLaunchTemplateVersionSet" xml:"unsuccessfullyDeletedLaunchTemplateVersionSet" item:"item"`
+}
+
 // DeleteNetworkAclEntryRequest is the model's shape of that name.
 type DeleteNetworkAclEntryRequest struct {
 	DryRun       *bool   `form:"DryRun" xml:"dryRun"`
@@ -469,6 +725,12 @@ type DeleteNetworkAclRequest struct {
 type DeleteNetworkInterfaceRequest struct {
 	DryRun             *bool   `form:"DryRun" xml:"dryRun"`
 	NetworkInterfaceId *string `form:"NetworkInterfaceId" xml:"networkInterfaceId" required:"true"`
+}
+
+// DeletePlacementGroupRequest is the model's shape of that name.
+type DeletePlacementGroupRequest struct {
+	DryRun    *bool   `form:"DryRun" xml:"dryRun"`
+	GroupName *string `form:"GroupName" xml:"groupName" required:"true"`
 }
 
 // DeleteSecurityGroupRequest is the model's shape of that name.
@@ -544,6 +806,54 @@ type DescribeAvailabilityZonesResult struct {
 	AvailabilityZones []AvailabilityZone `form:"AvailabilityZoneInfo" xml:"availabilityZoneInfo" item:"item"`
 }
 
+// DescribeFleetError is the model's shape of that name.
+type DescribeFleetError struct {
+	ErrorCode                  *string                             `form:"ErrorCode" xml:"errorCode"`
+	ErrorMessage               *string                             `form:"ErrorMessage" xml:"errorMessage"`
+	LaunchTemplateAndOverrides *LaunchTemplateAndOverridesResponse `form:"LaunchTemplateAndOverrides" xml:"launchTemplateAndOverrides"`
+	Lifecycle                  *string                             `form:"Lifecycle" xml:"lifecycle" enum:"InstanceLifecycle"`
+}
+
+// DescribeFleetInstancesRequest is the model's shape of that name.
+type DescribeFleetInstancesRequest struct {
+	DryRun     *bool    `form:"DryRun" xml:"DryRun"`
+	Filters    []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	FleetId    *string  `form:"FleetId" xml:"FleetId" required:"true"`
+	MaxResults *int64   `form:"MaxResults" xml:"MaxResults"`
+	NextToken  *string  `form:"NextToken" xml:"NextToken"`
+}
+
+// DescribeFleetInstancesResult is the model's shape of that name.
+type DescribeFleetInstancesResult struct {
+	ActiveInstances []ActiveInstance `form:"ActiveInstanceSet" xml:"activeInstanceSet" item:"item"`
+	FleetId         *string          `form:"FleetId" xml:"fleetId"`
+	NextToken       *string          `form:"NextToken" xml:"nextToken"`
+}
+
+// DescribeFleetsInstances is the model's shape of that name.
+type DescribeFleetsInstances struct {
+	InstanceIds                []string                            `form:"InstanceIds" xml:"instanceIds" item:"item"`
+	InstanceType               *string                             `form:"InstanceType" xml:"instanceType" enum:"InstanceType"`
+	LaunchTemplateAndOverrides *LaunchTemplateAndOverridesResponse `form:"LaunchTemplateAndOverrides" xml:"launchTemplateAndOverrides"`
+	Lifecycle                  *string                             `form:"Lifecycle" xml:"lifecycle" enum:"InstanceLifecycle"`
+	Platform                   *string                             `form:"Platform" xml:"platform" enum:"PlatformValues"`
+}
+
+// DescribeFleetsRequest is the model's shape of that name.
+type DescribeFleetsRequest struct {
+	DryRun     *bool    `form:"DryRun" xml:"DryRun"`
+	Filters    []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	FleetIds   []string `form:"FleetId" xml:"FleetId" item:"member"`
+	MaxResults *int64   `form:"MaxResults" xml:"MaxResults"`
+	NextToken  *string  `form:"NextToken" xml:"NextToken"`
+}
+
+// DescribeFleetsResult is the model's shape of that name.
+type DescribeFleetsResult struct {
+	Fleets    []FleetData `form:"FleetSet" xml:"fleetSet" item:"item"`
+	NextToken *string     `form:"NextToken" xml:"nextToken"`
+}
+
 // DescribeFlowLogsRequest is the model's shape of that name.
 type DescribeFlowLogsRequest struct {
 	DryRun     *bool    `form:"DryRun" xml:"DryRun"`
@@ -557,6 +867,20 @@ type DescribeFlowLogsRequest struct {
 type DescribeFlowLogsResult struct {
 	FlowLogs  []FlowLog `form:"FlowLogSet" xml:"flowLogSet" item:"item"`
 	NextToken *string   `form:"NextToken" xml:"nextToken"`
+}
+
+// DescribeHostsRequest is the model's shape of that name.
+type DescribeHostsRequest struct {
+	Filter     []Filter `form:"Filter" xml:"filter" item:"Filter"`
+	HostIds    []string `form:"HostId" xml:"hostId" item:"item"`
+	MaxResults *int64   `form:"MaxResults" xml:"maxResults"`
+	NextToken  *string  `form:"NextToken" xml:"nextToken"`
+}
+
+// DescribeHostsResult is the model's shape of that name.
+type DescribeHostsResult struct {
+	Hosts     []Host  `form:"HostSet" xml:"hostSet" item:"item"`
+	NextToken *string `form:"NextToken" xml:"nextToken"`
 }
 
 // DescribeImageAttributeRequest is the model's shape of that name.
@@ -607,6 +931,21 @@ type DescribeInstanceAttributeRequest struct {
 	InstanceId *string `form:"InstanceId" xml:"instanceId" required:"true"`
 }
 
+// DescribeInstanceCreditSpecificationsRequest is the model's shape of that name.
+type DescribeInstanceCreditSpecificationsRequest struct {
+	DryRun      *bool    `form:"DryRun" xml:"DryRun"`
+	Filters     []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	InstanceIds []string `form:"InstanceId" xml:"InstanceId" item:"InstanceId"`
+	MaxResults  *int64   `form:"MaxResults" xml:"MaxResults" min:"5" max:"1000"`
+	NextToken   *string  `form:"NextToken" xml:"NextToken"`
+}
+
+// DescribeInstanceCreditSpecificationsResult is the model's shape of that name.
+type DescribeInstanceCreditSpecificationsResult struct {
+	InstanceCreditSpecifications []InstanceCreditSpecification `form:"InstanceCreditSpecificationSet" xml:"instanceCreditSpecificationSet" item:"item"`
+	NextToken                    *string                       `form:"NextToken" xml:"nextToken"`
+}
+
 // DescribeInstanceStatusRequest is the model's shape of that name.
 type DescribeInstanceStatusRequest struct {
 	DryRun              *bool    `form:"DryRun" xml:"dryRun"`
@@ -621,6 +960,22 @@ type DescribeInstanceStatusRequest struct {
 type DescribeInstanceStatusResult struct {
 	InstanceStatuses []InstanceStatus `form:"InstanceStatusSet" xml:"instanceStatusSet" item:"item"`
 	NextToken        *string          `form:"NextToken" xml:"nextToken"`
+}
+
+// DescribeInstanceTopologyRequest is the model's shape of that name.
+type DescribeInstanceTopologyRequest struct {
+	DryRun      *bool    `form:"DryRun" xml:"DryRun"`
+	Filters     []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	GroupNames  []string `form:"GroupName" xml:"GroupName" item:"member"`
+	InstanceIds []string `form:"InstanceId" xml:"InstanceId" item:"member"`
+	MaxResults  *int64   `form:"MaxResults" xml:"MaxResults" min:"1" max:"100"`
+	NextToken   *string  `form:"NextToken" xml:"NextToken"`
+}
+
+// DescribeInstanceTopologyResult is the model's shape of that name.
+type DescribeInstanceTopologyResult struct {
+	Instances []InstanceTopology `form:"InstanceSet" xml:"instanceSet" item:"item"`
+	NextToken *string            `form:"NextToken" xml:"nextToken"`
 }
 
 // DescribeInstanceTypeOfferingsRequest is the model's shape of that name.
@@ -697,6 +1052,42 @@ type DescribeKeyPairsResult struct {
 	KeyPairs []KeyPairInfo `form:"KeySet" xml:"keySet" item:"item"`
 }
 
+// DescribeLaunchTemplateVersionsRequest is the model's shape of that name.
+type DescribeLaunchTemplateVersionsRequest struct {
+	DryRun             *bool    `form:"DryRun" xml:"DryRun"`
+	Filters            []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	LaunchTemplateId   *string  `form:"LaunchTemplateId" xml:"LaunchTemplateId"`
+	LaunchTemplateName *string  `form:"LaunchTemplateName" xml:"LaunchTemplateName" min:"3" max:"128"`
+	MaxResults         *int64   `form:"MaxResults" xml:"MaxResults"`
+	MaxVersion         *string  `form:"MaxVersion" xml:"MaxVersion"`
+	MinVersion         *string  `form:"MinVersion" xml:"MinVersion"`
+	NextToken          *string  `form:"NextToken" xml:"NextToken"`
+	ResolveAlias       *bool    `form:"ResolveAlias" xml:"ResolveAlias"`
+	Versions           []string `form:"LaunchTemplateVersion" xml:"LaunchTemplateVersion" item:"item"`
+}
+
+// DescribeLaunchTemplateVersionsResult is the model's shape of that name.
+type DescribeLaunchTemplateVersionsResult struct {
+	LaunchTemplateVersions []LaunchTemplateVersion `form:"LaunchTemplateVersionSet" xml:"launchTemplateVersionSet" item:"item"`
+	NextToken              *string                 `form:"NextToken" xml:"nextToken"`
+}
+
+// DescribeLaunchTemplatesRequest is the model's shape of that name.
+type DescribeLaunchTemplatesRequest struct {
+	DryRun              *bool    `form:"DryRun" xml:"DryRun"`
+	Filters             []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	LaunchTemplateIds   []string `form:"LaunchTemplateId" xml:"LaunchTemplateId" item:"item"`
+	LaunchTemplateNames []string `form:"LaunchTemplateName" xml:"LaunchTemplateName" item:"item"`
+	MaxResults          *int64   `form:"MaxResults" xml:"MaxResults" min:"1" max:"200"`
+	NextToken           *string  `form:"NextToken" xml:"NextToken"`
+}
+
+// DescribeLaunchTemplatesResult is the model's shape of that name.
+type DescribeLaunchTemplatesResult struct {
+	LaunchTemplates []LaunchTemplate `form:"LaunchTemplates" xml:"launchTemplates" item:"item"`
+	NextToken       *string          `form:"NextToken" xml:"nextToken"`
+}
+
 // DescribeNetworkAclsRequest is the model's shape of that name.
 type DescribeNetworkAclsRequest struct {
 	DryRun        *bool    `form:"DryRun" xml:"dryRun"`
@@ -742,6 +1133,19 @@ type DescribeNetworkInterfacesRequest struct {
 type DescribeNetworkInterfacesResult struct {
 	NetworkInterfaces []NetworkInterface `form:"NetworkInterfaceSet" xml:"networkInterfaceSet" item:"item"`
 	NextToken         *string            `form:"NextToken" xml:"nextToken"`
+}
+
+// DescribePlacementGroupsRequest is the model's shape of that name.
+type DescribePlacementGroupsRequest struct {
+	DryRun     *bool    `form:"DryRun" xml:"dryRun"`
+	Filters    []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	GroupIds   []string `form:"GroupId" xml:"GroupId" item:"GroupId"`
+	GroupNames []string `form:"GroupName" xml:"groupName" item:"member"`
+}
+
+// DescribePlacementGroupsResult is the model's shape of that name.
+type DescribePlacementGroupsResult struct {
+	PlacementGroups []PlacementGroup `form:"PlacementGroupSet" xml:"placementGroupSet" item:"item"`
 }
 
 // DescribeRegionsRequest is the model's shape of that name.
@@ -908,6 +1312,49 @@ type DetachNetworkInterfaceRequest struct {
 	Force        *bool   `form:"Force" xml:"force"`
 }
 
+// DisableImageDeprecationRequest is the model's shape of that name.
+type DisableImageDeprecationRequest struct {
+	DryRun  *bool   `form:"DryRun" xml:"DryRun"`
+	ImageId *string `form:"ImageId" xml:"ImageId" required:"true"`
+}
+
+// DisableImageDeprecationResult is the model's shape of that name.
+type DisableImageDeprecationResult struct {
+	Return *bool `form:"Return" xml:"return"`
+}
+
+// DisableImageDeregistrationProtectionRequest is the model's shape of that name.
+type DisableImageDeregistrationProtectionRequest struct {
+	DryRun  *bool   `form:"DryRun" xml:"DryRun"`
+	ImageId *string `form:"ImageId" xml:"ImageId" required:"true"`
+}
+
+// DisableImageDeregistrationProtectionResult is the model's shape of that name.
+type DisableImageDeregistrationProtectionResult struct {
+	Return *string `form:"Return" xml:"return"`
+}
+
+// DisableImageRequest is the model's shape of that name.
+type DisableImageRequest struct {
+	DryRun  *bool   `form:"DryRun" xml:"DryRun"`
+	ImageId *string `form:"ImageId" xml:"ImageId" required:"true"`
+}
+
+// DisableImageResult is the model's shape of that name.
+type DisableImageResult struct {
+	Return *bool `form:"Return" xml:"return"`
+}
+
+// DisableSerialConsoleAccessRequest is the model's shape of that name.
+type DisableSerialConsoleAccessRequest struct {
+	DryRun *bool `form:"DryRun" xml:"DryRun"`
+}
+
+// DisableSerialConsoleAccessResult is the model's shape of that name.
+type DisableSerialConsoleAccessResult struct {
+	SerialConsoleAccessEnabled *bool `form:"SerialConsoleAccessEnabled" xml:"serialConsoleAccessEnabled"`
+}
+
 // DisassociateAddressRequest is the model's shape of that name.
 type DisassociateAddressRequest struct {
 	AssociationId *string `form:"AssociationId" xml:"AssociationId"`
@@ -987,6 +1434,11 @@ type ElasticGpuSpecification struct {
 	Type *string `form:"Type" xml:"Type" required:"true"`
 }
 
+// ElasticGpuSpecificationResponse is the model's shape of that name.
+type ElasticGpuSpecificationResponse struct {
+	Type *string `form:"Type" xml:"type"`
+}
+
 // ElasticInferenceAccelerator is the model's shape of that name.
 type ElasticInferenceAccelerator struct {
 	Count *int64  `form:"Count" xml:"Count" min:"1"`
@@ -1023,6 +1475,51 @@ type EnaSrdUdpSpecificationRequest struct {
 	EnaSrdUdpEnabled *bool `form:"EnaSrdUdpEnabled" xml:"EnaSrdUdpEnabled"`
 }
 
+// EnableImageDeprecationRequest is the model's shape of that name.
+type EnableImageDeprecationRequest struct {
+	DeprecateAt *time.Time `form:"DeprecateAt" xml:"DeprecateAt" required:"true"`
+	DryRun      *bool      `form:"DryRun" xml:"DryRun"`
+	ImageId     *string    `form:"ImageId" xml:"ImageId" required:"true"`
+}
+
+// EnableImageDeprecationResult is the model's shape of that name.
+type EnableImageDeprecationResult struct {
+	Return *bool `form:"Return" xml:"return"`
+}
+
+// EnableImageDeregistrationProtectionRequest is the model's shape of that name.
+type EnableImageDeregistrationProtectionRequest struct {
+	DryRun       *bool   `form:"DryRun" xml:"DryRun"`
+	ImageId      *string `form:"ImageId" xml:"ImageId" required:"true"`
+	WithCooldown *bool   `form:"WithCooldown" xml:"WithCooldown"`
+}
+
+// EnableImageDeregistrationProtectionResult is the model's shape of that name.
+type EnableImageDeregistrationProtectionResult struct {
+	Return *string `form:"Return" xml:"return"`
+}
+
+// EnableImageRequest is the model's shape of that name.
+type EnableImageRequest struct {
+	DryRun  *bool   `form:"DryRun" xml:"DryRun"`
+	ImageId *string `form:"ImageId" xml:"ImageId" required:"true"`
+}
+
+// EnableImageResult is the model's shape of that name.
+type EnableImageResult struct {
+	Return *bool `form:"Return" xml:"return"`
+}
+
+// EnableSerialConsoleAccessRequest is the model's shape of that name.
+type EnableSerialConsoleAccessRequest struct {
+	DryRun *bool `form:"DryRun" xml:"DryRun"`
+}
+
+// EnableSerialConsoleAccessResult is the model's shape of that name.
+type EnableSerialConsoleAccessResult struct {
+	SerialConsoleAccessEnabled *bool `form:"SerialConsoleAccessEnabled" xml:"serialConsoleAccessEnabled"`
+}
+
 // EnclaveOptions is the model's shape of that name.
 type EnclaveOptions struct {
 	Enabled *bool `form:"Enabled" xml:"enabled"`
@@ -1037,6 +1534,105 @@ type EnclaveOptionsRequest struct {
 type Filter struct {
 	Name   *string  `form:"Name" xml:"Name"`
 	Values []string `form:"Value" xml:"Value" item:"item"`
+}
+
+// FleetData is the model's shape of that name.
+type FleetData struct {
+	ActivityStatus                   *string                      `form:"ActivityStatus" xml:"activityStatus" enum:"FleetActivityStatus"`
+	ClientToken                      *string                      `form:"ClientToken" xml:"clientToken"`
+	Context                          *string                      `form:"Context" xml:"context"`
+	CreateTime                       *time.Time                   `form:"CreateTime" xml:"createTime"`
+	Errors                           []DescribeFleetError         `form:"ErrorSet" xml:"errorSet" item:"item"`
+	ExcessCapacityTerminationPolicy  *string                      `form:"ExcessCapacityTerminationPolicy" xml:"excessCapacityTerminationPolicy" enum:"FleetExcessCapacityTerminationPolicy"`
+	FleetId                          *string                      `form:"FleetId" xml:"fleetId"`
+	FleetState                       *string                      `form:"FleetState" xml:"fleetState" enum:"FleetStateCode"`
+	FulfilledCapacity                *float64                     `form:"FulfilledCapacity" xml:"fulfilledCapacity"`
+	FulfilledOnDemandCapacity        *float64                     `form:"FulfilledOnDemandCapacity" xml:"fulfilledOnDemandCapacity"`
+	Instances                        []DescribeFleetsInstances    `form:"FleetInstanceSet" xml:"fleetInstanceSet" item:"item"`
+	LaunchTemplateConfigs            []FleetLaunchTemplateConfig  `form:"LaunchTemplateConfigs" xml:"launchTemplateConfigs" item:"item"`
+	OnDemandOptions                  *OnDemandOptions             `form:"OnDemandOptions" xml:"onDemandOptions"`
+	ReplaceUnhealthyInstances        *bool                        `form:"ReplaceUnhealthyInstances" xml:"replaceUnhealthyInstances"`
+	SpotOptions                      *SpotOptions                 `form:"SpotOptions" xml:"spotOptions"`
+	Tags                             []Tag                        `form:"TagSet" xml:"tagSet" item:"item"`
+	TargetCapacitySpecification      *TargetCapacitySpecification `form:"TargetCapacitySpecification" xml:"targetCapacitySpecification"`
+	TerminateInstancesWithExpiration *bool                        `form:"TerminateInstancesWithExpiration" xml:"terminateInstancesWithExpiration"`
+	Type                             *string                      `form:"Type" xml:"type" enum:"FleetType"`
+	ValidFrom                        *time.Time                   `form:"ValidFrom" xml:"validFrom"`
+	ValidUntil                       *time.Time                   `form:"ValidUntil" xml:"validUntil"`
+}
+
+// FleetLaunchTemplateConfig is the model's shape of that name.
+type FleetLaunchTemplateConfig struct {
+	LaunchTemplateSpecification *FleetLaunchTemplateSpecification `form:"LaunchTemplateSpecification" xml:"launchTemplateSpecification"`
+	Overrides                   []FleetLaunchTemplateOverrides    `form:"Overrides" xml:"overrides" item:"item"`
+}
+
+// FleetLaunchTemplateConfigRequest is the model's shape of that name.
+type FleetLaunchTemplateConfigRequest struct {
+	LaunchTemplateSpecification *FleetLaunchTemplateSpecificationRequest `form:"LaunchTemplateSpecification" xml:"LaunchTemplateSpecification"`
+	Overrides                   []FleetLaunchTemplateOverridesRequest    `form:"Overrides" xml:"Overrides" item:"item"`
+}
+
+// FleetLaunchTemplateOverrides is the model's shape of that name.
+type FleetLaunchTemplateOverrides struct {
+	AvailabilityZone     *string               `form:"AvailabilityZone" xml:"availabilityZone"`
+	ImageId              *string               `form:"ImageId" xml:"imageId"`
+	InstanceRequirements *InstanceRequirements `form:"InstanceRequirements" xml:"instanceRequirements"`
+	InstanceType         *string               `form:"InstanceType" xml:"instanceType" enum:"InstanceType"`
+	MaxPrice             *string               `form:"MaxPrice" xml:"maxPrice"`
+	Placement            *PlacementResponse    `form:"Placement" xml:"placement"`
+	Priority             *float64              `form:"Priority" xml:"priority"`
+	SubnetId             *string               `form:"SubnetId" xml:"subnetId"`
+	WeightedCapacity     *float64              `form:"WeightedCapacity" xml:"weightedCapacity"`
+}
+
+// FleetLaunchTemplateOverridesRequest is the model's shape of that name.
+type FleetLaunchTemplateOverridesRequest struct {
+	AvailabilityZone     *string                      `form:"AvailabilityZone" xml:"AvailabilityZone"`
+	ImageId              *string                      `form:"ImageId" xml:"ImageId"`
+	InstanceRequirements *InstanceRequirementsRequest `form:"InstanceRequirements" xml:"InstanceRequirements"`
+	InstanceType         *string                      `form:"InstanceType" xml:"InstanceType" enum:"InstanceType"`
+	MaxPrice             *string                      `form:"MaxPrice" xml:"MaxPrice"`
+	Placement            *Placement                   `form:"Placement" xml:"Placement"`
+	Priority             *float64                     `form:"Priority" xml:"Priority"`
+	SubnetId             *string                      `form:"SubnetId" xml:"SubnetId"`
+	WeightedCapacity     *float64                     `form:"WeightedCapacity" xml:"WeightedCapacity"`
+}
+
+// FleetLaunchTemplateSpecification is the model's shape of that name.
+type FleetLaunchTemplateSpecification struct {
+	LaunchTemplateId   *string `form:"LaunchTemplateId" xml:"launchTemplateId"`
+	LaunchTemplateName *string `form:"LaunchTemplateName" xml:"launchTemplateName" min:"3" max:"128"`
+	Version            *string `form:"Version" xml:"version"`
+}
+
+// FleetLaunchTemplateSpecificationRequest is the model's shape of that name.
+type FleetLaunchTemplateSpecificationRequest struct {
+	LaunchTemplateId   *string `form:"LaunchTemplateId" xml:"LaunchTemplateId"`
+	LaunchTemplateName *string `form:"LaunchTemplateName" xml:"LaunchTemplateName" min:"3" max:"128"`
+	Version            *string `form:"Version" xml:"Version"`
+}
+
+// FleetSpotCapacityRebalance is the model's shape of that name.
+type FleetSpotCapacityRebalance struct {
+	ReplacementStrategy *string `form:"ReplacementStrategy" xml:"replacementStrategy" enum:"FleetReplacementStrategy"`
+	TerminationDelay    *int64  `form:"TerminationDelay" xml:"terminationDelay"`
+}
+
+// FleetSpotCapacityRebalanceRequest is the model's shape of that name.
+type FleetSpotCapacityRebalanceRequest struct {
+	ReplacementStrategy *string `form:"ReplacementStrategy" xml:"ReplacementStrategy" enum:"FleetReplacementStrategy"`
+	TerminationDelay    *int64  `form:"TerminationDelay" xml:"TerminationDelay"`
+}
+
+// FleetSpotMaintenanceStrategies is the model's shape of that name.
+type FleetSpotMaintenanceStrategies struct {
+	CapacityRebalance *FleetSpotCapacityRebalance `form:"CapacityRebalance" xml:"capacityRebalance"`
+}
+
+// FleetSpotMaintenanceStrategiesRequest is the model's shape of that name.
+type FleetSpotMaintenanceStrategiesRequest struct {
+	CapacityRebalance *FleetSpotCapacityRebalanceRequest `form:"CapacityRebalance" xml:"CapacityRebalance"`
 }
 
 // FlowLog is the model's shape of that name.
@@ -1092,6 +1688,67 @@ type GetConsoleOutputResult struct {
 	Timestamp  *time.Time `form:"Timestamp" xml:"timestamp"`
 }
 
+// GetDefaultCreditSpecificationRequest is the model's shape of that name.
+type GetDefaultCreditSpecificationRequest struct {
+	DryRun         *bool   `form:"DryRun" xml:"DryRun"`
+	InstanceFamily *string `form:"InstanceFamily" xml:"InstanceFamily" enum:"UnlimitedSupportedInstanceFamily" required:"true"`
+}
+
+// GetDefaultCreditSpecificationResult is the model's shape of that name.
+type GetDefaultCreditSpecificationResult struct {
+	InstanceFamilyCreditSpecification *InstanceFamilyCreditSpecification `form:"InstanceFamilyCreditSpecification" xml:"instanceFamilyCreditSpecification"`
+}
+
+// GetInstanceMetadataDefaultsRequest is the model's shape of that name.
+type GetInstanceMetadataDefaultsRequest struct {
+	DryRun *bool `form:"DryRun" xml:"DryRun"`
+}
+
+// GetInstanceMetadataDefaultsResult is the model's shape of that name.
+type GetInstanceMetadataDefaultsResult struct {
+	AccountLevel *InstanceMetadataDefaultsResponse `form:"AccountLevel" xml:"accountLevel"`
+}
+
+// GetInstanceTypesFromInstanceRequirementsRequest is the model's shape of that name.
+type GetInstanceTypesFromInstanceRequirementsRequest struct {
+	ArchitectureTypes    []string                     `form:"ArchitectureType" xml:"ArchitectureType" item:"item" enum:"ArchitectureType" required:"true" min:"0" max:"3"`
+	DryRun               *bool                        `form:"DryRun" xml:"DryRun"`
+	InstanceRequirements *InstanceRequirementsRequest `form:"InstanceRequirements" xml:"InstanceRequirements" required:"true"`
+	MaxResults           *int64                       `form:"MaxResults" xml:"MaxResults"`
+	NextToken            *string                      `form:"NextToken" xml:"NextToken"`
+	VirtualizationTypes  []string                     `form:"VirtualizationType" xml:"VirtualizationType" item:"item" enum:"VirtualizationType" required:"true" min:"0" max:"2"`
+}
+
+// GetInstanceTypesFromInstanceRequirementsResult is the model's shape of that name.
+type GetInstanceTypesFromInstanceRequirementsResult struct {
+	InstanceTypes []InstanceTypeInfoFromInstanceRequirements `form:"InstanceTypeSet" xml:"instanceTypeSet" item:"item"`
+	NextToken     *string                                    `form:"NextToken" xml:"nextToken"`
+}
+
+// GetLaunchTemplateDataRequest is the model's shape of that name.
+type GetLaunchTemplateDataRequest struct {
+	DryRun     *bool   `form:"DryRun" xml:"DryRun"`
+	InstanceId *string `form:"InstanceId" xml:"InstanceId" required:"true"`
+}
+
+// GetLaunchTemplateDataResult is the model's shape of that name.
+type GetLaunchTemplateDataResult struct {
+	LaunchTemplateData *ResponseLaunchTemplateData `form:"LaunchTemplateData" xml:"launchTemplateData"`
+}
+
+// GetPasswordDataRequest is the model's shape of that name.
+type GetPasswordDataRequest struct {
+	DryRun     *bool   `form:"DryRun" xml:"dryRun"`
+	InstanceId *string `form:"InstanceId" xml:"InstanceId" required:"true"`
+}
+
+// GetPasswordDataResult is the model's shape of that name.
+type GetPasswordDataResult struct {
+	InstanceId   *string    `form:"InstanceId" xml:"instanceId"`
+	PasswordData *string    `form:"PasswordData" xml:"passwordData"`
+	Timestamp    *time.Time `form:"Timestamp" xml:"timestamp"`
+}
+
 // GetSecurityGroupsForVpcRequest is the model's shape of that name.
 type GetSecurityGroupsForVpcRequest struct {
 	DryRun     *bool    `form:"DryRun" xml:"DryRun"`
@@ -1105,6 +1762,16 @@ type GetSecurityGroupsForVpcRequest struct {
 type GetSecurityGroupsForVpcResult struct {
 	NextToken            *string               `form:"NextToken" xml:"nextToken"`
 	SecurityGroupForVpcs []SecurityGroupForVpc `form:"SecurityGroupForVpcSet" xml:"securityGroupForVpcSet" item:"item"`
+}
+
+// GetSerialConsoleAccessStatusRequest is the model's shape of that name.
+type GetSerialConsoleAccessStatusRequest struct {
+	DryRun *bool `form:"DryRun" xml:"DryRun"`
+}
+
+// GetSerialConsoleAccessStatusResult is the model's shape of that name.
+type GetSerialConsoleAccessStatusResult struct {
+	SerialConsoleAccessEnabled *bool `form:"SerialConsoleAccessEnabled" xml:"serialConsoleAccessEnabled"`
 }
 
 // GpuDeviceInfo is the model's shape of that name.
@@ -1140,6 +1807,46 @@ type HibernationOptions struct {
 // HibernationOptionsRequest is the model's shape of that name.
 type HibernationOptionsRequest struct {
 	Configured *bool `form:"Configured" xml:"Configured"`
+}
+
+// Host is the model's shape of that name.
+type Host struct {
+	AllocationTime                     *time.Time         `form:"AllocationTime" xml:"allocationTime"`
+	AllowsMultipleInstanceTypes        *string            `form:"AllowsMultipleInstanceTypes" xml:"allowsMultipleInstanceTypes" enum:"AllowsMultipleInstanceTypes"`
+	AssetId                            *string            `form:"AssetId" xml:"assetId"`
+	AutoPlacement                      *string            `form:"AutoPlacement" xml:"autoPlacement" enum:"AutoPlacement"`
+	AvailabilityZone                   *string            `form:"AvailabilityZone" xml:"availabilityZone"`
+	AvailabilityZoneId                 *string            `form:"AvailabilityZoneId" xml:"availabilityZoneId"`
+	AvailableCapacity                  *AvailableCapacity `form:"AvailableCapacity" xml:"availableCapacity"`
+	ClientToken                        *string            `form:"ClientToken" xml:"clientToken"`
+	HostId                             *string            `form:"HostId" xml:"hostId"`
+	HostMaintenance                    *string            `form:"HostMaintenance" xml:"hostMaintenance" enum:"HostMaintenance"`
+	HostProperties                     *HostProperties    `form:"HostProperties" xml:"hostProperties"`
+	HostRecovery                       *string            `form:"HostRecovery" xml:"hostRecovery" enum:"HostRecovery"`
+	HostReservationId                  *string            `form:"HostReservationId" xml:"hostReservationId"`
+	Instances                          []HostInstance     `form:"Instances" xml:"instances" item:"item"`
+	MemberOfServiceLinkedResourceGroup *bool              `form:"MemberOfServiceLinkedResourceGroup" xml:"memberOfServiceLinkedResourceGroup"`
+	OutpostArn                         *string            `form:"OutpostArn" xml:"outpostArn"`
+	OwnerId                            *string            `form:"OwnerId" xml:"ownerId"`
+	ReleaseTime                        *time.Time         `form:"ReleaseTime" xml:"releaseTime"`
+	State                              *string            `form:"State" xml:"state" enum:"AllocationState"`
+	Tags                               []Tag              `form:"TagSet" xml:"tagSet" item:"item"`
+}
+
+// HostInstance is the model's shape of that name.
+type HostInstance struct {
+	InstanceId   *string `form:"InstanceId" xml:"instanceId"`
+	InstanceType *string `form:"InstanceType" xml:"instanceType"`
+	OwnerId      *string `form:"OwnerId" xml:"ownerId"`
+}
+
+// HostProperties is the model's shape of that name.
+type HostProperties struct {
+	Cores          *int64  `form:"Cores" xml:"cores"`
+	InstanceFamily *string `form:"InstanceFamily" xml:"instanceFamily"`
+	InstanceType   *string `form:"InstanceType" xml:"instanceType"`
+	Sockets        *int64  `form:"Sockets" xml:"sockets"`
+	TotalVCpus     *int64  `form:"TotalVCpus" xml:"totalVCpus"`
 }
 
 // IamInstanceProfile is the model's shape of that name.
@@ -1438,6 +2145,31 @@ type InstanceBlockDeviceMappingSpecification struct {
 	VirtualName *string                              `form:"VirtualName" xml:"virtualName"`
 }
 
+// InstanceCapacity is the model's shape of that name.
+type InstanceCapacity struct {
+	AvailableCapacity *int64  `form:"AvailableCapacity" xml:"availableCapacity"`
+	InstanceType      *string `form:"InstanceType" xml:"instanceType"`
+	TotalCapacity     *int64  `form:"TotalCapacity" xml:"totalCapacity"`
+}
+
+// InstanceCreditSpecification is the model's shape of that name.
+type InstanceCreditSpecification struct {
+	CpuCredits *string `form:"CpuCredits" xml:"cpuCredits"`
+	InstanceId *string `form:"InstanceId" xml:"instanceId"`
+}
+
+// InstanceCreditSpecificationRequest is the model's shape of that name.
+type InstanceCreditSpecificationRequest struct {
+	CpuCredits *string `form:"CpuCredits" xml:"CpuCredits"`
+	InstanceId *string `form:"InstanceId" xml:"InstanceId" required:"true"`
+}
+
+// InstanceFamilyCreditSpecification is the model's shape of that name.
+type InstanceFamilyCreditSpecification struct {
+	CpuCredits     *string `form:"CpuCredits" xml:"cpuCredits"`
+	InstanceFamily *string `form:"InstanceFamily" xml:"instanceFamily" enum:"UnlimitedSupportedInstanceFamily"`
+}
+
 // InstanceIpv4Prefix is the model's shape of that name.
 type InstanceIpv4Prefix struct {
 	Ipv4Prefix *string `form:"Ipv4Prefix" xml:"ipv4Prefix"`
@@ -1447,6 +2179,11 @@ type InstanceIpv4Prefix struct {
 type InstanceIpv6Address struct {
 	Ipv6Address   *string `form:"Ipv6Address" xml:"ipv6Address"`
 	IsPrimaryIpv6 *bool   `form:"IsPrimaryIpv6" xml:"isPrimaryIpv6"`
+}
+
+// InstanceIpv6AddressRequest is the model's shape of that name.
+type InstanceIpv6AddressRequest struct {
+	Ipv6Address *string `form:"Ipv6Address" xml:"Ipv6Address"`
 }
 
 // InstanceIpv6Prefix is the model's shape of that name.
@@ -1470,6 +2207,14 @@ type InstanceMarketOptionsRequest struct {
 	SpotOptions *SpotMarketOptions `form:"SpotOptions" xml:"SpotOptions"`
 }
 
+// InstanceMetadataDefaultsResponse is the model's shape of that name.
+type InstanceMetadataDefaultsResponse struct {
+	HttpEndpoint            *string `form:"HttpEndpoint" xml:"httpEndpoint" enum:"InstanceMetadataEndpointState"`
+	HttpPutResponseHopLimit *int64  `form:"HttpPutResponseHopLimit" xml:"httpPutResponseHopLimit"`
+	HttpTokens              *string `form:"HttpTokens" xml:"httpTokens" enum:"HttpTokensState"`
+	InstanceMetadataTags    *string `form:"InstanceMetadataTags" xml:"instanceMetadataTags" enum:"InstanceMetadataTagsState"`
+}
+
 // InstanceMetadataOptionsRequest is the model's shape of that name.
 type InstanceMetadataOptionsRequest struct {
 	HttpEndpoint            *string `form:"HttpEndpoint" xml:"HttpEndpoint" enum:"InstanceMetadataEndpointState"`
@@ -1487,6 +2232,12 @@ type InstanceMetadataOptionsResponse struct {
 	HttpTokens              *string `form:"HttpTokens" xml:"httpTokens" enum:"HttpTokensState"`
 	InstanceMetadataTags    *string `form:"InstanceMetadataTags" xml:"instanceMetadataTags" enum:"InstanceMetadataTagsState"`
 	State                   *string `form:"State" xml:"state" enum:"InstanceMetadataOptionsState"`
+}
+
+// InstanceMonitoring is the model's shape of that name.
+type InstanceMonitoring struct {
+	InstanceId *string     `form:"InstanceId" xml:"instanceId"`
+	Monitoring *Monitoring `form:"Monitoring" xml:"monitoring"`
 }
 
 // InstanceNetworkInterface is the model's shape of that name.
@@ -1566,6 +2317,62 @@ type InstancePrivateIpAddress struct {
 	PrivateIpAddress *string                              `form:"PrivateIpAddress" xml:"privateIpAddress"`
 }
 
+// InstanceRequirements is the model's shape of that name.
+type InstanceRequirements struct {
+	AcceleratorCount                               *AcceleratorCount          `form:"AcceleratorCount" xml:"acceleratorCount"`
+	AcceleratorManufacturers                       []string                   `form:"AcceleratorManufacturerSet" xml:"acceleratorManufacturerSet" item:"item" enum:"AcceleratorManufacturer"`
+	AcceleratorNames                               []string                   `form:"AcceleratorNameSet" xml:"acceleratorNameSet" item:"item" enum:"AcceleratorName"`
+	AcceleratorTotalMemoryMiB                      *AcceleratorTotalMemoryMiB `form:"AcceleratorTotalMemoryMiB" xml:"acceleratorTotalMemoryMiB"`
+	AcceleratorTypes                               []string                   `form:"AcceleratorTypeSet" xml:"acceleratorTypeSet" item:"item" enum:"AcceleratorType"`
+	AllowedInstanceTypes                           []string                   `form:"AllowedInstanceTypeSet" xml:"allowedInstanceTypeSet" item:"item" min:"0" max:"400"`
+	BareMetal                                      *string                    `form:"BareMetal" xml:"bareMetal" enum:"BareMetal"`
+	BaselineEbsBandwidthMbps                       *BaselineEbsBandwidthMbps  `form:"BaselineEbsBandwidthMbps" xml:"baselineEbsBandwidthMbps"`
+	BurstablePerformance                           *string                    `form:"BurstablePerformance" xml:"burstablePerformance" enum:"BurstablePerformance"`
+	CpuManufacturers                               []string                   `form:"CpuManufacturerSet" xml:"cpuManufacturerSet" item:"item" enum:"CpuManufacturer"`
+	ExcludedInstanceTypes                          []string                   `form:"ExcludedInstanceTypeSet" xml:"excludedInstanceTypeSet" item:"item" min:"0" max:"400"`
+	InstanceGenerations                            []string                   `form:"InstanceGenerationSet" xml:"instanceGenerationSet" item:"item" enum:"InstanceGeneration"`
+	LocalStorage                                   *string                    `form:"LocalStorage" xml:"localStorage" enum:"LocalStorage"`
+	LocalStorageTypes                              []string                   `form:"LocalStorageTypeSet" xml:"localStorageTypeSet" item:"item" enum:"LocalStorageType"`
+	MaxSpotPriceAsPercentageOfOptimalOnDemandPrice *int64                     `form:"MaxSpotPriceAsPercentageOfOptimalOnDemandPrice" xml:"maxSpotPriceAsPercentageOfOptimalOnDemandPrice"`
+	MemoryGiBPerVCpu                               *MemoryGiBPerVCpu          `form:"MemoryGiBPerVCpu" xml:"memoryGiBPerVCpu"`
+	MemoryMiB                                      *MemoryMiB                 `form:"MemoryMiB" xml:"memoryMiB"`
+	NetworkBandwidthGbps                           *NetworkBandwidthGbps      `form:"NetworkBandwidthGbps" xml:"networkBandwidthGbps"`
+	NetworkInterfaceCount                          *NetworkInterfaceCount     `form:"NetworkInterfaceCount" xml:"networkInterfaceCount"`
+	OnDemandMaxPricePercentageOverLowestPrice      *int64                     `form:"OnDemandMaxPricePercentageOverLowestPrice" xml:"onDemandMaxPricePercentageOverLowestPrice"`
+	RequireHibernateSupport                        *bool                      `form:"RequireHibernateSupport" xml:"requireHibernateSupport"`
+	SpotMaxPricePercentageOverLowestPrice          *int64                     `form:"SpotMaxPricePercentageOverLowestPrice" xml:"spotMaxPricePercentageOverLowestPrice"`
+	TotalLocalStorageGB                            *TotalLocalStorageGB       `form:"TotalLocalStorageGB" xml:"totalLocalStorageGB"`
+	VCpuCount                                      *VCpuCountRange            `form:"VCpuCount" xml:"vCpuCount"`
+}
+
+// InstanceRequirementsRequest is the model's shape of that name.
+type InstanceRequirementsRequest struct {
+	AcceleratorCount                               *AcceleratorCountRequest          `form:"AcceleratorCount" xml:"AcceleratorCount"`
+	AcceleratorManufacturers                       []string                          `form:"AcceleratorManufacturer" xml:"AcceleratorManufacturer" item:"item" enum:"AcceleratorManufacturer"`
+	AcceleratorNames                               []string                          `form:"AcceleratorName" xml:"AcceleratorName" item:"item" enum:"AcceleratorName"`
+	AcceleratorTotalMemoryMiB                      *AcceleratorTotalMemoryMiBRequest `form:"AcceleratorTotalMemoryMiB" xml:"AcceleratorTotalMemoryMiB"`
+	AcceleratorTypes                               []string                          `form:"AcceleratorType" xml:"AcceleratorType" item:"item" enum:"AcceleratorType"`
+	AllowedInstanceTypes                           []string                          `form:"AllowedInstanceType" xml:"AllowedInstanceType" item:"item" min:"0" max:"400"`
+	BareMetal                                      *string                           `form:"BareMetal" xml:"BareMetal" enum:"BareMetal"`
+	BaselineEbsBandwidthMbps                       *BaselineEbsBandwidthMbpsRequest  `form:"BaselineEbsBandwidthMbps" xml:"BaselineEbsBandwidthMbps"`
+	BurstablePerformance                           *string                           `form:"BurstablePerformance" xml:"BurstablePerformance" enum:"BurstablePerformance"`
+	CpuManufacturers                               []string                          `form:"CpuManufacturer" xml:"CpuManufacturer" item:"item" enum:"CpuManufacturer"`
+	ExcludedInstanceTypes                          []string                          `form:"ExcludedInstanceType" xml:"ExcludedInstanceType" item:"item" min:"0" max:"400"`
+	InstanceGenerations                            []string                          `form:"InstanceGeneration" xml:"InstanceGeneration" item:"item" enum:"InstanceGeneration"`
+	LocalStorage                                   *string                           `form:"LocalStorage" xml:"LocalStorage" enum:"LocalStorage"`
+	LocalStorageTypes                              []string                          `form:"LocalStorageType" xml:"LocalStorageType" item:"item" enum:"LocalStorageType"`
+	MaxSpotPriceAsPercentageOfOptimalOnDemandPrice *int64                            `form:"MaxSpotPriceAsPercentageOfOptimalOnDemandPrice" xml:"MaxSpotPriceAsPercentageOfOptimalOnDemandPrice"`
+	MemoryGiBPerVCpu                               *MemoryGiBPerVCpuRequest          `form:"MemoryGiBPerVCpu" xml:"MemoryGiBPerVCpu"`
+	MemoryMiB                                      *MemoryMiBRequest                 `form:"MemoryMiB" xml:"MemoryMiB" required:"true"`
+	NetworkBandwidthGbps                           *NetworkBandwidthGbpsRequest      `form:"NetworkBandwidthGbps" xml:"NetworkBandwidthGbps"`
+	NetworkInterfaceCount                          *NetworkInterfaceCountRequest     `form:"NetworkInterfaceCount" xml:"NetworkInterfaceCount"`
+	OnDemandMaxPricePercentageOverLowestPrice      *int64                            `form:"OnDemandMaxPricePercentageOverLowestPrice" xml:"OnDemandMaxPricePercentageOverLowestPrice"`
+	RequireHibernateSupport                        *bool                             `form:"RequireHibernateSupport" xml:"RequireHibernateSupport"`
+	SpotMaxPricePercentageOverLowestPrice          *int64                            `form:"SpotMaxPricePercentageOverLowestPrice" xml:"SpotMaxPricePercentageOverLowestPrice"`
+	TotalLocalStorageGB                            *TotalLocalStorageGBRequest       `form:"TotalLocalStorageGB" xml:"TotalLocalStorageGB"`
+	VCpuCount                                      *VCpuCountRangeRequest            `form:"VCpuCount" xml:"VCpuCount" required:"true"`
+}
+
 // InstanceState is the model's shape of that name.
 type InstanceState struct {
 	Code *int64  `form:"Code" xml:"code"`
@@ -1621,6 +2428,16 @@ type InstanceStorageInfo struct {
 	TotalSizeInGB     *int64     `form:"TotalSizeInGB" xml:"totalSizeInGB"`
 }
 
+// InstanceTopology is the model's shape of that name.
+type InstanceTopology struct {
+	AvailabilityZone *string  `form:"AvailabilityZone" xml:"availabilityZone"`
+	GroupName        *string  `form:"GroupName" xml:"groupName"`
+	InstanceId       *string  `form:"InstanceId" xml:"instanceId"`
+	InstanceType     *string  `form:"InstanceType" xml:"instanceType"`
+	NetworkNodes     []string `form:"NetworkNodeSet" xml:"networkNodeSet" item:"item"`
+	ZoneId           *string  `form:"ZoneId" xml:"zoneId"`
+}
+
 // InstanceTypeInfo is the model's shape of that name.
 type InstanceTypeInfo struct {
 	AutoRecoverySupported         *bool                     `form:"AutoRecoverySupported" xml:"autoRecoverySupported"`
@@ -1653,6 +2470,11 @@ type InstanceTypeInfo struct {
 	SupportedUsageClasses         []string                  `form:"SupportedUsageClasses" xml:"supportedUsageClasses" item:"item" enum:"UsageClassType"`
 	SupportedVirtualizationTypes  []string                  `form:"SupportedVirtualizationTypes" xml:"supportedVirtualizationTypes" item:"item" enum:"VirtualizationType"`
 	VCpuInfo                      *VCpuInfo                 `form:"VCpuInfo" xml:"vCpuInfo"`
+}
+
+// InstanceTypeInfoFromInstanceRequirements is the model's shape of that name.
+type InstanceTypeInfoFromInstanceRequirements struct {
+	InstanceType *string `form:"InstanceType" xml:"instanceType"`
 }
 
 // InstanceTypeOffering is the model's shape of that name.
@@ -1703,6 +2525,11 @@ type Ipv4PrefixSpecificationRequest struct {
 	Ipv4Prefix *string `form:"Ipv4Prefix" xml:"Ipv4Prefix"`
 }
 
+// Ipv4PrefixSpecificationResponse is the model's shape of that name.
+type Ipv4PrefixSpecificationResponse struct {
+	Ipv4Prefix *string `form:"Ipv4Prefix" xml:"ipv4Prefix"`
+}
+
 // Ipv6PrefixSpecification is the model's shape of that name.
 type Ipv6PrefixSpecification struct {
 	Ipv6Prefix *string `form:"Ipv6Prefix" xml:"ipv6Prefix"`
@@ -1711,6 +2538,11 @@ type Ipv6PrefixSpecification struct {
 // Ipv6PrefixSpecificationRequest is the model's shape of that name.
 type Ipv6PrefixSpecificationRequest struct {
 	Ipv6Prefix *string `form:"Ipv6Prefix" xml:"Ipv6Prefix"`
+}
+
+// Ipv6PrefixSpecificationResponse is the model's shape of that name.
+type Ipv6PrefixSpecificationResponse struct {
+	Ipv6Prefix *string `form:"Ipv6Prefix" xml:"ipv6Prefix"`
 }
 
 // Ipv6Range is the model's shape of that name.
@@ -1753,11 +2585,344 @@ type LaunchPermissionModifications struct {
 	Remove []LaunchPermission `form:"Remove" xml:"Remove" item:"item"`
 }
 
+// LaunchTemplate is the model's shape of that name.
+type LaunchTemplate struct {
+	CreateTime           *time.Time `form:"CreateTime" xml:"createTime"`
+	CreatedBy            *string    `form:"CreatedBy" xml:"createdBy"`
+	DefaultVersionNumber *int64     `form:"DefaultVersionNumber" xml:"defaultVersionNumber"`
+	LatestVersionNumber  *int64     `form:"LatestVersionNumber" xml:"latestVersionNumber"`
+	LaunchTemplateId     *string    `form:"LaunchTemplateId" xml:"launchTemplateId"`
+	LaunchTemplateName   *string    `form:"LaunchTemplateName" xml:"launchTemplateName" min:"3" max:"128"`
+	Tags                 []Tag      `form:"TagSet" xml:"tagSet" item:"item"`
+}
+
+// LaunchTemplateAndOverridesResponse is the model's shape of that name.
+type LaunchTemplateAndOverridesResponse struct {
+	LaunchTemplateSpecification *FleetLaunchTemplateSpecification `form:"LaunchTemplateSpecification" xml:"launchTemplateSpecification"`
+	Overrides                   *FleetLaunchTemplateOverrides     `form:"Overrides" xml:"overrides"`
+}
+
+// LaunchTemplateBlockDeviceMapping is the model's shape of that name.
+type LaunchTemplateBlockDeviceMapping struct {
+	DeviceName  *string                       `form:"DeviceName" xml:"deviceName"`
+	Ebs         *LaunchTemplateEbsBlockDevice `form:"Ebs" xml:"ebs"`
+	NoDevice    *string                       `form:"NoDevice" xml:"noDevice"`
+	VirtualName *string                       `form:"VirtualName" xml:"virtualName"`
+}
+
+// LaunchTemplateBlockDeviceMappingRequest is the model's shape of that name.
+type LaunchTemplateBlockDeviceMappingRequest struct {
+	DeviceName  *string                              `form:"DeviceName" xml:"DeviceName"`
+	Ebs         *LaunchTemplateEbsBlockDeviceRequest `form:"Ebs" xml:"Ebs"`
+	NoDevice    *string                              `form:"NoDevice" xml:"NoDevice"`
+	VirtualName *string                              `form:"VirtualName" xml:"VirtualName"`
+}
+
+// LaunchTemplateCapacityReservationSpecificationRequest is the model's shape of that name.
+type LaunchTemplateCapacityReservationSpecificationRequest struct {
+	CapacityReservationPreference *string                    `form:"CapacityReservationPreference" xml:"CapacityReservationPreference" enum:"CapacityReservationPreference"`
+	CapacityReservationTarget     *CapacityReservationTarget `form:"CapacityReservationTarget" xml:"CapacityReservationTarget"`
+}
+
+// LaunchTemplateCapacityReservationSpecificationResponse is the model's shape of that name.
+type LaunchTemplateCapacityReservationSpecificationResponse struct {
+	CapacityReservationPreference *string                            `form:"CapacityReservationPreference" xml:"capacityReservationPreference" enum:"CapacityReservationPreference"`
+	CapacityReservationTarget     *CapacityReservationTargetResponse `form:"CapacityReservationTarget" xml:"capacityReservationTarget"`
+}
+
+// LaunchTemplateCpuOptions is the model's shape of that name.
+type LaunchTemplateCpuOptions struct {
+	AmdSevSnp      *string `form:"AmdSevSnp" xml:"amdSevSnp" enum:"AmdSevSnpSpecification"`
+	CoreCount      *int64  `form:"CoreCount" xml:"coreCount"`
+	ThreadsPerCore *int64  `form:"ThreadsPerCore" xml:"threadsPerCore"`
+}
+
+// LaunchTemplateCpuOptionsRequest is the model's shape of that name.
+type LaunchTemplateCpuOptionsRequest struct {
+	AmdSevSnp      *string `form:"AmdSevSnp" xml:"AmdSevSnp" enum:"AmdSevSnpSpecification"`
+	CoreCount      *int64  `form:"CoreCount" xml:"CoreCount"`
+	ThreadsPerCore *int64  `form:"ThreadsPerCore" xml:"ThreadsPerCore"`
+}
+
+// LaunchTemplateEbsBlockDevice is the model's shape of that name.
+type LaunchTemplateEbsBlockDevice struct {
+	DeleteOnTermination *bool   `form:"DeleteOnTermination" xml:"deleteOnTermination"`
+	Encrypted           *bool   `form:"Encrypted" xml:"encrypted"`
+	Iops                *int64  `form:"Iops" xml:"iops"`
+	KmsKeyId            *string `form:"KmsKeyId" xml:"kmsKeyId"`
+	SnapshotId          *string `form:"SnapshotId" xml:"snapshotId"`
+	Throughput          *int64  `form:"Throughput" xml:"throughput"`
+	VolumeSize          *int64  `form:"VolumeSize" xml:"volumeSize"`
+	VolumeType          *string `form:"VolumeType" xml:"volumeType" enum:"VolumeType"`
+}
+
+// LaunchTemplateEbsBlockDeviceRequest is the model's shape of that name.
+type LaunchTemplateEbsBlockDeviceRequest struct {
+	DeleteOnTermination *bool   `form:"DeleteOnTermination" xml:"DeleteOnTermination"`
+	Encrypted           *bool   `form:"Encrypted" xml:"Encrypted"`
+	Iops                *int64  `form:"Iops" xml:"Iops"`
+	KmsKeyId            *string `form:"KmsKeyId" xml:"KmsKeyId"`
+	SnapshotId          *string `form:"SnapshotId" xml:"SnapshotId"`
+	Throughput          *int64  `form:"Throughput" xml:"Throughput"`
+	VolumeSize          *int64  `form:"VolumeSize" xml:"VolumeSize"`
+	VolumeType          *string `form:"VolumeType" xml:"VolumeType" enum:"VolumeType"`
+}
+
+// LaunchTemplateElasticInferenceAccelerator is the model's shape of that name.
+type LaunchTemplateElasticInferenceAccelerator struct {
+	Count *int64  `form:"Count" xml:"Count" min:"1"`
+	Type  *string `form:"Type" xml:"Type" required:"true"`
+}
+
+// LaunchTemplateElasticInferenceAcceleratorResponse is the model's shape of that name.
+type LaunchTemplateElasticInferenceAcceleratorResponse struct {
+	Count *int64  `form:"Count" xml:"count"`
+	Type  *string `form:"Type" xml:"type"`
+}
+
+// LaunchTemplateEnaSrdSpecification is the model's shape of that name.
+type LaunchTemplateEnaSrdSpecification struct {
+	EnaSrdEnabled          *bool                                 `form:"EnaSrdEnabled" xml:"enaSrdEnabled"`
+	EnaSrdUdpSpecification *LaunchTemplateEnaSrdUdpSpecification `form:"EnaSrdUdpSpecification" xml:"enaSrdUdpSpecification"`
+}
+
+// LaunchTemplateEnaSrdUdpSpecification is the model's shape of that name.
+type LaunchTemplateEnaSrdUdpSpecification struct {
+	EnaSrdUdpEnabled *bool `form:"EnaSrdUdpEnabled" xml:"enaSrdUdpEnabled"`
+}
+
+// LaunchTemplateEnclaveOptions is the model's shape of that name.
+type LaunchTemplateEnclaveOptions struct {
+	Enabled *bool `form:"Enabled" xml:"enabled"`
+}
+
+// LaunchTemplateEnclaveOptionsRequest is the model's shape of that name.
+type LaunchTemplateEnclaveOptionsRequest struct {
+	Enabled *bool `form:"Enabled" xml:"Enabled"`
+}
+
+// LaunchTemplateHibernationOptions is the model's shape of that name.
+type LaunchTemplateHibernationOptions struct {
+	Configured *bool `form:"Configured" xml:"configured"`
+}
+
+// LaunchTemplateHibernationOptionsRequest is the model's shape of that name.
+type LaunchTemplateHibernationOptionsRequest struct {
+	Configured *bool `form:"Configured" xml:"Configured"`
+}
+
+// LaunchTemplateIamInstanceProfileSpecification is the model's shape of that name.
+type LaunchTemplateIamInstanceProfileSpecification struct {
+	Arn  *string `form:"Arn" xml:"arn"`
+	Name *string `form:"Name" xml:"name"`
+}
+
+// LaunchTemplateIamInstanceProfileSpecificationRequest is the model's shape of that name.
+type LaunchTemplateIamInstanceProfileSpecificationRequest struct {
+	Arn  *string `form:"Arn" xml:"Arn"`
+	Name *string `form:"Name" xml:"Name"`
+}
+
+// LaunchTemplateInstanceMaintenanceOptions is the model's shape of that name.
+type LaunchTemplateInstanceMaintenanceOptions struct {
+	AutoRecovery *string `form:"AutoRecovery" xml:"autoRecovery" enum:"LaunchTemplateAutoRecoveryState"`
+}
+
+// LaunchTemplateInstanceMaintenanceOptionsRequest is the model's shape of that name.
+type LaunchTemplateInstanceMaintenanceOptionsRequest struct {
+	AutoRecovery *string `form:"AutoRecovery" xml:"AutoRecovery" enum:"LaunchTemplateAutoRecoveryState"`
+}
+
+// LaunchTemplateInstanceMarketOptions is the model's shape of that name.
+type LaunchTemplateInstanceMarketOptions struct {
+	MarketType  *string                          `form:"MarketType" xml:"marketType" enum:"MarketType"`
+	SpotOptions *LaunchTemplateSpotMarketOptions `form:"SpotOptions" xml:"spotOptions"`
+}
+
+// LaunchTemplateInstanceMarketOptionsRequest is the model's shape of that name.
+type LaunchTemplateInstanceMarketOptionsRequest struct {
+	MarketType  *string                                 `form:"MarketType" xml:"MarketType" enum:"MarketType"`
+	SpotOptions *LaunchTemplateSpotMarketOptionsRequest `form:"SpotOptions" xml:"SpotOptions"`
+}
+
+// LaunchTemplateInstanceMetadataOptions is the model's shape of that name.
+type LaunchTemplateInstanceMetadataOptions struct {
+	HttpEndpoint            *string `form:"HttpEndpoint" xml:"httpEndpoint" enum:"LaunchTemplateInstanceMetadataEndpointState"`
+	HttpProtocolIpv6        *string `form:"HttpProtocolIpv6" xml:"httpProtocolIpv6" enum:"LaunchTemplateInstanceMetadataProtocolIpv6"`
+	HttpPutResponseHopLimit *int64  `form:"HttpPutResponseHopLimit" xml:"httpPutResponseHopLimit"`
+	HttpTokens              *string `form:"HttpTokens" xml:"httpTokens" enum:"LaunchTemplateHttpTokensState"`
+	InstanceMetadataTags    *string `form:"InstanceMetadataTags" xml:"instanceMetadataTags" enum:"LaunchTemplateInstanceMetadataTagsState"`
+	State                   *string `form:"State" xml:"state" enum:"LaunchTemplateInstanceMetadataOptionsState"`
+}
+
+// LaunchTemplateInstanceMetadataOptionsRequest is the model's shape of that name.
+type LaunchTemplateInstanceMetadataOptionsRequest struct {
+	HttpEndpoint            *string `form:"HttpEndpoint" xml:"HttpEndpoint" enum:"LaunchTemplateInstanceMetadataEndpointState"`
+	HttpProtocolIpv6        *string `form:"HttpProtocolIpv6" xml:"HttpProtocolIpv6" enum:"LaunchTemplateInstanceMetadataProtocolIpv6"`
+	HttpPutResponseHopLimit *int64  `form:"HttpPutResponseHopLimit" xml:"HttpPutResponseHopLimit"`
+	HttpTokens              *string `form:"HttpTokens" xml:"HttpTokens" enum:"LaunchTemplateHttpTokensState"`
+	InstanceMetadataTags    *string `form:"InstanceMetadataTags" xml:"InstanceMetadataTags" enum:"LaunchTemplateInstanceMetadataTagsState"`
+}
+
+// LaunchTemplateInstanceNetworkInterfaceSpecification is the model's shape of that name.
+type LaunchTemplateInstanceNetworkInterfaceSpecification struct {
+	AssociateCarrierIpAddress       *bool                              `form:"AssociateCarrierIpAddress" xml:"associateCarrierIpAddress"`
+	AssociatePublicIpAddress        *bool                              `form:"AssociatePublicIpAddress" xml:"associatePublicIpAddress"`
+	ConnectionTrackingSpecification *ConnectionTrackingSpecification   `form:"ConnectionTrackingSpecification" xml:"connectionTrackingSpecification"`
+	DeleteOnTermination             *bool                              `form:"DeleteOnTermination" xml:"deleteOnTermination"`
+	Description                     *string                            `form:"Description" xml:"description"`
+	DeviceIndex                     *int64                             `form:"DeviceIndex" xml:"deviceIndex"`
+	EnaSrdSpecification             *LaunchTemplateEnaSrdSpecification `form:"EnaSrdSpecification" xml:"enaSrdSpecification"`
+	Groups                          []string                           `form:"GroupSet" xml:"groupSet" item:"groupId"`
+	InterfaceType                   *string                            `form:"InterfaceType" xml:"interfaceType"`
+	Ipv4PrefixCount                 *int64                             `form:"Ipv4PrefixCount" xml:"ipv4PrefixCount"`
+	Ipv4Prefixes                    []Ipv4PrefixSpecificationResponse  `form:"Ipv4PrefixSet" xml:"ipv4PrefixSet" item:"item"`
+	Ipv6AddressCount                *int64                             `form:"Ipv6AddressCount" xml:"ipv6AddressCount"`
+	Ipv6Addresses                   []InstanceIpv6Address              `form:"Ipv6AddressesSet" xml:"ipv6AddressesSet" item:"item"`
+	Ipv6PrefixCount                 *int64                             `form:"Ipv6PrefixCount" xml:"ipv6PrefixCount"`
+	Ipv6Prefixes                    []Ipv6PrefixSpecificationResponse  `form:"Ipv6PrefixSet" xml:"ipv6PrefixSet" item:"item"`
+	NetworkCardIndex                *int64                             `form:"NetworkCardIndex" xml:"networkCardIndex"`
+	NetworkInterfaceId              *string                            `form:"NetworkInterfaceId" xml:"networkInterfaceId"`
+	PrimaryIpv6                     *bool                              `form:"PrimaryIpv6" xml:"primaryIpv6"`
+	PrivateIpAddress                *string                            `form:"PrivateIpAddress" xml:"privateIpAddress"`
+	PrivateIpAddresses              []PrivateIpAddressSpecification    `form:"PrivateIpAddressesSet" xml:"privateIpAddressesSet" item:"item"`
+	SecondaryPrivateIpAddressCount  *int64                             `form:"SecondaryPrivateIpAddressCount" xml:"secondaryPrivateIpAddressCount"`
+	SubnetId                        *string                            `form:"SubnetId" xml:"subnetId"`
+}
+
+// LaunchTemplateInstanceNetworkInterfaceSpecificationRequest is the model's shape of that name.
+type LaunchTemplateInstanceNetworkInterfaceSpecificationRequest struct {
+	AssociateCarrierIpAddress       *bool                                   `form:"AssociateCarrierIpAddress" xml:"AssociateCarrierIpAddress"`
+	AssociatePublicIpAddress        *bool                                   `form:"AssociatePublicIpAddress" xml:"AssociatePublicIpAddress"`
+	ConnectionTrackingSpecification *ConnectionTrackingSpecificationRequest `form:"ConnectionTrackingSpecification" xml:"ConnectionTrackingSpecification"`
+	DeleteOnTermination             *bool                                   `form:"DeleteOnTermination" xml:"DeleteOnTermination"`
+	Description                     *string                                 `form:"Description" xml:"Description"`
+	DeviceIndex                     *int64                                  `form:"DeviceIndex" xml:"DeviceIndex"`
+	EnaSrdSpecification             *EnaSrdSpecificationRequest             `form:"EnaSrdSpecification" xml:"EnaSrdSpecification"`
+	Groups                          []string                                `form:"SecurityGroupId" xml:"SecurityGroupId" item:"SecurityGroupId"`
+	InterfaceType                   *string                                 `form:"InterfaceType" xml:"InterfaceType"`
+	Ipv4PrefixCount                 *int64                                  `form:"Ipv4PrefixCount" xml:"Ipv4PrefixCount"`
+	Ipv4Prefixes                    []Ipv4PrefixSpecificationRequest        `form:"Ipv4Prefix" xml:"Ipv4Prefix" item:"item"`
+	Ipv6AddressCount                *int64                                  `form:"Ipv6AddressCount" xml:"Ipv6AddressCount"`
+	Ipv6Addresses                   []InstanceIpv6AddressRequest            `form:"Ipv6Addresses" xml:"Ipv6Addresses" item:"InstanceIpv6Address"`
+	Ipv6PrefixCount                 *int64                                  `form:"Ipv6PrefixCount" xml:"Ipv6PrefixCount"`
+	Ipv6Prefixes                    []Ipv6PrefixSpecificationRequest        `form:"Ipv6Prefix" xml:"Ipv6Prefix" item:"item"`
+	NetworkCardIndex                *int64                                  `form:"NetworkCardIndex" xml:"NetworkCardIndex"`
+	NetworkInterfaceId              *string                                 `form:"NetworkInterfaceId" xml:"NetworkInterfaceId"`
+	PrimaryIpv6                     *bool                                   `form:"PrimaryIpv6" xml:"PrimaryIpv6"`
+	PrivateIpAddress                *string                                 `form:"PrivateIpAddress" xml:"PrivateIpAddress"`
+	PrivateIpAddresses              []PrivateIpAddressSpecification         `form:"PrivateIpAddresses" xml:"PrivateIpAddresses" item:"item"`
+	SecondaryPrivateIpAddressCount  *int64                                  `form:"SecondaryPrivateIpAddressCount" xml:"SecondaryPrivateIpAddressCount"`
+	SubnetId                        *string                                 `form:"SubnetId" xml:"SubnetId"`
+}
+
+// LaunchTemplateLicenseConfiguration is the model's shape of that name.
+type LaunchTemplateLicenseConfiguration struct {
+	LicenseConfigurationArn *string `form:"LicenseConfigurationArn" xml:"licenseConfigurationArn"`
+}
+
+// LaunchTemplateLicenseConfigurationRequest is the model's shape of that name.
+type LaunchTemplateLicenseConfigurationRequest struct {
+	LicenseConfigurationArn *string `form:"LicenseConfigurationArn" xml:"LicenseConfigurationArn"`
+}
+
+// LaunchTemplatePlacement is the model's shape of that name.
+type LaunchTemplatePlacement struct {
+	Affinity             *string `form:"Affinity" xml:"affinity"`
+	AvailabilityZone     *string `form:"AvailabilityZone" xml:"availabilityZone"`
+	GroupId              *string `form:"GroupId" xml:"groupId"`
+	GroupName            *string `form:"GroupName" xml:"groupName"`
+	HostId               *string `form:"HostId" xml:"hostId"`
+	HostResourceGroupArn *string `form:"HostResourceGroupArn" xml:"hostResourceGroupArn"`
+	PartitionNumber      *int64  `form:"PartitionNumber" xml:"partitionNumber"`
+	SpreadDomain         *string `form:"SpreadDomain" xml:"spreadDomain"`
+	Tenancy              *string `form:"Tenancy" xml:"tenancy" enum:"Tenancy"`
+}
+
+// LaunchTemplatePlacementRequest is the model's shape of that name.
+type LaunchTemplatePlacementRequest struct {
+	Affinity             *string `form:"Affinity" xml:"Affinity"`
+	AvailabilityZone     *string `form:"AvailabilityZone" xml:"AvailabilityZone"`
+	GroupId              *string `form:"GroupId" xml:"GroupId"`
+	GroupName            *string `form:"GroupName" xml:"GroupName"`
+	HostId               *string `form:"HostId" xml:"HostId"`
+	HostResourceGroupArn *string `form:"HostResourceGroupArn" xml:"HostResourceGroupArn"`
+	PartitionNumber      *int64  `form:"PartitionNumber" xml:"PartitionNumber"`
+	SpreadDomain         *string `form:"SpreadDomain" xml:"SpreadDomain"`
+	Tenancy              *string `form:"Tenancy" xml:"Tenancy" enum:"Tenancy"`
+}
+
+// LaunchTemplatePrivateDnsNameOptions is the model's shape of that name.
+type LaunchTemplatePrivateDnsNameOptions struct {
+	EnableResourceNameDnsAAAARecord *bool   `form:"EnableResourceNameDnsAAAARecord" xml:"enableResourceNameDnsAAAARecord"`
+	EnableResourceNameDnsARecord    *bool   `form:"EnableResourceNameDnsARecord" xml:"enableResourceNameDnsARecord"`
+	HostnameType                    *string `form:"HostnameType" xml:"hostnameType" enum:"HostnameType"`
+}
+
+// LaunchTemplatePrivateDnsNameOptionsRequest is the model's shape of that name.
+type LaunchTemplatePrivateDnsNameOptionsRequest struct {
+	EnableResourceNameDnsAAAARecord *bool   `form:"EnableResourceNameDnsAAAARecord" xml:"EnableResourceNameDnsAAAARecord"`
+	EnableResourceNameDnsARecord    *bool   `form:"EnableResourceNameDnsARecord" xml:"EnableResourceNameDnsARecord"`
+	HostnameType                    *string `form:"HostnameType" xml:"HostnameType" enum:"HostnameType"`
+}
+
 // LaunchTemplateSpecification is the model's shape of that name.
 type LaunchTemplateSpecification struct {
 	LaunchTemplateId   *string `form:"LaunchTemplateId" xml:"LaunchTemplateId"`
 	LaunchTemplateName *string `form:"LaunchTemplateName" xml:"LaunchTemplateName"`
 	Version            *string `form:"Version" xml:"Version"`
+}
+
+// LaunchTemplateSpotMarketOptions is the model's shape of that name.
+type LaunchTemplateSpotMarketOptions struct {
+	BlockDurationMinutes         *int64     `form:"BlockDurationMinutes" xml:"blockDurationMinutes"`
+	InstanceInterruptionBehavior *string    `form:"InstanceInterruptionBehavior" xml:"instanceInterruptionBehavior" enum:"InstanceInterruptionBehavior"`
+	MaxPrice                     *string    `form:"MaxPrice" xml:"maxPrice"`
+	SpotInstanceType             *string    `form:"SpotInstanceType" xml:"spotInstanceType" enum:"SpotInstanceType"`
+	ValidUntil                   *time.Time `form:"ValidUntil" xml:"validUntil"`
+}
+
+// LaunchTemplateSpotMarketOptionsRequest is the model's shape of that name.
+type LaunchTemplateSpotMarketOptionsRequest struct {
+	BlockDurationMinutes         *int64     `form:"BlockDurationMinutes" xml:"BlockDurationMinutes"`
+	InstanceInterruptionBehavior *string    `form:"InstanceInterruptionBehavior" xml:"InstanceInterruptionBehavior" enum:"InstanceInterruptionBehavior"`
+	MaxPrice                     *string    `form:"MaxPrice" xml:"MaxPrice"`
+	SpotInstanceType             *string    `form:"SpotInstanceType" xml:"SpotInstanceType" enum:"SpotInstanceType"`
+	ValidUntil                   *time.Time `form:"ValidUntil" xml:"ValidUntil"`
+}
+
+// LaunchTemplateTagSpecification is the model's shape of that name.
+type LaunchTemplateTagSpecification struct {
+	ResourceType *string `form:"ResourceType" xml:"resourceType" enum:"ResourceType"`
+	Tags         []Tag   `form:"TagSet" xml:"tagSet" item:"item"`
+}
+
+// LaunchTemplateTagSpecificationRequest is the model's shape of that name.
+type LaunchTemplateTagSpecificationRequest struct {
+	ResourceType *string `form:"ResourceType" xml:"ResourceType" enum:"ResourceType"`
+	Tags         []Tag   `form:"Tag" xml:"Tag" item:"item"`
+}
+
+// LaunchTemplateVersion is the model's shape of that name.
+type LaunchTemplateVersion struct {
+	CreateTime         *time.Time                  `form:"CreateTime" xml:"createTime"`
+	CreatedBy          *string                     `form:"CreatedBy" xml:"createdBy"`
+	DefaultVersion     *bool                       `form:"DefaultVersion" xml:"defaultVersion"`
+	LaunchTemplateData *ResponseLaunchTemplateData `form:"LaunchTemplateData" xml:"launchTemplateData"`
+	LaunchTemplateId   *string                     `form:"LaunchTemplateId" xml:"launchTemplateId"`
+	LaunchTemplateName *string                     `form:"LaunchTemplateName" xml:"launchTemplateName" min:"3" max:"128"`
+	VersionDescription *string                     `form:"VersionDescription" xml:"versionDescription" min:"0" max:"255"`
+	VersionNumber      *int64                      `form:"VersionNumber" xml:"versionNumber"`
+}
+
+// LaunchTemplatesMonitoring is the model's shape of that name.
+type LaunchTemplatesMonitoring struct {
+	Enabled *bool `form:"Enabled" xml:"enabled"`
+}
+
+// LaunchTemplatesMonitoringRequest is the model's shape of that name.
+type LaunchTemplatesMonitoringRequest struct {
+	Enabled *bool `form:"Enabled" xml:"Enabled"`
 }
 
 // LicenseConfiguration is the model's shape of that name.
@@ -1789,9 +2954,33 @@ type MediaDeviceMemoryInfo struct {
 	SizeInMiB *int64 `form:"SizeInMiB" xml:"sizeInMiB"`
 }
 
+// MemoryGiBPerVCpu is the model's shape of that name.
+type MemoryGiBPerVCpu struct {
+	Max *float64 `form:"Max" xml:"max"`
+	Min *float64 `form:"Min" xml:"min"`
+}
+
+// MemoryGiBPerVCpuRequest is the model's shape of that name.
+type MemoryGiBPerVCpuRequest struct {
+	Max *float64 `form:"Max" xml:"Max"`
+	Min *float64 `form:"Min" xml:"Min"`
+}
+
 // MemoryInfo is the model's shape of that name.
 type MemoryInfo struct {
 	SizeInMiB *int64 `form:"SizeInMiB" xml:"sizeInMiB"`
+}
+
+// MemoryMiB is the model's shape of that name.
+type MemoryMiB struct {
+	Max *int64 `form:"Max" xml:"max"`
+	Min *int64 `form:"Min" xml:"min"`
+}
+
+// MemoryMiBRequest is the model's shape of that name.
+type MemoryMiBRequest struct {
+	Max *int64 `form:"Max" xml:"Max"`
+	Min *int64 `form:"Min" xml:"Min" required:"true"`
 }
 
 // ModifyAddressAttributeRequest is the model's shape of that name.
@@ -1804,6 +2993,18 @@ type ModifyAddressAttributeRequest struct {
 // ModifyAddressAttributeResult is the model's shape of that name.
 type ModifyAddressAttributeResult struct {
 	Address *AddressAttribute `form:"Address" xml:"address"`
+}
+
+// ModifyDefaultCreditSpecificationRequest is the model's shape of that name.
+type ModifyDefaultCreditSpecificationRequest struct {
+	CpuCredits     *string `form:"CpuCredits" xml:"CpuCredits" required:"true"`
+	DryRun         *bool   `form:"DryRun" xml:"DryRun"`
+	InstanceFamily *string `form:"InstanceFamily" xml:"InstanceFamily" enum:"UnlimitedSupportedInstanceFamily" required:"true"`
+}
+
+// ModifyDefaultCreditSpecificationResult is the model's shape of that name.
+type ModifyDefaultCreditSpecificationResult struct {
+	InstanceFamilyCreditSpecification *InstanceFamilyCreditSpecification `form:"InstanceFamilyCreditSpecification" xml:"instanceFamilyCreditSpecification"`
 }
 
 // ModifyImageAttributeRequest is the model's shape of that name.
@@ -1844,6 +3045,46 @@ type ModifyInstanceAttributeRequest struct {
 	Value                             *string                                   `form:"Value" xml:"value"`
 }
 
+// ModifyInstanceCreditSpecificationRequest is the model's shape of that name.
+type ModifyInstanceCreditSpecificationRequest struct {
+	ClientToken                  *string                              `form:"ClientToken" xml:"ClientToken"`
+	DryRun                       *bool                                `form:"DryRun" xml:"DryRun"`
+	InstanceCreditSpecifications []InstanceCreditSpecificationRequest `form:"InstanceCreditSpecification" xml:"InstanceCreditSpecification" item:"item" required:"true"`
+}
+
+// ModifyInstanceCreditSpecificationResult is the model's shape of that name.
+type ModifyInstanceCreditSpecificationResult struct {
+	SuccessfulInstanceCreditSpecifications   []SuccessfulInstanceCreditSpecificationItem   `form:"SuccessfulInstanceCreditSpecificationSet" xml:"successfulInstanceCreditSpecificationSet" item:"item"`
+	UnsuccessfulInstanceCreditSpecifications []UnsuccessfulInstanceCreditSpecificationItem `form:"UnsuccessfulInstanceCreditSpecificationSet" xml:"unsuccessfulInstanceCreditSpecificationSet" item:"item"`
+}
+
+// ModifyInstanceMaintenanceOptionsRequest is the model's shape of that name.
+type ModifyInstanceMaintenanceOptionsRequest struct {
+	AutoRecovery *string `form:"AutoRecovery" xml:"AutoRecovery" enum:"InstanceAutoRecoveryState"`
+	DryRun       *bool   `form:"DryRun" xml:"DryRun"`
+	InstanceId   *string `form:"InstanceId" xml:"InstanceId" required:"true"`
+}
+
+// ModifyInstanceMaintenanceOptionsResult is the model's shape of that name.
+type ModifyInstanceMaintenanceOptionsResult struct {
+	AutoRecovery *string `form:"AutoRecovery" xml:"autoRecovery" enum:"InstanceAutoRecoveryState"`
+	InstanceId   *string `form:"InstanceId" xml:"instanceId"`
+}
+
+// ModifyInstanceMetadataDefaultsRequest is the model's shape of that name.
+type ModifyInstanceMetadataDefaultsRequest struct {
+	DryRun                  *bool   `form:"DryRun" xml:"DryRun"`
+	HttpEndpoint            *string `form:"HttpEndpoint" xml:"HttpEndpoint" enum:"DefaultInstanceMetadataEndpointState"`
+	HttpPutResponseHopLimit *int64  `form:"HttpPutResponseHopLimit" xml:"HttpPutResponseHopLimit"`
+	HttpTokens              *string `form:"HttpTokens" xml:"HttpTokens" enum:"MetadataDefaultHttpTokensState"`
+	InstanceMetadataTags    *string `form:"InstanceMetadataTags" xml:"InstanceMetadataTags" enum:"DefaultInstanceMetadataTagsState"`
+}
+
+// ModifyInstanceMetadataDefaultsResult is the model's shape of that name.
+type ModifyInstanceMetadataDefaultsResult struct {
+	Return *bool `form:"Return" xml:"return"`
+}
+
 // ModifyInstanceMetadataOptionsRequest is the model's shape of that name.
 type ModifyInstanceMetadataOptionsRequest struct {
 	DryRun                  *bool   `form:"DryRun" xml:"DryRun"`
@@ -1859,6 +3100,37 @@ type ModifyInstanceMetadataOptionsRequest struct {
 type ModifyInstanceMetadataOptionsResult struct {
 	InstanceId              *string                          `form:"InstanceId" xml:"instanceId"`
 	InstanceMetadataOptions *InstanceMetadataOptionsResponse `form:"InstanceMetadataOptions" xml:"instanceMetadataOptions"`
+}
+
+// ModifyInstancePlacementRequest is the model's shape of that name.
+type ModifyInstancePlacementRequest struct {
+	Affinity             *string `form:"Affinity" xml:"affinity" enum:"Affinity"`
+	GroupId              *string `form:"GroupId" xml:"GroupId"`
+	GroupName            *string `form:"GroupName" xml:"GroupName"`
+	HostId               *string `form:"HostId" xml:"hostId"`
+	HostResourceGroupArn *string `form:"HostResourceGroupArn" xml:"HostResourceGroupArn"`
+	InstanceId           *string `form:"InstanceId" xml:"instanceId" required:"true"`
+	PartitionNumber      *int64  `form:"PartitionNumber" xml:"PartitionNumber"`
+	Tenancy              *string `form:"Tenancy" xml:"tenancy" enum:"HostTenancy"`
+}
+
+// ModifyInstancePlacementResult is the model's shape of that name.
+type ModifyInstancePlacementResult struct {
+	Return *bool `form:"Return" xml:"return"`
+}
+
+// ModifyLaunchTemplateRequest is the model's shape of that name.
+type ModifyLaunchTemplateRequest struct {
+	ClientToken        *string `form:"ClientToken" xml:"ClientToken"`
+	DefaultVersion     *string `form:"SetDefaultVersion" xml:"SetDefaultVersion"`
+	DryRun             *bool   `form:"DryRun" xml:"DryRun"`
+	LaunchTemplateId   *string `form:"LaunchTemplateId" xml:"LaunchTemplateId"`
+	LaunchTemplateName *string `form:"LaunchTemplateName" xml:"LaunchTemplateName" min:"3" max:"128"`
+}
+
+// ModifyLaunchTemplateResult is the model's shape of that name.
+type ModifyLaunchTemplateResult struct {
+	LaunchTemplate *LaunchTemplate `form:"LaunchTemplate" xml:"launchTemplate"`
 }
 
 // ModifyNetworkInterfaceAttributeRequest is the model's shape of that name.
@@ -1885,6 +3157,17 @@ type ModifySecurityGroupRulesRequest struct {
 // ModifySecurityGroupRulesResult is the model's shape of that name.
 type ModifySecurityGroupRulesResult struct {
 	Return *bool `form:"Return" xml:"return"`
+}
+
+// MonitorInstancesRequest is the model's shape of that name.
+type MonitorInstancesRequest struct {
+	DryRun      *bool    `form:"DryRun" xml:"dryRun"`
+	InstanceIds []string `form:"InstanceId" xml:"InstanceId" item:"InstanceId" required:"true"`
+}
+
+// MonitorInstancesResult is the model's shape of that name.
+type MonitorInstancesResult struct {
+	InstanceMonitorings []InstanceMonitoring `form:"InstancesSet" xml:"instancesSet" item:"item"`
 }
 
 // Monitoring is the model's shape of that name.
@@ -1920,6 +3203,18 @@ type NetworkAclEntry struct {
 	Protocol      *string       `form:"Protocol" xml:"protocol"`
 	RuleAction    *string       `form:"RuleAction" xml:"ruleAction" enum:"RuleAction"`
 	RuleNumber    *int64        `form:"RuleNumber" xml:"ruleNumber"`
+}
+
+// NetworkBandwidthGbps is the model's shape of that name.
+type NetworkBandwidthGbps struct {
+	Max *float64 `form:"Max" xml:"max"`
+	Min *float64 `form:"Min" xml:"min"`
+}
+
+// NetworkBandwidthGbpsRequest is the model's shape of that name.
+type NetworkBandwidthGbpsRequest struct {
+	Max *float64 `form:"Max" xml:"Max"`
+	Min *float64 `form:"Min" xml:"Min"`
 }
 
 // NetworkCardInfo is the model's shape of that name.
@@ -2009,6 +3304,18 @@ type NetworkInterfaceAttachmentChanges struct {
 	DeleteOnTermination *bool   `form:"DeleteOnTermination" xml:"deleteOnTermination"`
 }
 
+// NetworkInterfaceCount is the model's shape of that name.
+type NetworkInterfaceCount struct {
+	Max *int64 `form:"Max" xml:"max"`
+	Min *int64 `form:"Min" xml:"min"`
+}
+
+// NetworkInterfaceCountRequest is the model's shape of that name.
+type NetworkInterfaceCountRequest struct {
+	Max *int64 `form:"Max" xml:"Max"`
+	Min *int64 `form:"Min" xml:"Min"`
+}
+
 // NetworkInterfaceIpv6Address is the model's shape of that name.
 type NetworkInterfaceIpv6Address struct {
 	Ipv6Address   *string `form:"Ipv6Address" xml:"ipv6Address"`
@@ -2053,6 +3360,26 @@ type NitroTpmInfo struct {
 	SupportedVersions []string `form:"SupportedVersions" xml:"supportedVersions" item:"item"`
 }
 
+// OnDemandOptions is the model's shape of that name.
+type OnDemandOptions struct {
+	AllocationStrategy         *string                     `form:"AllocationStrategy" xml:"allocationStrategy" enum:"FleetOnDemandAllocationStrategy"`
+	CapacityReservationOptions *CapacityReservationOptions `form:"CapacityReservationOptions" xml:"capacityReservationOptions"`
+	MaxTotalPrice              *string                     `form:"MaxTotalPrice" xml:"maxTotalPrice"`
+	MinTargetCapacity          *int64                      `form:"MinTargetCapacity" xml:"minTargetCapacity"`
+	SingleAvailabilityZone     *bool                       `form:"SingleAvailabilityZone" xml:"singleAvailabilityZone"`
+	SingleInstanceType         *bool                       `form:"SingleInstanceType" xml:"singleInstanceType"`
+}
+
+// OnDemandOptionsRequest is the model's shape of that name.
+type OnDemandOptionsRequest struct {
+	AllocationStrategy         *string                            `form:"AllocationStrategy" xml:"AllocationStrategy" enum:"FleetOnDemandAllocationStrategy"`
+	CapacityReservationOptions *CapacityReservationOptionsRequest `form:"CapacityReservationOptions" xml:"CapacityReservationOptions"`
+	MaxTotalPrice              *string                            `form:"MaxTotalPrice" xml:"MaxTotalPrice"`
+	MinTargetCapacity          *int64                             `form:"MinTargetCapacity" xml:"MinTargetCapacity"`
+	SingleAvailabilityZone     *bool                              `form:"SingleAvailabilityZone" xml:"SingleAvailabilityZone"`
+	SingleInstanceType         *bool                              `form:"SingleInstanceType" xml:"SingleInstanceType"`
+}
+
 // Placement is the model's shape of that name.
 type Placement struct {
 	Affinity             *string `form:"Affinity" xml:"affinity"`
@@ -2066,9 +3393,26 @@ type Placement struct {
 	Tenancy              *string `form:"Tenancy" xml:"tenancy" enum:"Tenancy"`
 }
 
+// PlacementGroup is the model's shape of that name.
+type PlacementGroup struct {
+	GroupArn       *string `form:"GroupArn" xml:"groupArn"`
+	GroupId        *string `form:"GroupId" xml:"groupId"`
+	GroupName      *string `form:"GroupName" xml:"groupName"`
+	PartitionCount *int64  `form:"PartitionCount" xml:"partitionCount"`
+	SpreadLevel    *string `form:"SpreadLevel" xml:"spreadLevel" enum:"SpreadLevel"`
+	State          *string `form:"State" xml:"state" enum:"PlacementGroupState"`
+	Strategy       *string `form:"Strategy" xml:"strategy" enum:"PlacementStrategy"`
+	Tags           []Tag   `form:"TagSet" xml:"tagSet" item:"item"`
+}
+
 // PlacementGroupInfo is the model's shape of that name.
 type PlacementGroupInfo struct {
 	SupportedStrategies []string `form:"SupportedStrategies" xml:"supportedStrategies" item:"item" enum:"PlacementGroupStrategy"`
+}
+
+// PlacementResponse is the model's shape of that name.
+type PlacementResponse struct {
+	GroupName *string `form:"GroupName" xml:"groupName"`
 }
 
 // PortRange is the model's shape of that name.
@@ -2219,6 +3563,52 @@ type ReplaceNetworkAclEntryRequest struct {
 	RuleNumber    *int64        `form:"RuleNumber" xml:"ruleNumber" required:"true"`
 }
 
+// ReportInstanceStatusRequest is the model's shape of that name.
+type ReportInstanceStatusRequest struct {
+	Description *string    `form:"Description" xml:"description"`
+	DryRun      *bool      `form:"DryRun" xml:"dryRun"`
+	EndTime     *time.Time `form:"EndTime" xml:"endTime"`
+	Instances   []string   `form:"InstanceId" xml:"instanceId" item:"InstanceId" required:"true"`
+	ReasonCodes []string   `form:"ReasonCode" xml:"reasonCode" item:"item" enum:"ReportInstanceReasonCodes" required:"true"`
+	StartTime   *time.Time `form:"StartTime" xml:"startTime"`
+	Status      *string    `form:"Status" xml:"status" enum:"ReportStatusType" required:"true"`
+}
+
+// RequestLaunchTemplateData is the model's shape of that name.
+type RequestLaunchTemplateData struct {
+	BlockDeviceMappings               []LaunchTemplateBlockDeviceMappingRequest                    `form:"BlockDeviceMapping" xml:"BlockDeviceMapping" item:"BlockDeviceMapping"`
+	CapacityReservationSpecification  *LaunchTemplateCapacityReservationSpecificationRequest       `form:"CapacityReservationSpecification" xml:"CapacityReservationSpecification"`
+	CpuOptions                        *LaunchTemplateCpuOptionsRequest                             `form:"CpuOptions" xml:"CpuOptions"`
+	CreditSpecification               *CreditSpecificationRequest                                  `form:"CreditSpecification" xml:"CreditSpecification"`
+	DisableApiStop                    *bool                                                        `form:"DisableApiStop" xml:"DisableApiStop"`
+	DisableApiTermination             *bool                                                        `form:"DisableApiTermination" xml:"DisableApiTermination"`
+	EbsOptimized                      *bool                                                        `form:"EbsOptimized" xml:"EbsOptimized"`
+	ElasticGpuSpecifications          []ElasticGpuSpecification                                    `form:"ElasticGpuSpecification" xml:"ElasticGpuSpecification" item:"ElasticGpuSpecification"`
+	ElasticInferenceAccelerators      []LaunchTemplateElasticInferenceAccelerator                  `form:"ElasticInferenceAccelerator" xml:"ElasticInferenceAccelerator" item:"item"`
+	EnclaveOptions                    *LaunchTemplateEnclaveOptionsRequest                         `form:"EnclaveOptions" xml:"EnclaveOptions"`
+	HibernationOptions                *LaunchTemplateHibernationOptionsRequest                     `form:"HibernationOptions" xml:"HibernationOptions"`
+	IamInstanceProfile                *LaunchTemplateIamInstanceProfileSpecificationRequest        `form:"IamInstanceProfile" xml:"IamInstanceProfile"`
+	ImageId                           *string                                                      `form:"ImageId" xml:"ImageId"`
+	InstanceInitiatedShutdownBehavior *string                                                      `form:"InstanceInitiatedShutdownBehavior" xml:"InstanceInitiatedShutdownBehavior" enum:"ShutdownBehavior"`
+	InstanceMarketOptions             *LaunchTemplateInstanceMarketOptionsRequest                  `form:"InstanceMarketOptions" xml:"InstanceMarketOptions"`
+	InstanceRequirements              *InstanceRequirementsRequest                                 `form:"InstanceRequirements" xml:"InstanceRequirements"`
+	InstanceType                      *string                                                      `form:"InstanceType" xml:"InstanceType" enum:"InstanceType"`
+	KernelId                          *string                                                      `form:"KernelId" xml:"KernelId"`
+	KeyName                           *string                                                      `form:"KeyName" xml:"KeyName"`
+	LicenseSpecifications             []LaunchTemplateLicenseConfigurationRequest                  `form:"LicenseSpecification" xml:"LicenseSpecification" item:"item"`
+	MaintenanceOptions                *LaunchTemplateInstanceMaintenanceOptionsRequest             `form:"MaintenanceOptions" xml:"MaintenanceOptions"`
+	MetadataOptions                   *LaunchTemplateInstanceMetadataOptionsRequest                `form:"MetadataOptions" xml:"MetadataOptions"`
+	Monitoring                        *LaunchTemplatesMonitoringRequest                            `form:"Monitoring" xml:"Monitoring"`
+	NetworkInterfaces                 []LaunchTemplateInstanceNetworkInterfaceSpecificationRequest `form:"NetworkInterface" xml:"NetworkInterface" item:"InstanceNetworkInterfaceSpecification"`
+	Placement                         *LaunchTemplatePlacementRequest                              `form:"Placement" xml:"Placement"`
+	PrivateDnsNameOptions             *LaunchTemplatePrivateDnsNameOptionsRequest                  `form:"PrivateDnsNameOptions" xml:"PrivateDnsNameOptions"`
+	RamDiskId                         *string                                                      `form:"RamDiskId" xml:"RamDiskId"`
+	SecurityGroupIds                  []string                                                     `form:"SecurityGroupId" xml:"SecurityGroupId" item:"SecurityGroupId"`
+	SecurityGroups                    []string                                                     `form:"SecurityGroup" xml:"SecurityGroup" item:"SecurityGroup"`
+	TagSpecifications                 []LaunchTemplateTagSpecificationRequest                      `form:"TagSpecification" xml:"TagSpecification" item:"LaunchTemplateTagSpecificationRequest"`
+	UserData                          *string                                                      `form:"UserData" xml:"UserData"`
+}
+
 // Reservation is the model's shape of that name.
 type Reservation struct {
 	Groups        []GroupIdentifier `form:"GroupSet" xml:"groupSet" item:"item"`
@@ -2259,6 +3649,47 @@ type ResetNetworkInterfaceAttributeRequest struct {
 	DryRun             *bool   `form:"DryRun" xml:"dryRun"`
 	NetworkInterfaceId *string `form:"NetworkInterfaceId" xml:"networkInterfaceId" required:"true"`
 	SourceDestCheck    *string `form:"SourceDestCheck" xml:"sourceDestCheck"`
+}
+
+// ResponseError is the model's shape of that name.
+type ResponseError struct {
+	Code    *string `form:"Code" xml:"code" enum:"LaunchTemplateErrorCode"`
+	Message *string `form:"Message" xml:"message"`
+}
+
+// ResponseLaunchTemplateData is the model's shape of that name.
+type ResponseLaunchTemplateData struct {
+	BlockDeviceMappings               []LaunchTemplateBlockDeviceMapping                      `form:"BlockDeviceMappingSet" xml:"blockDeviceMappingSet" item:"item"`
+	CapacityReservationSpecification  *LaunchTemplateCapacityReservationSpecificationResponse `form:"CapacityReservationSpecification" xml:"capacityReservationSpecification"`
+	CpuOptions                        *LaunchTemplateCpuOptions                               `form:"CpuOptions" xml:"cpuOptions"`
+	CreditSpecification               *CreditSpecification                                    `form:"CreditSpecification" xml:"creditSpecification"`
+	DisableApiStop                    *bool                                                   `form:"DisableApiStop" xml:"disableApiStop"`
+	DisableApiTermination             *bool                                                   `form:"DisableApiTermination" xml:"disableApiTermination"`
+	EbsOptimized                      *bool                                                   `form:"EbsOptimized" xml:"ebsOptimized"`
+	ElasticGpuSpecifications          []ElasticGpuSpecificationResponse                       `form:"ElasticGpuSpecificationSet" xml:"elasticGpuSpecificationSet" item:"item"`
+	ElasticInferenceAccelerators      []LaunchTemplateElasticInferenceAcceleratorResponse     `form:"ElasticInferenceAcceleratorSet" xml:"elasticInferenceAcceleratorSet" item:"item"`
+	EnclaveOptions                    *LaunchTemplateEnclaveOptions                           `form:"EnclaveOptions" xml:"enclaveOptions"`
+	HibernationOptions                *LaunchTemplateHibernationOptions                       `form:"HibernationOptions" xml:"hibernationOptions"`
+	IamInstanceProfile                *LaunchTemplateIamInstanceProfileSpecification          `form:"IamInstanceProfile" xml:"iamInstanceProfile"`
+	ImageId                           *string                                                 `form:"ImageId" xml:"imageId"`
+	InstanceInitiatedShutdownBehavior *string                                                 `form:"InstanceInitiatedShutdownBehavior" xml:"instanceInitiatedShutdownBehavior" enum:"ShutdownBehavior"`
+	InstanceMarketOptions             *LaunchTemplateInstanceMarketOptions                    `form:"InstanceMarketOptions" xml:"instanceMarketOptions"`
+	InstanceRequirements              *InstanceRequirements                                   `form:"InstanceRequirements" xml:"instanceRequirements"`
+	InstanceType                      *string                                                 `form:"InstanceType" xml:"instanceType" enum:"InstanceType"`
+	KernelId                          *string                                                 `form:"KernelId" xml:"kernelId"`
+	KeyName                           *string                                                 `form:"KeyName" xml:"keyName"`
+	LicenseSpecifications             []LaunchTemplateLicenseConfiguration                    `form:"LicenseSet" xml:"licenseSet" item:"item"`
+	MaintenanceOptions                *LaunchTemplateInstanceMaintenanceOptions               `form:"MaintenanceOptions" xml:"maintenanceOptions"`
+	MetadataOptions                   *LaunchTemplateInstanceMetadataOptions                  `form:"MetadataOptions" xml:"metadataOptions"`
+	Monitoring                        *LaunchTemplatesMonitoring                              `form:"Monitoring" xml:"monitoring"`
+	NetworkInterfaces                 []LaunchTemplateInstanceNetworkInterfaceSpecification   `form:"NetworkInterfaceSet" xml:"networkInterfaceSet" item:"item"`
+	Placement                         *LaunchTemplatePlacement                                `form:"Placement" xml:"placement"`
+	PrivateDnsNameOptions             *LaunchTemplatePrivateDnsNameOptions                    `form:"PrivateDnsNameOptions" xml:"privateDnsNameOptions"`
+	RamDiskId                         *string                                                 `form:"RamDiskId" xml:"ramDiskId"`
+	SecurityGroupIds                  []string                                                `form:"SecurityGroupIdSet" xml:"securityGroupIdSet" item:"item"`
+	SecurityGroups                    []string                                                `form:"SecurityGroupSet" xml:"securityGroupSet" item:"item"`
+	TagSpecifications                 []LaunchTemplateTagSpecification                        `form:"TagSpecificationSet" xml:"tagSpecificationSet" item:"item"`
+	UserData                          *string                                                 `form:"UserData" xml:"userData"`
 }
 
 // RevokeSecurityGroupEgressRequest is the model's shape of that name.
@@ -2493,6 +3924,30 @@ type SpotMarketOptions struct {
 	ValidUntil                   *time.Time `form:"ValidUntil" xml:"ValidUntil"`
 }
 
+// SpotOptions is the model's shape of that name.
+type SpotOptions struct {
+	AllocationStrategy           *string                         `form:"AllocationStrategy" xml:"allocationStrategy" enum:"SpotAllocationStrategy"`
+	InstanceInterruptionBehavior *string                         `form:"InstanceInterruptionBehavior" xml:"instanceInterruptionBehavior" enum:"SpotInstanceInterruptionBehavior"`
+	InstancePoolsToUseCount      *int64                          `form:"InstancePoolsToUseCount" xml:"instancePoolsToUseCount"`
+	MaintenanceStrategies        *FleetSpotMaintenanceStrategies `form:"MaintenanceStrategies" xml:"maintenanceStrategies"`
+	MaxTotalPrice                *string                         `form:"MaxTotalPrice" xml:"maxTotalPrice"`
+	MinTargetCapacity            *int64                          `form:"MinTargetCapacity" xml:"minTargetCapacity"`
+	SingleAvailabilityZone       *bool                           `form:"SingleAvailabilityZone" xml:"singleAvailabilityZone"`
+	SingleInstanceType           *bool                           `form:"SingleInstanceType" xml:"singleInstanceType"`
+}
+
+// SpotOptionsRequest is the model's shape of that name.
+type SpotOptionsRequest struct {
+	AllocationStrategy           *string                                `form:"AllocationStrategy" xml:"AllocationStrategy" enum:"SpotAllocationStrategy"`
+	InstanceInterruptionBehavior *string                                `form:"InstanceInterruptionBehavior" xml:"InstanceInterruptionBehavior" enum:"SpotInstanceInterruptionBehavior"`
+	InstancePoolsToUseCount      *int64                                 `form:"InstancePoolsToUseCount" xml:"InstancePoolsToUseCount"`
+	MaintenanceStrategies        *FleetSpotMaintenanceStrategiesRequest `form:"MaintenanceStrategies" xml:"MaintenanceStrategies"`
+	MaxTotalPrice                *string                                `form:"MaxTotalPrice" xml:"MaxTotalPrice"`
+	MinTargetCapacity            *int64                                 `form:"MinTargetCapacity" xml:"MinTargetCapacity"`
+	SingleAvailabilityZone       *bool                                  `form:"SingleAvailabilityZone" xml:"SingleAvailabilityZone"`
+	SingleInstanceType           *bool                                  `form:"SingleInstanceType" xml:"SingleInstanceType"`
+}
+
 // StaleIpPermission is the model's shape of that name.
 type StaleIpPermission struct {
 	FromPort         *int64            `form:"FromPort" xml:"fromPort"`
@@ -2582,6 +4037,11 @@ type SubnetIpv6CidrBlockAssociation struct {
 	Ipv6CidrBlockState *SubnetCidrBlockState `form:"Ipv6CidrBlockState" xml:"ipv6CidrBlockState"`
 }
 
+// SuccessfulInstanceCreditSpecificationItem is the model's shape of that name.
+type SuccessfulInstanceCreditSpecificationItem struct {
+	InstanceId *string `form:"InstanceId" xml:"instanceId"`
+}
+
 // Tag is the model's shape of that name.
 type Tag struct {
 	Key   *string `form:"Key" xml:"key"`
@@ -2602,6 +4062,24 @@ type TagSpecification struct {
 	Tags         []Tag   `form:"Tag" xml:"Tag" item:"item"`
 }
 
+// TargetCapacitySpecification is the model's shape of that name.
+type TargetCapacitySpecification struct {
+	DefaultTargetCapacityType *string `form:"DefaultTargetCapacityType" xml:"defaultTargetCapacityType" enum:"DefaultTargetCapacityType"`
+	OnDemandTargetCapacity    *int64  `form:"OnDemandTargetCapacity" xml:"onDemandTargetCapacity"`
+	SpotTargetCapacity        *int64  `form:"SpotTargetCapacity" xml:"spotTargetCapacity"`
+	TargetCapacityUnitType    *string `form:"TargetCapacityUnitType" xml:"targetCapacityUnitType" enum:"TargetCapacityUnitType"`
+	TotalTargetCapacity       *int64  `form:"TotalTargetCapacity" xml:"totalTargetCapacity"`
+}
+
+// TargetCapacitySpecificationRequest is the model's shape of that name.
+type TargetCapacitySpecificationRequest struct {
+	DefaultTargetCapacityType *string `form:"DefaultTargetCapacityType" xml:"DefaultTargetCapacityType" enum:"DefaultTargetCapacityType"`
+	OnDemandTargetCapacity    *int64  `form:"OnDemandTargetCapacity" xml:"OnDemandTargetCapacity"`
+	SpotTargetCapacity        *int64  `form:"SpotTargetCapacity" xml:"SpotTargetCapacity"`
+	TargetCapacityUnitType    *string `form:"TargetCapacityUnitType" xml:"TargetCapacityUnitType" enum:"TargetCapacityUnitType"`
+	TotalTargetCapacity       *int64  `form:"TotalTargetCapacity" xml:"TotalTargetCapacity" required:"true"`
+}
+
 // TerminateInstancesRequest is the model's shape of that name.
 type TerminateInstancesRequest struct {
 	DryRun      *bool    `form:"DryRun" xml:"dryRun"`
@@ -2611,6 +4089,18 @@ type TerminateInstancesRequest struct {
 // TerminateInstancesResult is the model's shape of that name.
 type TerminateInstancesResult struct {
 	TerminatingInstances []InstanceStateChange `form:"InstancesSet" xml:"instancesSet" item:"item"`
+}
+
+// TotalLocalStorageGB is the model's shape of that name.
+type TotalLocalStorageGB struct {
+	Max *float64 `form:"Max" xml:"max"`
+	Min *float64 `form:"Min" xml:"min"`
+}
+
+// TotalLocalStorageGBRequest is the model's shape of that name.
+type TotalLocalStorageGBRequest struct {
+	Max *float64 `form:"Max" xml:"Max"`
+	Min *float64 `form:"Min" xml:"Min"`
 }
 
 // UnassignIpv6AddressesRequest is the model's shape of that name.
@@ -2632,6 +4122,29 @@ type UnassignPrivateIpAddressesRequest struct {
 	Ipv4Prefixes       []string `form:"Ipv4Prefix" xml:"Ipv4Prefix" item:"item"`
 	NetworkInterfaceId *string  `form:"NetworkInterfaceId" xml:"networkInterfaceId" required:"true"`
 	PrivateIpAddresses []string `form:"PrivateIpAddress" xml:"privateIpAddress" item:"PrivateIpAddress"`
+}
+
+// UnmonitorInstancesRequest is the model's shape of that name.
+type UnmonitorInstancesRequest struct {
+	DryRun      *bool    `form:"DryRun" xml:"dryRun"`
+	InstanceIds []string `form:"InstanceId" xml:"InstanceId" item:"InstanceId" required:"true"`
+}
+
+// UnmonitorInstancesResult is the model's shape of that name.
+type UnmonitorInstancesResult struct {
+	InstanceMonitorings []InstanceMonitoring `form:"InstancesSet" xml:"instancesSet" item:"item"`
+}
+
+// UnsuccessfulInstanceCreditSpecificationItem is the model's shape of that name.
+type UnsuccessfulInstanceCreditSpecificationItem struct {
+	Error      *UnsuccessfulInstanceCreditSpecificationItemError `form:"Error" xml:"error"`
+	InstanceId *string                                           `form:"InstanceId" xml:"instanceId"`
+}
+
+// UnsuccessfulInstanceCreditSpecificationItemError is the model's shape of that name.
+type UnsuccessfulInstanceCreditSpecificationItemError struct {
+	Code    *string `form:"Code" xml:"code" enum:"UnsuccessfulInstanceCreditSpecificationErrorCode"`
+	Message *string `form:"Message" xml:"message"`
 }
 
 // UnsuccessfulItem is the model's shape of that name.
@@ -2697,6 +4210,18 @@ type UserIdGroupPair struct {
 	VpcPeeringConnectionId *string `form:"VpcPeeringConnectionId" xml:"vpcPeeringConnectionId"`
 }
 
+// VCpuCountRange is the model's shape of that name.
+type VCpuCountRange struct {
+	Max *int64 `form:"Max" xml:"max"`
+	Min *int64 `form:"Min" xml:"min"`
+}
+
+// VCpuCountRangeRequest is the model's shape of that name.
+type VCpuCountRangeRequest struct {
+	Max *int64 `form:"Max" xml:"Max"`
+	Min *int64 `form:"Min" xml:"Min" required:"true"`
+}
+
 // VCpuInfo is the model's shape of that name.
 type VCpuInfo struct {
 	DefaultCores          *int64  `form:"DefaultCores" xml:"defaultCores"`
@@ -2704,6 +4229,17 @@ type VCpuInfo struct {
 	DefaultVCpus          *int64  `form:"DefaultVCpus" xml:"defaultVCpus"`
 	ValidCores            []int64 `form:"ValidCores" xml:"validCores" item:"item"`
 	ValidThreadsPerCore   []int64 `form:"ValidThreadsPerCore" xml:"validThreadsPerCore" item:"item"`
+}
+
+// ValidationError is the model's shape of that name.
+type ValidationError struct {
+	Code    *string `form:"Code" xml:"code"`
+	Message *string `form:"Message" xml:"message"`
+}
+
+// ValidationWarning is the model's shape of that name.
+type ValidationWarning struct {
+	Errors []ValidationError `form:"ErrorSet" xml:"errorSet" item:"item"`
 }
 
 // Vpc is the model's shape of that name.
@@ -2742,10 +4278,46 @@ type VpcIpv6CidrBlockAssociation struct {
 	NetworkBorderGroup *string            `form:"NetworkBorderGroup" xml:"networkBorderGroup"`
 }
 
+const AcceleratorManufacturerAmazonWebServices = "amazon-web-services"
+const AcceleratorManufacturerAmd = "amd"
+const AcceleratorManufacturerNvidia = "nvidia"
+const AcceleratorManufacturerXilinx = "xilinx"
+const AcceleratorManufacturerHabana = "habana"
+
+const AcceleratorNameA100 = "a100"
+const AcceleratorNameInferentia = "inferentia"
+const AcceleratorNameK520 = "k520"
+const AcceleratorNameK80 = "k80"
+const AcceleratorNameM60 = "m60"
+const AcceleratorNameRadeonProV520 = "radeon-pro-v520"
+const AcceleratorNameT4 = "t4"
+const AcceleratorNameVu9p = "vu9p"
+const AcceleratorNameV100 = "v100"
+const AcceleratorNameA10g = "a10g"
+const AcceleratorNameH100 = "h100"
+const AcceleratorNameT4g = "t4g"
+
+const AcceleratorTypeGpu = "gpu"
+const AcceleratorTypeFpga = "fpga"
+const AcceleratorTypeInference = "inference"
+
 const AccountAttributeNameSupportedPlatforms = "supported-platforms"
 const AccountAttributeNameDefaultVpc = "default-vpc"
 
 const AddressAttributeNameDomainName = "domain-name"
+
+const AffinityDefault = "default"
+const AffinityHost = "host"
+
+const AllocationStateAvailable = "available"
+const AllocationStateUnderAssessment = "under-assessment"
+const AllocationStatePermanentFailure = "permanent-failure"
+const AllocationStateReleased = "released"
+const AllocationStateReleasedPermanentFailure = "released-permanent-failure"
+const AllocationStatePending = "pending"
+
+const AllowsMultipleInstanceTypesOn = "on"
+const AllowsMultipleInstanceTypesOff = "off"
 
 const AmdSevSnpSpecificationEnabled = "enabled"
 const AmdSevSnpSpecificationDisabled = "disabled"
@@ -2767,6 +4339,9 @@ const AttachmentStatusAttached = "attached"
 const AttachmentStatusDetaching = "detaching"
 const AttachmentStatusDetached = "detached"
 
+const AutoPlacementOn = "on"
+const AutoPlacementOff = "off"
+
 const AvailabilityZoneOptInStatusOptInNotRequired = "opt-in-not-required"
 const AvailabilityZoneOptInStatusOptedIn = "opted-in"
 const AvailabilityZoneOptInStatusNotOptedIn = "not-opted-in"
@@ -2777,6 +4352,10 @@ const AvailabilityZoneStateImpaired = "impaired"
 const AvailabilityZoneStateUnavailable = "unavailable"
 const AvailabilityZoneStateConstrained = "constrained"
 
+const BareMetalIncluded = "included"
+const BareMetalRequired = "required"
+const BareMetalExcluded = "excluded"
+
 const BootModeTypeLegacyBios = "legacy-bios"
 const BootModeTypeUefi = "uefi"
 
@@ -2784,8 +4363,33 @@ const BootModeValuesLegacyBios = "legacy-bios"
 const BootModeValuesUefi = "uefi"
 const BootModeValuesUefiPreferred = "uefi-preferred"
 
+const BurstablePerformanceIncluded = "included"
+const BurstablePerformanceRequired = "required"
+const BurstablePerformanceExcluded = "excluded"
+
 const CapacityReservationPreferenceOpen = "open"
 const CapacityReservationPreferenceNone = "none"
+
+const CpuManufacturerIntel = "intel"
+const CpuManufacturerAmd = "amd"
+const CpuManufacturerAmazonWebServices = "amazon-web-services"
+
+const DefaultInstanceMetadataEndpointStateDisabled = "disabled"
+const DefaultInstanceMetadataEndpointStateEnabled = "enabled"
+const DefaultInstanceMetadataEndpointStateNoPreference = "no-preference"
+
+const DefaultInstanceMetadataTagsStateDisabled = "disabled"
+const DefaultInstanceMetadataTagsStateEnabled = "enabled"
+const DefaultInstanceMetadataTagsStateNoPreference = "no-preference"
+
+const DefaultTargetCapacityTypeSpot = "spot"
+const DefaultTargetCapacityTypeOnDemand = "on-demand"
+const DefaultTargetCapacityTypeCapacityBlock = "capacity-block"
+
+const DeleteFleetErrorCodeFleetIdDoesNotExist = "fleetIdDoesNotExist"
+const DeleteFleetErrorCodeFleetIdMalformed = "fleetIdMalformed"
+const DeleteFleetErrorCodeFleetNotInDeletableState = "fleetNotInDeletableState"
+const DeleteFleetErrorCodeUnexpectedError = "unexpectedError"
 
 const DestinationFileFormatPlainText = "plain-text"
 const DestinationFileFormatParquet = "parquet"
@@ -2824,11 +4428,49 @@ const EventCodeSystemMaintenance = "system-maintenance"
 const EventCodeInstanceRetirement = "instance-retirement"
 const EventCodeInstanceStop = "instance-stop"
 
+const FleetActivityStatusError = "error"
+const FleetActivityStatusPendingFulfillment = "pending_fulfillment"
+const FleetActivityStatusPendingTermination = "pending_termination"
+const FleetActivityStatusFulfilled = "fulfilled"
+
+const FleetCapacityReservationUsageStrategyUseCapacityReservationsFirst = "use-capacity-reservations-first"
+
+const FleetExcessCapacityTerminationPolicyNoTermination = "no-termination"
+const FleetExcessCapacityTerminationPolicyTermination = "termination"
+
+const FleetOnDemandAllocationStrategyLowestPrice = "lowest-price"
+const FleetOnDemandAllocationStrategyPrioritized = "prioritized"
+
+const FleetReplacementStrategyLaunch = "launch"
+const FleetReplacementStrategyLaunchBeforeTerminate = "launch-before-terminate"
+
+const FleetStateCodeSubmitted = "submitted"
+const FleetStateCodeActive = "active"
+const FleetStateCodeDeleted = "deleted"
+const FleetStateCodeFailed = "failed"
+const FleetStateCodeDeletedRunning = "deleted_running"
+const FleetStateCodeDeletedTerminating = "deleted_terminating"
+const FleetStateCodeModifying = "modifying"
+
+const FleetTypeRequest = "request"
+const FleetTypeMaintain = "maintain"
+const FleetTypeInstant = "instant"
+
 const FlowLogsResourceTypeVPC = "VPC"
 const FlowLogsResourceTypeSubnet = "Subnet"
 const FlowLogsResourceTypeNetworkInterface = "NetworkInterface"
 const FlowLogsResourceTypeTransitGateway = "TransitGateway"
 const FlowLogsResourceTypeTransitGatewayAttachment = "TransitGatewayAttachment"
+
+const HostMaintenanceOn = "on"
+const HostMaintenanceOff = "off"
+
+const HostRecoveryOn = "on"
+const HostRecoveryOff = "off"
+
+const HostTenancyDefault = "default"
+const HostTenancyDedicated = "dedicated"
+const HostTenancyHost = "host"
 
 const HostnameTypeIpName = "ip-name"
 const HostnameTypeResourceName = "resource-name"
@@ -2891,9 +4533,18 @@ const InstanceAutoRecoveryStateDefault = "default"
 const InstanceBootModeValuesLegacyBios = "legacy-bios"
 const InstanceBootModeValuesUefi = "uefi"
 
+const InstanceGenerationCurrent = "current"
+const InstanceGenerationPrevious = "previous"
+
+const InstanceHealthStatusHealthy = "healthy"
+const InstanceHealthStatusUnhealthy = "unhealthy"
+
 const InstanceInterruptionBehaviorHibernate = "hibernate"
 const InstanceInterruptionBehaviorStop = "stop"
 const InstanceInterruptionBehaviorTerminate = "terminate"
+
+const InstanceLifecycleSpot = "spot"
+const InstanceLifecycleOnDemand = "on-demand"
 
 const InstanceLifecycleTypeSpot = "spot"
 const InstanceLifecycleTypeScheduled = "scheduled"
@@ -3751,6 +5402,38 @@ const KeyFormatPpk = "ppk"
 const KeyTypeRsa = "rsa"
 const KeyTypeEd25519 = "ed25519"
 
+const LaunchTemplateAutoRecoveryStateDefault = "default"
+const LaunchTemplateAutoRecoveryStateDisabled = "disabled"
+
+const LaunchTemplateErrorCodeLaunchTemplateIdDoesNotExist = "launchTemplateIdDoesNotExist"
+const LaunchTemplateErrorCodeLaunchTemplateIdMalformed = "launchTemplateIdMalformed"
+const LaunchTemplateErrorCodeLaunchTemplateNameDoesNotExist = "launchTemplateNameDoesNotExist"
+const LaunchTemplateErrorCodeLaunchTemplateNameMalformed = "launchTemplateNameMalformed"
+const LaunchTemplateErrorCodeLaunchTemplateVersionDoesNotExist = "launchTemplateVersionDoesNotExist"
+const LaunchTemplateErrorCodeUnexpectedError = "unexpectedError"
+
+const LaunchTemplateHttpTokensStateOptional = "optional"
+const LaunchTemplateHttpTokensStateRequired = "required"
+
+const LaunchTemplateInstanceMetadataEndpointStateDisabled = "disabled"
+const LaunchTemplateInstanceMetadataEndpointStateEnabled = "enabled"
+
+const LaunchTemplateInstanceMetadataOptionsStatePending = "pending"
+const LaunchTemplateInstanceMetadataOptionsStateApplied = "applied"
+
+const LaunchTemplateInstanceMetadataProtocolIpv6Disabled = "disabled"
+const LaunchTemplateInstanceMetadataProtocolIpv6Enabled = "enabled"
+
+const LaunchTemplateInstanceMetadataTagsStateDisabled = "disabled"
+const LaunchTemplateInstanceMetadataTagsStateEnabled = "enabled"
+
+const LocalStorageIncluded = "included"
+const LocalStorageRequired = "required"
+const LocalStorageExcluded = "excluded"
+
+const LocalStorageTypeHdd = "hdd"
+const LocalStorageTypeSsd = "ssd"
+
 const LocationTypeRegion = "region"
 const LocationTypeAvailabilityZone = "availability-zone"
 const LocationTypeAvailabilityZoneId = "availability-zone-id"
@@ -3762,6 +5445,10 @@ const LogDestinationTypeKinesisDataFirehose = "kinesis-data-firehose"
 
 const MarketTypeSpot = "spot"
 const MarketTypeCapacityBlock = "capacity-block"
+
+const MetadataDefaultHttpTokensStateOptional = "optional"
+const MetadataDefaultHttpTokensStateRequired = "required"
+const MetadataDefaultHttpTokensStateNoPreference = "no-preference"
 
 const MonitoringStateDisabled = "disabled"
 const MonitoringStateDisabling = "disabling"
@@ -3816,14 +5503,36 @@ const PermissionGroupAll = "all"
 const PhcSupportUnsupported = "unsupported"
 const PhcSupportSupported = "supported"
 
+const PlacementGroupStatePending = "pending"
+const PlacementGroupStateAvailable = "available"
+const PlacementGroupStateDeleting = "deleting"
+const PlacementGroupStateDeleted = "deleted"
+
 const PlacementGroupStrategyCluster = "cluster"
 const PlacementGroupStrategyPartition = "partition"
 const PlacementGroupStrategySpread = "spread"
+
+const PlacementStrategyCluster = "cluster"
+const PlacementStrategySpread = "spread"
+const PlacementStrategyPartition = "partition"
 
 const PlatformValuesWindows = "Windows"
 
 const ProductCodeValuesDevpay = "devpay"
 const ProductCodeValuesMarketplace = "marketplace"
+
+const ReportInstanceReasonCodesInstanceStuckInState = "instance-stuck-in-state"
+const ReportInstanceReasonCodesUnresponsive = "unresponsive"
+const ReportInstanceReasonCodesNotAcceptingCredentials = "not-accepting-credentials"
+const ReportInstanceReasonCodesPasswordNotAvailable = "password-not-available"
+const ReportInstanceReasonCodesPerformanceNetwork = "performance-network"
+const ReportInstanceReasonCodesPerformanceInstanceStore = "performance-instance-store"
+const ReportInstanceReasonCodesPerformanceEbsVolume = "performance-ebs-volume"
+const ReportInstanceReasonCodesPerformanceOther = "performance-other"
+const ReportInstanceReasonCodesOther = "other"
+
+const ReportStatusTypeOk = "ok"
+const ReportStatusTypeImpaired = "impaired"
 
 const ResetImageAttributeNameLaunchPermission = "launchPermission"
 
@@ -3937,8 +5646,21 @@ const RuleActionDeny = "deny"
 const ShutdownBehaviorStop = "stop"
 const ShutdownBehaviorTerminate = "terminate"
 
+const SpotAllocationStrategyLowestPrice = "lowest-price"
+const SpotAllocationStrategyDiversified = "diversified"
+const SpotAllocationStrategyCapacityOptimized = "capacity-optimized"
+const SpotAllocationStrategyCapacityOptimizedPrioritized = "capacity-optimized-prioritized"
+const SpotAllocationStrategyPriceCapacityOptimized = "price-capacity-optimized"
+
+const SpotInstanceInterruptionBehaviorHibernate = "hibernate"
+const SpotInstanceInterruptionBehaviorStop = "stop"
+const SpotInstanceInterruptionBehaviorTerminate = "terminate"
+
 const SpotInstanceTypeOneTime = "one-time"
 const SpotInstanceTypePersistent = "persistent"
+
+const SpreadLevelHost = "host"
+const SpreadLevelRack = "rack"
 
 const StatusNameReachability = "reachability"
 
@@ -3966,6 +5688,10 @@ const SummaryStatusInitializing = "initializing"
 
 const SupportedAdditionalProcessorFeatureAmdSevSnp = "amd-sev-snp"
 
+const TargetCapacityUnitTypeVcpu = "vcpu"
+const TargetCapacityUnitTypeMemoryMib = "memory-mib"
+const TargetCapacityUnitTypeUnits = "units"
+
 const TenancyDefault = "default"
 const TenancyDedicated = "dedicated"
 const TenancyHost = "host"
@@ -3975,6 +5701,16 @@ const TpmSupportValuesV20 = "v2.0"
 const TrafficTypeACCEPT = "ACCEPT"
 const TrafficTypeREJECT = "REJECT"
 const TrafficTypeALL = "ALL"
+
+const UnlimitedSupportedInstanceFamilyT2 = "t2"
+const UnlimitedSupportedInstanceFamilyT3 = "t3"
+const UnlimitedSupportedInstanceFamilyT3a = "t3a"
+const UnlimitedSupportedInstanceFamilyT4g = "t4g"
+
+const UnsuccessfulInstanceCreditSpecificationErrorCodeInvalidInstanceIDMalformed = "InvalidInstanceID.Malformed"
+const UnsuccessfulInstanceCreditSpecificationErrorCodeInvalidInstanceIDNotFound = "InvalidInstanceID.NotFound"
+const UnsuccessfulInstanceCreditSpecificationErrorCodeIncorrectInstanceState = "IncorrectInstanceState"
+const UnsuccessfulInstanceCreditSpecificationErrorCodeInstanceCreditSpecificationNotSupported = "InstanceCreditSpecification.NotSupported"
 
 const UsageClassTypeSpot = "spot"
 const UsageClassTypeOnDemand = "on-demand"
@@ -4007,88 +5743,135 @@ const VpcStateAvailable = "available"
 
 // enums are the values of the model's enumerations.
 var enums = map[string][]string{
-	"AccountAttributeName":                {"supported-platforms", "default-vpc"},
-	"AddressAttributeName":                {"domain-name"},
-	"AmdSevSnpSpecification":              {"enabled", "disabled"},
-	"ArchitectureType":                    {"i386", "x86_64", "arm64", "x86_64_mac", "arm64_mac"},
-	"ArchitectureValues":                  {"i386", "x86_64", "arm64", "x86_64_mac", "arm64_mac"},
-	"AttachmentStatus":                    {"attaching", "attached", "detaching", "detached"},
-	"AvailabilityZoneOptInStatus":         {"opt-in-not-required", "opted-in", "not-opted-in"},
-	"AvailabilityZoneState":               {"available", "information", "impaired", "unavailable", "constrained"},
-	"BootModeType":                        {"legacy-bios", "uefi"},
-	"BootModeValues":                      {"legacy-bios", "uefi", "uefi-preferred"},
-	"CapacityReservationPreference":       {"open", "none"},
-	"DestinationFileFormat":               {"plain-text", "parquet"},
-	"DeviceType":                          {"ebs", "instance-store"},
-	"DiskType":                            {"hdd", "ssd"},
-	"DomainType":                          {"vpc", "standard"},
-	"EbsEncryptionSupport":                {"unsupported", "supported"},
-	"EbsNvmeSupport":                      {"unsupported", "supported", "required"},
-	"EbsOptimizedSupport":                 {"unsupported", "supported", "default"},
-	"EnaSupport":                          {"unsupported", "supported", "required"},
-	"EphemeralNvmeSupport":                {"unsupported", "supported", "required"},
-	"EventCode":                           {"instance-reboot", "system-reboot", "system-maintenance", "instance-retirement", "instance-stop"},
-	"FlowLogsResourceType":                {"VPC", "Subnet", "NetworkInterface", "TransitGateway", "TransitGatewayAttachment"},
-	"HostnameType":                        {"ip-name", "resource-name"},
-	"HttpTokensState":                     {"optional", "required"},
-	"HypervisorType":                      {"ovm", "xen"},
-	"ImageAttributeName":                  {"description", "kernel", "ramdisk", "launchPermission", "productCodes", "blockDeviceMapping", "sriovNetSupport", "bootMode", "tpmSupport", "uefiData", "lastLaunchedTime", "imdsSupport", "deregistrationProtection"},
-	"ImageState":                          {"pending", "available", "invalid", "deregistered", "transient", "failed", "error", "disabled"},
-	"ImageTypeValues":                     {"machine", "kernel", "ramdisk"},
-	"ImdsSupportValues":                   {"v2.0"},
-	"InstanceAttributeName":               {"instanceType", "kernel", "ramdisk", "userData", "disableApiTermination", "instanceInitiatedShutdownBehavior", "rootDeviceName", "blockDeviceMapping", "productCodes", "sourceDestCheck", "groupSet", "ebsOptimized", "sriovNetSupport", "enaSupport", "enclaveOptions", "disableApiStop"},
-	"InstanceAutoRecoveryState":           {"disabled", "default"},
-	"InstanceBootModeValues":              {"legacy-bios", "uefi"},
-	"InstanceInterruptionBehavior":        {"hibernate", "stop", "terminate"},
-	"InstanceLifecycleType":               {"spot", "scheduled", "capacity-block"},
-	"InstanceMetadataEndpointState":       {"disabled", "enabled"},
-	"InstanceMetadataOptionsState":        {"pending", "applied"},
-	"InstanceMetadataProtocolState":       {"disabled", "enabled"},
-	"InstanceMetadataTagsState":           {"disabled", "enabled"},
-	"InstanceStateName":                   {"pending", "running", "shutting-down", "terminated", "stopping", "stopped"},
-	"InstanceStorageEncryptionSupport":    {"unsupported", "required"},
-	"InstanceType":                        {"a1.medium", "a1.large", "a1.xlarge", "a1.2xlarge", "a1.4xlarge", "a1.metal", "c1.medium", "c1.xlarge", "c3.large", "c3.xlarge", "c3.2xlarge", "c3.4xlarge", "c3.8xlarge", "c4.large", "c4.xlarge", "c4.2xlarge", "c4.4xlarge", "c4.8xlarge", "c5.large", "c5.xlarge", "c5.2xlarge", "c5.4xlarge", "c5.9xlarge", "c5.12xlarge", "c5.18xlarge", "c5.24xlarge", "c5.metal", "c5a.large", "c5a.xlarge", "c5a.2xlarge", "c5a.4xlarge", "c5a.8xlarge", "c5a.12xlarge", "c5a.16xlarge", "c5a.24xlarge", "c5ad.large", "c5ad.xlarge", "c5ad.2xlarge", "c5ad.4xlarge", "c5ad.8xlarge", "c5ad.12xlarge", "c5ad.16xlarge", "c5ad.24xlarge", "c5d.large", "c5d.xlarge", "c5d.2xlarge", "c5d.4xlarge", "c5d.9xlarge", "c5d.12xlarge", "c5d.18xlarge", "c5d.24xlarge", "c5d.metal", "c5n.large", "c5n.xlarge", "c5n.2xlarge", "c5n.4xlarge", "c5n.9xlarge", "c5n.18xlarge", "c5n.metal", "c6g.medium", "c6g.large", "c6g.xlarge", "c6g.2xlarge", "c6g.4xlarge", "c6g.8xlarge", "c6g.12xlarge", "c6g.16xlarge", "c6g.metal", "c6gd.medium", "c6gd.large", "c6gd.xlarge", "c6gd.2xlarge", "c6gd.4xlarge", "c6gd.8xlarge", "c6gd.12xlarge", "c6gd.16xlarge", "c6gd.metal", "c6gn.medium", "c6gn.large", "c6gn.xlarge", "c6gn.2xlarge", "c6gn.4xlarge", "c6gn.8xlarge", "c6gn.12xlarge", "c6gn.16xlarge", "c6i.large", "c6i.xlarge", "c6i.2xlarge", "c6i.4xlarge", "c6i.8xlarge", "c6i.12xlarge", "c6i.16xlarge", "c6i.24xlarge", "c6i.32xlarge", "c6i.metal", "cc1.4xlarge", "cc2.8xlarge", "cg1.4xlarge", "cr1.8xlarge", "d2.xlarge", "d2.2xlarge", "d2.4xlarge", "d2.8xlarge", "d3.xlarge", "d3.2xlarge", "d3.4xlarge", "d3.8xlarge", "d3en.xlarge", "d3en.2xlarge", "d3en.4xlarge", "d3en.6xlarge", "d3en.8xlarge", "d3en.12xlarge", "dl1.24xlarge", "f1.2xlarge", "f1.4xlarge", "f1.16xlarge", "g2.2xlarge", "g2.8xlarge", "g3.4xlarge", "g3.8xlarge", "g3.16xlarge", "g3s.xlarge", "g4ad.xlarge", "g4ad.2xlarge", "g4ad.4xlarge", "g4ad.8xlarge", "g4ad.16xlarge", "g4dn.xlarge", "g4dn.2xlarge", "g4dn.4xlarge", "g4dn.8xlarge", "g4dn.12xlarge", "g4dn.16xlarge", "g4dn.metal", "g5.xlarge", "g5.2xlarge", "g5.4xlarge", "g5.8xlarge", "g5.12xlarge", "g5.16xlarge", "g5.24xlarge", "g5.48xlarge", "g5g.xlarge", "g5g.2xlarge", "g5g.4xlarge", "g5g.8xlarge", "g5g.16xlarge", "g5g.metal", "hi1.4xlarge", "hpc6a.48xlarge", "hs1.8xlarge", "h1.2xlarge", "h1.4xlarge", "h1.8xlarge", "h1.16xlarge", "i2.xlarge", "i2.2xlarge", "i2.4xlarge", "i2.8xlarge", "i3.large", "i3.xlarge", "i3.2xlarge", "i3.4xlarge", "i3.8xlarge", "i3.16xlarge", "i3.metal", "i3en.large", "i3en.xlarge", "i3en.2xlarge", "i3en.3xlarge", "i3en.6xlarge", "i3en.12xlarge", "i3en.24xlarge", "i3en.metal", "im4gn.large", "im4gn.xlarge", "im4gn.2xlarge", "im4gn.4xlarge", "im4gn.8xlarge", "im4gn.16xlarge", "inf1.xlarge", "inf1.2xlarge", "inf1.6xlarge", "inf1.24xlarge", "is4gen.medium", "is4gen.large", "is4gen.xlarge", "is4gen.2xlarge", "is4gen.4xlarge", "is4gen.8xlarge", "m1.small", "m1.medium", "m1.large", "m1.xlarge", "m2.xlarge", "m2.2xlarge", "m2.4xlarge", "m3.medium", "m3.large", "m3.xlarge", "m3.2xlarge", "m4.large", "m4.xlarge", "m4.2xlarge", "m4.4xlarge", "m4.10xlarge", "m4.16xlarge", "m5.large", "m5.xlarge", "m5.2xlarge", "m5.4xlarge", "m5.8xlarge", "m5.12xlarge", "m5.16xlarge", "m5.24xlarge", "m5.metal", "m5a.large", "m5a.xlarge", "m5a.2xlarge", "m5a.4xlarge", "m5a.8xlarge", "m5a.12xlarge", "m5a.16xlarge", "m5a.24xlarge", "m5ad.large", "m5ad.xlarge", "m5ad.2xlarge", "m5ad.4xlarge", "m5ad.8xlarge", "m5ad.12xlarge", "m5ad.16xlarge", "m5ad.24xlarge", "m5d.large", "m5d.xlarge", "m5d.2xlarge", "m5d.4xlarge", "m5d.8xlarge", "m5d.12xlarge", "m5d.16xlarge", "m5d.24xlarge", "m5d.metal", "m5dn.large", "m5dn.xlarge", "m5dn.2xlarge", "m5dn.4xlarge", "m5dn.8xlarge", "m5dn.12xlarge", "m5dn.16xlarge", "m5dn.24xlarge", "m5dn.metal", "m5n.large", "m5n.xlarge", "m5n.2xlarge", "m5n.4xlarge", "m5n.8xlarge", "m5n.12xlarge", "m5n.16xlarge", "m5n.24xlarge", "m5n.metal", "m5zn.large", "m5zn.xlarge", "m5zn.2xlarge", "m5zn.3xlarge", "m5zn.6xlarge", "m5zn.12xlarge", "m5zn.metal", "m6a.large", "m6a.xlarge", "m6a.2xlarge", "m6a.4xlarge", "m6a.8xlarge", "m6a.12xlarge", "m6a.16xlarge", "m6a.24xlarge", "m6a.32xlarge", "m6a.48xlarge", "m6g.metal", "m6g.medium", "m6g.large", "m6g.xlarge", "m6g.2xlarge", "m6g.4xlarge", "m6g.8xlarge", "m6g.12xlarge", "m6g.16xlarge", "m6gd.metal", "m6gd.medium", "m6gd.large", "m6gd.xlarge", "m6gd.2xlarge", "m6gd.4xlarge", "m6gd.8xlarge", "m6gd.12xlarge", "m6gd.16xlarge", "m6i.large", "m6i.xlarge", "m6i.2xlarge", "m6i.4xlarge", "m6i.8xlarge", "m6i.12xlarge", "m6i.16xlarge", "m6i.24xlarge", "m6i.32xlarge", "m6i.metal", "mac1.metal", "p2.xlarge", "p2.8xlarge", "p2.16xlarge", "p3.2xlarge", "p3.8xlarge", "p3.16xlarge", "p3dn.24xlarge", "p4d.24xlarge", "r3.large", "r3.xlarge", "r3.2xlarge", "r3.4xlarge", "r3.8xlarge", "r4.large", "r4.xlarge", "r4.2xlarge", "r4.4xlarge", "r4.8xlarge", "r4.16xlarge", "r5.large", "r5.xlarge", "r5.2xlarge", "r5.4xlarge", "r5.8xlarge", "r5.12xlarge", "r5.16xlarge", "r5.24xlarge", "r5.metal", "r5a.large", "r5a.xlarge", "r5a.2xlarge", "r5a.4xlarge", "r5a.8xlarge", "r5a.12xlarge", "r5a.16xlarge", "r5a.24xlarge", "r5ad.large", "r5ad.xlarge", "r5ad.2xlarge", "r5ad.4xlarge", "r5ad.8xlarge", "r5ad.12xlarge", "r5ad.16xlarge", "r5ad.24xlarge", "r5b.large", "r5b.xlarge", "r5b.2xlarge", "r5b.4xlarge", "r5b.8xlarge", "r5b.12xlarge", "r5b.16xlarge", "r5b.24xlarge", "r5b.metal", "r5d.large", "r5d.xlarge", "r5d.2xlarge", "r5d.4xlarge", "r5d.8xlarge", "r5d.12xlarge", "r5d.16xlarge", "r5d.24xlarge", "r5d.metal", "r5dn.large", "r5dn.xlarge", "r5dn.2xlarge", "r5dn.4xlarge", "r5dn.8xlarge", "r5dn.12xlarge", "r5dn.16xlarge", "r5dn.24xlarge", "r5dn.metal", "r5n.large", "r5n.xlarge", "r5n.2xlarge", "r5n.4xlarge", "r5n.8xlarge", "r5n.12xlarge", "r5n.16xlarge", "r5n.24xlarge", "r5n.metal", "r6g.medium", "r6g.large", "r6g.xlarge", "r6g.2xlarge", "r6g.4xlarge", "r6g.8xlarge", "r6g.12xlarge", "r6g.16xlarge", "r6g.metal", "r6gd.medium", "r6gd.large", "r6gd.xlarge", "r6gd.2xlarge", "r6gd.4xlarge", "r6gd.8xlarge", "r6gd.12xlarge", "r6gd.16xlarge", "r6gd.metal", "r6i.large", "r6i.xlarge", "r6i.2xlarge", "r6i.4xlarge", "r6i.8xlarge", "r6i.12xlarge", "r6i.16xlarge", "r6i.24xlarge", "r6i.32xlarge", "r6i.metal", "t1.micro", "t2.nano", "t2.micro", "t2.small", "t2.medium", "t2.large", "t2.xlarge", "t2.2xlarge", "t3.nano", "t3.micro", "t3.small", "t3.medium", "t3.large", "t3.xlarge", "t3.2xlarge", "t3a.nano", "t3a.micro", "t3a.small", "t3a.medium", "t3a.large", "t3a.xlarge", "t3a.2xlarge", "t4g.nano", "t4g.micro", "t4g.small", "t4g.medium", "t4g.large", "t4g.xlarge", "t4g.2xlarge", "u-6tb1.56xlarge", "u-6tb1.112xlarge", "u-9tb1.112xlarge", "u-12tb1.112xlarge", "u-6tb1.metal", "u-9tb1.metal", "u-12tb1.metal", "u-18tb1.metal", "u-24tb1.metal", "vt1.3xlarge", "vt1.6xlarge", "vt1.24xlarge", "x1.16xlarge", "x1.32xlarge", "x1e.xlarge", "x1e.2xlarge", "x1e.4xlarge", "x1e.8xlarge", "x1e.16xlarge", "x1e.32xlarge", "x2iezn.2xlarge", "x2iezn.4xlarge", "x2iezn.6xlarge", "x2iezn.8xlarge", "x2iezn.12xlarge", "x2iezn.metal", "x2gd.medium", "x2gd.large", "x2gd.xlarge", "x2gd.2xlarge", "x2gd.4xlarge", "x2gd.8xlarge", "x2gd.12xlarge", "x2gd.16xlarge", "x2gd.metal", "z1d.large", "z1d.xlarge", "z1d.2xlarge", "z1d.3xlarge", "z1d.6xlarge", "z1d.12xlarge", "z1d.metal", "x2idn.16xlarge", "x2idn.24xlarge", "x2idn.32xlarge", "x2iedn.xlarge", "x2iedn.2xlarge", "x2iedn.4xlarge", "x2iedn.8xlarge", "x2iedn.16xlarge", "x2iedn.24xlarge", "x2iedn.32xlarge", "c6a.large", "c6a.xlarge", "c6a.2xlarge", "c6a.4xlarge", "c6a.8xlarge", "c6a.12xlarge", "c6a.16xlarge", "c6a.24xlarge", "c6a.32xlarge", "c6a.48xlarge", "c6a.metal", "m6a.metal", "i4i.large", "i4i.xlarge", "i4i.2xlarge", "i4i.4xlarge", "i4i.8xlarge", "i4i.16xlarge", "i4i.32xlarge", "i4i.metal", "x2idn.metal", "x2iedn.metal", "c7g.medium", "c7g.large", "c7g.xlarge", "c7g.2xlarge", "c7g.4xlarge", "c7g.8xlarge", "c7g.12xlarge", "c7g.16xlarge", "mac2.metal", "c6id.large", "c6id.xlarge", "c6id.2xlarge", "c6id.4xlarge", "c6id.8xlarge", "c6id.12xlarge", "c6id.16xlarge", "c6id.24xlarge", "c6id.32xlarge", "c6id.metal", "m6id.large", "m6id.xlarge", "m6id.2xlarge", "m6id.4xlarge", "m6id.8xlarge", "m6id.12xlarge", "m6id.16xlarge", "m6id.24xlarge", "m6id.32xlarge", "m6id.metal", "r6id.large", "r6id.xlarge", "r6id.2xlarge", "r6id.4xlarge", "r6id.8xlarge", "r6id.12xlarge", "r6id.16xlarge", "r6id.24xlarge", "r6id.32xlarge", "r6id.metal", "r6a.large", "r6a.xlarge", "r6a.2xlarge", "r6a.4xlarge", "r6a.8xlarge", "r6a.12xlarge", "r6a.16xlarge", "r6a.24xlarge", "r6a.32xlarge", "r6a.48xlarge", "r6a.metal", "p4de.24xlarge", "u-3tb1.56xlarge", "u-18tb1.112xlarge", "u-24tb1.112xlarge", "trn1.2xlarge", "trn1.32xlarge", "hpc6id.32xlarge", "c6in.large", "c6in.xlarge", "c6in.2xlarge", "c6in.4xlarge", "c6in.8xlarge", "c6in.12xlarge", "c6in.16xlarge", "c6in.24xlarge", "c6in.32xlarge", "m6in.large", "m6in.xlarge", "m6in.2xlarge", "m6in.4xlarge", "m6in.8xlarge", "m6in.12xlarge", "m6in.16xlarge", "m6in.24xlarge", "m6in.32xlarge", "m6idn.large", "m6idn.xlarge", "m6idn.2xlarge", "m6idn.4xlarge", "m6idn.8xlarge", "m6idn.12xlarge", "m6idn.16xlarge", "m6idn.24xlarge", "m6idn.32xlarge", "r6in.large", "r6in.xlarge", "r6in.2xlarge", "r6in.4xlarge", "r6in.8xlarge", "r6in.12xlarge", "r6in.16xlarge", "r6in.24xlarge", "r6in.32xlarge", "r6idn.large", "r6idn.xlarge", "r6idn.2xlarge", "r6idn.4xlarge", "r6idn.8xlarge", "r6idn.12xlarge", "r6idn.16xlarge", "r6idn.24xlarge", "r6idn.32xlarge", "c7g.metal", "m7g.medium", "m7g.large", "m7g.xlarge", "m7g.2xlarge", "m7g.4xlarge", "m7g.8xlarge", "m7g.12xlarge", "m7g.16xlarge", "m7g.metal", "r7g.medium", "r7g.large", "r7g.xlarge", "r7g.2xlarge", "r7g.4xlarge", "r7g.8xlarge", "r7g.12xlarge", "r7g.16xlarge", "r7g.metal", "c6in.metal", "m6in.metal", "m6idn.metal", "r6in.metal", "r6idn.metal", "inf2.xlarge", "inf2.8xlarge", "inf2.24xlarge", "inf2.48xlarge", "trn1n.32xlarge", "i4g.large", "i4g.xlarge", "i4g.2xlarge", "i4g.4xlarge", "i4g.8xlarge", "i4g.16xlarge", "hpc7g.4xlarge", "hpc7g.8xlarge", "hpc7g.16xlarge", "c7gn.medium", "c7gn.large", "c7gn.xlarge", "c7gn.2xlarge", "c7gn.4xlarge", "c7gn.8xlarge", "c7gn.12xlarge", "c7gn.16xlarge", "p5.48xlarge", "m7i.large", "m7i.xlarge", "m7i.2xlarge", "m7i.4xlarge", "m7i.8xlarge", "m7i.12xlarge", "m7i.16xlarge", "m7i.24xlarge", "m7i.48xlarge", "m7i-flex.large", "m7i-flex.xlarge", "m7i-flex.2xlarge", "m7i-flex.4xlarge", "m7i-flex.8xlarge", "m7a.medium", "m7a.large", "m7a.xlarge", "m7a.2xlarge", "m7a.4xlarge", "m7a.8xlarge", "m7a.12xlarge", "m7a.16xlarge", "m7a.24xlarge", "m7a.32xlarge", "m7a.48xlarge", "m7a.metal-48xl", "hpc7a.12xlarge", "hpc7a.24xlarge", "hpc7a.48xlarge", "hpc7a.96xlarge", "c7gd.medium", "c7gd.large", "c7gd.xlarge", "c7gd.2xlarge", "c7gd.4xlarge", "c7gd.8xlarge", "c7gd.12xlarge", "c7gd.16xlarge", "m7gd.medium", "m7gd.large", "m7gd.xlarge", "m7gd.2xlarge", "m7gd.4xlarge", "m7gd.8xlarge", "m7gd.12xlarge", "m7gd.16xlarge", "r7gd.medium", "r7gd.large", "r7gd.xlarge", "r7gd.2xlarge", "r7gd.4xlarge", "r7gd.8xlarge", "r7gd.12xlarge", "r7gd.16xlarge", "r7a.medium", "r7a.large", "r7a.xlarge", "r7a.2xlarge", "r7a.4xlarge", "r7a.8xlarge", "r7a.12xlarge", "r7a.16xlarge", "r7a.24xlarge", "r7a.32xlarge", "r7a.48xlarge", "c7i.large", "c7i.xlarge", "c7i.2xlarge", "c7i.4xlarge", "c7i.8xlarge", "c7i.12xlarge", "c7i.16xlarge", "c7i.24xlarge", "c7i.48xlarge", "mac2-m2pro.metal", "r7iz.large", "r7iz.xlarge", "r7iz.2xlarge", "r7iz.4xlarge", "r7iz.8xlarge", "r7iz.12xlarge", "r7iz.16xlarge", "r7iz.32xlarge", "c7a.medium", "c7a.large", "c7a.xlarge", "c7a.2xlarge", "c7a.4xlarge", "c7a.8xlarge", "c7a.12xlarge", "c7a.16xlarge", "c7a.24xlarge", "c7a.32xlarge", "c7a.48xlarge", "c7a.metal-48xl", "r7a.metal-48xl", "r7i.large", "r7i.xlarge", "r7i.2xlarge", "r7i.4xlarge", "r7i.8xlarge", "r7i.12xlarge", "r7i.16xlarge", "r7i.24xlarge", "r7i.48xlarge", "dl2q.24xlarge", "mac2-m2.metal", "i4i.12xlarge", "i4i.24xlarge", "c7i.metal-24xl", "c7i.metal-48xl", "m7i.metal-24xl", "m7i.metal-48xl", "r7i.metal-24xl", "r7i.metal-48xl", "r7iz.metal-16xl", "r7iz.metal-32xl", "c7gd.metal", "m7gd.metal", "r7gd.metal", "g6.xlarge", "g6.2xlarge", "g6.4xlarge", "g6.8xlarge", "g6.12xlarge", "g6.16xlarge", "g6.24xlarge", "g6.48xlarge", "gr6.4xlarge", "gr6.8xlarge", "c7i-flex.large", "c7i-flex.xlarge", "c7i-flex.2xlarge", "c7i-flex.4xlarge", "c7i-flex.8xlarge", "u7i-12tb.224xlarge", "u7in-16tb.224xlarge", "u7in-24tb.224xlarge", "u7in-32tb.224xlarge", "u7ib-12tb.224xlarge", "c7gn.metal", "r8g.medium", "r8g.large", "r8g.xlarge", "r8g.2xlarge", "r8g.4xlarge", "r8g.8xlarge", "r8g.12xlarge", "r8g.16xlarge", "r8g.24xlarge", "r8g.48xlarge", "r8g.metal-24xl", "r8g.metal-48xl", "mac2-m1ultra.metal"},
-	"InstanceTypeHypervisor":              {"nitro", "xen"},
-	"KeyFormat":                           {"pem", "ppk"},
-	"KeyType":                             {"rsa", "ed25519"},
-	"LocationType":                        {"region", "availability-zone", "availability-zone-id", "outpost"},
-	"LogDestinationType":                  {"cloud-watch-logs", "s3", "kinesis-data-firehose"},
-	"MarketType":                          {"spot", "capacity-block"},
-	"MonitoringState":                     {"disabled", "disabling", "enabled", "pending"},
-	"NetworkInterfaceAttribute":           {"description", "groupSet", "sourceDestCheck", "attachment", "associatePublicIpAddress"},
-	"NetworkInterfaceCreationType":        {"efa", "branch", "trunk"},
-	"NetworkInterfaceStatus":              {"available", "associated", "attaching", "in-use", "detaching"},
-	"NetworkInterfaceType":                {"interface", "natGateway", "efa", "trunk", "load_balancer", "network_load_balancer", "vpc_endpoint", "branch", "transit_gateway", "lambda", "quicksight", "global_accelerator_managed", "api_gateway_managed", "gateway_load_balancer", "gateway_load_balancer_endpoint", "iot_rules_managed", "aws_codestar_connections_managed"},
-	"NitroEnclavesSupport":                {"unsupported", "supported"},
-	"NitroTpmSupport":                     {"unsupported", "supported"},
-	"OperationType":                       {"add", "remove"},
-	"PermissionGroup":                     {"all"},
-	"PhcSupport":                          {"unsupported", "supported"},
-	"PlacementGroupStrategy":              {"cluster", "partition", "spread"},
-	"PlatformValues":                      {"Windows"},
-	"ProductCodeValues":                   {"devpay", "marketplace"},
-	"ResetImageAttributeName":             {"launchPermission"},
-	"ResourceType":                        {"capacity-reservation", "client-vpn-endpoint", "customer-gateway", "carrier-gateway", "coip-pool", "dedicated-host", "dhcp-options", "egress-only-internet-gateway", "elastic-ip", "elastic-gpu", "export-image-task", "export-instance-task", "fleet", "fpga-image", "host-reservation", "image", "import-image-task", "import-snapshot-task", "instance", "instance-event-window", "internet-gateway", "ipam", "ipam-pool", "ipam-scope", "ipv4pool-ec2", "ipv6pool-ec2", "key-pair", "launch-template", "local-gateway", "local-gateway-route-table", "local-gateway-virtual-interface", "local-gateway-virtual-interface-group", "local-gateway-route-table-vpc-association", "local-gateway-route-table-virtual-interface-group-association", "natgateway", "network-acl", "network-interface", "network-insights-analysis", "network-insights-path", "network-insights-access-scope", "network-insights-access-scope-analysis", "placement-group", "prefix-list", "replace-root-volume-task", "reserved-instances", "route-table", "security-group", "security-group-rule", "snapshot", "spot-fleet-request", "spot-instances-request", "subnet", "subnet-cidr-reservation", "traffic-mirror-filter", "traffic-mirror-session", "traffic-mirror-target", "transit-gateway", "transit-gateway-attachment", "transit-gateway-connect-peer", "transit-gateway-multicast-domain", "transit-gateway-policy-table", "transit-gateway-route-table", "transit-gateway-route-table-announcement", "volume", "vpc", "vpc-endpoint", "vpc-endpoint-connection", "vpc-endpoint-service", "vpc-endpoint-service-permission", "vpc-peering-connection", "vpn-connection", "vpn-gateway", "vpc-flow-log", "capacity-reservation-fleet", "traffic-mirror-filter-rule", "vpc-endpoint-connection-device-type", "verified-access-instance", "verified-access-group", "verified-access-endpoint", "verified-access-policy", "verified-access-trust-provider", "vpn-connection-device-type", "vpc-block-public-access-exclusion", "ipam-resource-discovery", "ipam-resource-discovery-association", "instance-connect-endpoint", "ipam-external-resource-verification-token"},
-	"RootDeviceType":                      {"ebs", "instance-store"},
-	"RouteOrigin":                         {"CreateRouteTable", "CreateRoute", "EnableVgwRoutePropagation"},
-	"RouteState":                          {"active", "blackhole"},
-	"RouteTableAssociationStateCode":      {"associating", "associated", "disassociating", "disassociated", "failed"},
-	"RuleAction":                          {"allow", "deny"},
-	"ShutdownBehavior":                    {"stop", "terminate"},
-	"SpotInstanceType":                    {"one-time", "persistent"},
-	"StatusName":                          {"reachability"},
-	"StatusType":                          {"passed", "failed", "insufficient-data", "initializing"},
-	"SubnetCidrBlockStateCode":            {"associating", "associated", "disassociating", "disassociated", "failing", "failed"},
-	"SubnetState":                         {"pending", "available", "unavailable"},
-	"SummaryStatus":                       {"ok", "impaired", "insufficient-data", "not-applicable", "initializing"},
-	"SupportedAdditionalProcessorFeature": {"amd-sev-snp"},
-	"Tenancy":                             {"default", "dedicated", "host"},
-	"TpmSupportValues":                    {"v2.0"},
-	"TrafficType":                         {"ACCEPT", "REJECT", "ALL"},
-	"UsageClassType":                      {"spot", "on-demand", "capacity-block"},
-	"VirtualizationType":                  {"hvm", "paravirtual"},
-	"VolumeType":                          {"standard", "io1", "io2", "gp2", "sc1", "st1", "gp3"},
-	"VpcAttributeName":                    {"enableDnsSupport", "enableDnsHostnames", "enableNetworkAddressUsageMetrics"},
-	"VpcCidrBlockStateCode":               {"associating", "associated", "disassociating", "disassociated", "failing", "failed"},
-	"VpcState":                            {"pending", "available"},
+	"AcceleratorManufacturer":                     {"amazon-web-services", "amd", "nvidia", "xilinx", "habana"},
+	"AcceleratorName":                             {"a100", "inferentia", "k520", "k80", "m60", "radeon-pro-v520", "t4", "vu9p", "v100", "a10g", "h100", "t4g"},
+	"AcceleratorType":                             {"gpu", "fpga", "inference"},
+	"AccountAttributeName":                        {"supported-platforms", "default-vpc"},
+	"AddressAttributeName":                        {"domain-name"},
+	"Affinity":                                    {"default", "host"},
+	"AllocationState":                             {"available", "under-assessment", "permanent-failure", "released", "released-permanent-failure", "pending"},
+	"AllowsMultipleInstanceTypes":                 {"on", "off"},
+	"AmdSevSnpSpecification":                      {"enabled", "disabled"},
+	"ArchitectureType":                            {"i386", "x86_64", "arm64", "x86_64_mac", "arm64_mac"},
+	"ArchitectureValues":                          {"i386", "x86_64", "arm64", "x86_64_mac", "arm64_mac"},
+	"AttachmentStatus":                            {"attaching", "attached", "detaching", "detached"},
+	"AutoPlacement":                               {"on", "off"},
+	"AvailabilityZoneOptInStatus":                 {"opt-in-not-required", "opted-in", "not-opted-in"},
+	"AvailabilityZoneState":                       {"available", "information", "impaired", "unavailable", "constrained"},
+	"BareMetal":                                   {"included", "required", "excluded"},
+	"BootModeType":                                {"legacy-bios", "uefi"},
+	"BootModeValues":                              {"legacy-bios", "uefi", "uefi-preferred"},
+	"BurstablePerformance":                        {"included", "required", "excluded"},
+	"CapacityReservationPreference":               {"open", "none"},
+	"CpuManufacturer":                             {"intel", "amd", "amazon-web-services"},
+	"DefaultInstanceMetadataEndpointState":        {"disabled", "enabled", "no-preference"},
+	"DefaultInstanceMetadataTagsState":            {"disabled", "enabled", "no-preference"},
+	"DefaultTargetCapacityType":                   {"spot", "on-demand", "capacity-block"},
+	"DeleteFleetErrorCode":                        {"fleetIdDoesNotExist", "fleetIdMalformed", "fleetNotInDeletableState", "unexpectedError"},
+	"DestinationFileFormat":                       {"plain-text", "parquet"},
+	"DeviceType":                                  {"ebs", "instance-store"},
+	"DiskType":                                    {"hdd", "ssd"},
+	"DomainType":                                  {"vpc", "standard"},
+	"EbsEncryptionSupport":                        {"unsupported", "supported"},
+	"EbsNvmeSupport":                              {"unsupported", "supported", "required"},
+	"EbsOptimizedSupport":                         {"unsupported", "supported", "default"},
+	"EnaSupport":                                  {"unsupported", "supported", "required"},
+	"EphemeralNvmeSupport":                        {"unsupported", "supported", "required"},
+	"EventCode":                                   {"instance-reboot", "system-reboot", "system-maintenance", "instance-retirement", "instance-stop"},
+	"FleetActivityStatus":                         {"error", "pending_fulfillment", "pending_termination", "fulfilled"},
+	"FleetCapacityReservationUsageStrategy":       {"use-capacity-reservations-first"},
+	"FleetExcessCapacityTerminationPolicy":        {"no-termination", "termination"},
+	"FleetOnDemandAllocationStrategy":             {"lowest-price", "prioritized"},
+	"FleetReplacementStrategy":                    {"launch", "launch-before-terminate"},
+	"FleetStateCode":                              {"submitted", "active", "deleted", "failed", "deleted_running", "deleted_terminating", "modifying"},
+	"FleetType":                                   {"request", "maintain", "instant"},
+	"FlowLogsResourceType":                        {"VPC", "Subnet", "NetworkInterface", "TransitGateway", "TransitGatewayAttachment"},
+	"HostMaintenance":                             {"on", "off"},
+	"HostRecovery":                                {"on", "off"},
+	"HostTenancy":                                 {"default", "dedicated", "host"},
+	"HostnameType":                                {"ip-name", "resource-name"},
+	"HttpTokensState":                             {"optional", "required"},
+	"HypervisorType":                              {"ovm", "xen"},
+	"ImageAttributeName":                          {"description", "kernel", "ramdisk", "launchPermission", "productCodes", "blockDeviceMapping", "sriovNetSupport", "bootMode", "tpmSupport", "uefiData", "lastLaunchedTime", "imdsSupport", "deregistrationProtection"},
+	"ImageState":                                  {"pending", "available", "invalid", "deregistered", "transient", "failed", "error", "disabled"},
+	"ImageTypeValues":                             {"machine", "kernel", "ramdisk"},
+	"ImdsSupportValues":                           {"v2.0"},
+	"InstanceAttributeName":                       {"instanceType", "kernel", "ramdisk", "userData", "disableApiTermination", "instanceInitiatedShutdownBehavior", "rootDeviceName", "blockDeviceMapping", "productCodes", "sourceDestCheck", "groupSet", "ebsOptimized", "sriovNetSupport", "enaSupport", "enclaveOptions", "disableApiStop"},
+	"InstanceAutoRecoveryState":                   {"disabled", "default"},
+	"InstanceBootModeValues":                      {"legacy-bios", "uefi"},
+	"InstanceGeneration":                          {"current", "previous"},
+	"InstanceHealthStatus":                        {"healthy", "unhealthy"},
+	"InstanceInterruptionBehavior":                {"hibernate", "stop", "terminate"},
+	"InstanceLifecycle":                           {"spot", "on-demand"},
+	"InstanceLifecycleType":                       {"spot", "scheduled", "capacity-block"},
+	"InstanceMetadataEndpointState":               {"disabled", "enabled"},
+	"InstanceMetadataOptionsState":                {"pending", "applied"},
+	"InstanceMetadataProtocolState":               {"disabled", "enabled"},
+	"InstanceMetadataTagsState":                   {"disabled", "enabled"},
+	"InstanceStateName":                           {"pending", "running", "shutting-down", "terminated", "stopping", "stopped"},
+	"InstanceStorageEncryptionSupport":            {"unsupported", "required"},
+	"InstanceType":                                {"a1.medium", "a1.large", "a1.xlarge", "a1.2xlarge", "a1.4xlarge", "a1.metal", "c1.medium", "c1.xlarge", "c3.large", "c3.xlarge", "c3.2xlarge", "c3.4xlarge", "c3.8xlarge", "c4.large", "c4.xlarge", "c4.2xlarge", "c4.4xlarge", "c4.8xlarge", "c5.large", "c5.xlarge", "c5.2xlarge", "c5.4xlarge", "c5.9xlarge", "c5.12xlarge", "c5.18xlarge", "c5.24xlarge", "c5.metal", "c5a.large", "c5a.xlarge", "c5a.2xlarge", "c5a.4xlarge", "c5a.8xlarge", "c5a.12xlarge", "c5a.16xlarge", "c5a.24xlarge", "c5ad.large", "c5ad.xlarge", "c5ad.2xlarge", "c5ad.4xlarge", "c5ad.8xlarge", "c5ad.12xlarge", "c5ad.16xlarge", "c5ad.24xlarge", "c5d.large", "c5d.xlarge", "c5d.2xlarge", "c5d.4xlarge", "c5d.9xlarge", "c5d.12xlarge", "c5d.18xlarge", "c5d.24xlarge", "c5d.metal", "c5n.large", "c5n.xlarge", "c5n.2xlarge", "c5n.4xlarge", "c5n.9xlarge", "c5n.18xlarge", "c5n.metal", "c6g.medium", "c6g.large", "c6g.xlarge", "c6g.2xlarge", "c6g.4xlarge", "c6g.8xlarge", "c6g.12xlarge", "c6g.16xlarge", "c6g.metal", "c6gd.medium", "c6gd.large", "c6gd.xlarge", "c6gd.2xlarge", "c6gd.4xlarge", "c6gd.8xlarge", "c6gd.12xlarge", "c6gd.16xlarge", "c6gd.metal", "c6gn.medium", "c6gn.large", "c6gn.xlarge", "c6gn.2xlarge", "c6gn.4xlarge", "c6gn.8xlarge", "c6gn.12xlarge", "c6gn.16xlarge", "c6i.large", "c6i.xlarge", "c6i.2xlarge", "c6i.4xlarge", "c6i.8xlarge", "c6i.12xlarge", "c6i.16xlarge", "c6i.24xlarge", "c6i.32xlarge", "c6i.metal", "cc1.4xlarge", "cc2.8xlarge", "cg1.4xlarge", "cr1.8xlarge", "d2.xlarge", "d2.2xlarge", "d2.4xlarge", "d2.8xlarge", "d3.xlarge", "d3.2xlarge", "d3.4xlarge", "d3.8xlarge", "d3en.xlarge", "d3en.2xlarge", "d3en.4xlarge", "d3en.6xlarge", "d3en.8xlarge", "d3en.12xlarge", "dl1.24xlarge", "f1.2xlarge", "f1.4xlarge", "f1.16xlarge", "g2.2xlarge", "g2.8xlarge", "g3.4xlarge", "g3.8xlarge", "g3.16xlarge", "g3s.xlarge", "g4ad.xlarge", "g4ad.2xlarge", "g4ad.4xlarge", "g4ad.8xlarge", "g4ad.16xlarge", "g4dn.xlarge", "g4dn.2xlarge", "g4dn.4xlarge", "g4dn.8xlarge", "g4dn.12xlarge", "g4dn.16xlarge", "g4dn.metal", "g5.xlarge", "g5.2xlarge", "g5.4xlarge", "g5.8xlarge", "g5.12xlarge", "g5.16xlarge", "g5.24xlarge", "g5.48xlarge", "g5g.xlarge", "g5g.2xlarge", "g5g.4xlarge", "g5g.8xlarge", "g5g.16xlarge", "g5g.metal", "hi1.4xlarge", "hpc6a.48xlarge", "hs1.8xlarge", "h1.2xlarge", "h1.4xlarge", "h1.8xlarge", "h1.16xlarge", "i2.xlarge", "i2.2xlarge", "i2.4xlarge", "i2.8xlarge", "i3.large", "i3.xlarge", "i3.2xlarge", "i3.4xlarge", "i3.8xlarge", "i3.16xlarge", "i3.metal", "i3en.large", "i3en.xlarge", "i3en.2xlarge", "i3en.3xlarge", "i3en.6xlarge", "i3en.12xlarge", "i3en.24xlarge", "i3en.metal", "im4gn.large", "im4gn.xlarge", "im4gn.2xlarge", "im4gn.4xlarge", "im4gn.8xlarge", "im4gn.16xlarge", "inf1.xlarge", "inf1.2xlarge", "inf1.6xlarge", "inf1.24xlarge", "is4gen.medium", "is4gen.large", "is4gen.xlarge", "is4gen.2xlarge", "is4gen.4xlarge", "is4gen.8xlarge", "m1.small", "m1.medium", "m1.large", "m1.xlarge", "m2.xlarge", "m2.2xlarge", "m2.4xlarge", "m3.medium", "m3.large", "m3.xlarge", "m3.2xlarge", "m4.large", "m4.xlarge", "m4.2xlarge", "m4.4xlarge", "m4.10xlarge", "m4.16xlarge", "m5.large", "m5.xlarge", "m5.2xlarge", "m5.4xlarge", "m5.8xlarge", "m5.12xlarge", "m5.16xlarge", "m5.24xlarge", "m5.metal", "m5a.large", "m5a.xlarge", "m5a.2xlarge", "m5a.4xlarge", "m5a.8xlarge", "m5a.12xlarge", "m5a.16xlarge", "m5a.24xlarge", "m5ad.large", "m5ad.xlarge", "m5ad.2xlarge", "m5ad.4xlarge", "m5ad.8xlarge", "m5ad.12xlarge", "m5ad.16xlarge", "m5ad.24xlarge", "m5d.large", "m5d.xlarge", "m5d.2xlarge", "m5d.4xlarge", "m5d.8xlarge", "m5d.12xlarge", "m5d.16xlarge", "m5d.24xlarge", "m5d.metal", "m5dn.large", "m5dn.xlarge", "m5dn.2xlarge", "m5dn.4xlarge", "m5dn.8xlarge", "m5dn.12xlarge", "m5dn.16xlarge", "m5dn.24xlarge", "m5dn.metal", "m5n.large", "m5n.xlarge", "m5n.2xlarge", "m5n.4xlarge", "m5n.8xlarge", "m5n.12xlarge", "m5n.16xlarge", "m5n.24xlarge", "m5n.metal", "m5zn.large", "m5zn.xlarge", "m5zn.2xlarge", "m5zn.3xlarge", "m5zn.6xlarge", "m5zn.12xlarge", "m5zn.metal", "m6a.large", "m6a.xlarge", "m6a.2xlarge", "m6a.4xlarge", "m6a.8xlarge", "m6a.12xlarge", "m6a.16xlarge", "m6a.24xlarge", "m6a.32xlarge", "m6a.48xlarge", "m6g.metal", "m6g.medium", "m6g.large", "m6g.xlarge", "m6g.2xlarge", "m6g.4xlarge", "m6g.8xlarge", "m6g.12xlarge", "m6g.16xlarge", "m6gd.metal", "m6gd.medium", "m6gd.large", "m6gd.xlarge", "m6gd.2xlarge", "m6gd.4xlarge", "m6gd.8xlarge", "m6gd.12xlarge", "m6gd.16xlarge", "m6i.large", "m6i.xlarge", "m6i.2xlarge", "m6i.4xlarge", "m6i.8xlarge", "m6i.12xlarge", "m6i.16xlarge", "m6i.24xlarge", "m6i.32xlarge", "m6i.metal", "mac1.metal", "p2.xlarge", "p2.8xlarge", "p2.16xlarge", "p3.2xlarge", "p3.8xlarge", "p3.16xlarge", "p3dn.24xlarge", "p4d.24xlarge", "r3.large", "r3.xlarge", "r3.2xlarge", "r3.4xlarge", "r3.8xlarge", "r4.large", "r4.xlarge", "r4.2xlarge", "r4.4xlarge", "r4.8xlarge", "r4.16xlarge", "r5.large", "r5.xlarge", "r5.2xlarge", "r5.4xlarge", "r5.8xlarge", "r5.12xlarge", "r5.16xlarge", "r5.24xlarge", "r5.metal", "r5a.large", "r5a.xlarge", "r5a.2xlarge", "r5a.4xlarge", "r5a.8xlarge", "r5a.12xlarge", "r5a.16xlarge", "r5a.24xlarge", "r5ad.large", "r5ad.xlarge", "r5ad.2xlarge", "r5ad.4xlarge", "r5ad.8xlarge", "r5ad.12xlarge", "r5ad.16xlarge", "r5ad.24xlarge", "r5b.large", "r5b.xlarge", "r5b.2xlarge", "r5b.4xlarge", "r5b.8xlarge", "r5b.12xlarge", "r5b.16xlarge", "r5b.24xlarge", "r5b.metal", "r5d.large", "r5d.xlarge", "r5d.2xlarge", "r5d.4xlarge", "r5d.8xlarge", "r5d.12xlarge", "r5d.16xlarge", "r5d.24xlarge", "r5d.metal", "r5dn.large", "r5dn.xlarge", "r5dn.2xlarge", "r5dn.4xlarge", "r5dn.8xlarge", "r5dn.12xlarge", "r5dn.16xlarge", "r5dn.24xlarge", "r5dn.metal", "r5n.large", "r5n.xlarge", "r5n.2xlarge", "r5n.4xlarge", "r5n.8xlarge", "r5n.12xlarge", "r5n.16xlarge", "r5n.24xlarge", "r5n.metal", "r6g.medium", "r6g.large", "r6g.xlarge", "r6g.2xlarge", "r6g.4xlarge", "r6g.8xlarge", "r6g.12xlarge", "r6g.16xlarge", "r6g.metal", "r6gd.medium", "r6gd.large", "r6gd.xlarge", "r6gd.2xlarge", "r6gd.4xlarge", "r6gd.8xlarge", "r6gd.12xlarge", "r6gd.16xlarge", "r6gd.metal", "r6i.large", "r6i.xlarge", "r6i.2xlarge", "r6i.4xlarge", "r6i.8xlarge", "r6i.12xlarge", "r6i.16xlarge", "r6i.24xlarge", "r6i.32xlarge", "r6i.metal", "t1.micro", "t2.nano", "t2.micro", "t2.small", "t2.medium", "t2.large", "t2.xlarge", "t2.2xlarge", "t3.nano", "t3.micro", "t3.small", "t3.medium", "t3.large", "t3.xlarge", "t3.2xlarge", "t3a.nano", "t3a.micro", "t3a.small", "t3a.medium", "t3a.large", "t3a.xlarge", "t3a.2xlarge", "t4g.nano", "t4g.micro", "t4g.small", "t4g.medium", "t4g.large", "t4g.xlarge", "t4g.2xlarge", "u-6tb1.56xlarge", "u-6tb1.112xlarge", "u-9tb1.112xlarge", "u-12tb1.112xlarge", "u-6tb1.metal", "u-9tb1.metal", "u-12tb1.metal", "u-18tb1.metal", "u-24tb1.metal", "vt1.3xlarge", "vt1.6xlarge", "vt1.24xlarge", "x1.16xlarge", "x1.32xlarge", "x1e.xlarge", "x1e.2xlarge", "x1e.4xlarge", "x1e.8xlarge", "x1e.16xlarge", "x1e.32xlarge", "x2iezn.2xlarge", "x2iezn.4xlarge", "x2iezn.6xlarge", "x2iezn.8xlarge", "x2iezn.12xlarge", "x2iezn.metal", "x2gd.medium", "x2gd.large", "x2gd.xlarge", "x2gd.2xlarge", "x2gd.4xlarge", "x2gd.8xlarge", "x2gd.12xlarge", "x2gd.16xlarge", "x2gd.metal", "z1d.large", "z1d.xlarge", "z1d.2xlarge", "z1d.3xlarge", "z1d.6xlarge", "z1d.12xlarge", "z1d.metal", "x2idn.16xlarge", "x2idn.24xlarge", "x2idn.32xlarge", "x2iedn.xlarge", "x2iedn.2xlarge", "x2iedn.4xlarge", "x2iedn.8xlarge", "x2iedn.16xlarge", "x2iedn.24xlarge", "x2iedn.32xlarge", "c6a.large", "c6a.xlarge", "c6a.2xlarge", "c6a.4xlarge", "c6a.8xlarge", "c6a.12xlarge", "c6a.16xlarge", "c6a.24xlarge", "c6a.32xlarge", "c6a.48xlarge", "c6a.metal", "m6a.metal", "i4i.large", "i4i.xlarge", "i4i.2xlarge", "i4i.4xlarge", "i4i.8xlarge", "i4i.16xlarge", "i4i.32xlarge", "i4i.metal", "x2idn.metal", "x2iedn.metal", "c7g.medium", "c7g.large", "c7g.xlarge", "c7g.2xlarge", "c7g.4xlarge", "c7g.8xlarge", "c7g.12xlarge", "c7g.16xlarge", "mac2.metal", "c6id.large", "c6id.xlarge", "c6id.2xlarge", "c6id.4xlarge", "c6id.8xlarge", "c6id.12xlarge", "c6id.16xlarge", "c6id.24xlarge", "c6id.32xlarge", "c6id.metal", "m6id.large", "m6id.xlarge", "m6id.2xlarge", "m6id.4xlarge", "m6id.8xlarge", "m6id.12xlarge", "m6id.16xlarge", "m6id.24xlarge", "m6id.32xlarge", "m6id.metal", "r6id.large", "r6id.xlarge", "r6id.2xlarge", "r6id.4xlarge", "r6id.8xlarge", "r6id.12xlarge", "r6id.16xlarge", "r6id.24xlarge", "r6id.32xlarge", "r6id.metal", "r6a.large", "r6a.xlarge", "r6a.2xlarge", "r6a.4xlarge", "r6a.8xlarge", "r6a.12xlarge", "r6a.16xlarge", "r6a.24xlarge", "r6a.32xlarge", "r6a.48xlarge", "r6a.metal", "p4de.24xlarge", "u-3tb1.56xlarge", "u-18tb1.112xlarge", "u-24tb1.112xlarge", "trn1.2xlarge", "trn1.32xlarge", "hpc6id.32xlarge", "c6in.large", "c6in.xlarge", "c6in.2xlarge", "c6in.4xlarge", "c6in.8xlarge", "c6in.12xlarge", "c6in.16xlarge", "c6in.24xlarge", "c6in.32xlarge", "m6in.large", "m6in.xlarge", "m6in.2xlarge", "m6in.4xlarge", "m6in.8xlarge", "m6in.12xlarge", "m6in.16xlarge", "m6in.24xlarge", "m6in.32xlarge", "m6idn.large", "m6idn.xlarge", "m6idn.2xlarge", "m6idn.4xlarge", "m6idn.8xlarge", "m6idn.12xlarge", "m6idn.16xlarge", "m6idn.24xlarge", "m6idn.32xlarge", "r6in.large", "r6in.xlarge", "r6in.2xlarge", "r6in.4xlarge", "r6in.8xlarge", "r6in.12xlarge", "r6in.16xlarge", "r6in.24xlarge", "r6in.32xlarge", "r6idn.large", "r6idn.xlarge", "r6idn.2xlarge", "r6idn.4xlarge", "r6idn.8xlarge", "r6idn.12xlarge", "r6idn.16xlarge", "r6idn.24xlarge", "r6idn.32xlarge", "c7g.metal", "m7g.medium", "m7g.large", "m7g.xlarge", "m7g.2xlarge", "m7g.4xlarge", "m7g.8xlarge", "m7g.12xlarge", "m7g.16xlarge", "m7g.metal", "r7g.medium", "r7g.large", "r7g.xlarge", "r7g.2xlarge", "r7g.4xlarge", "r7g.8xlarge", "r7g.12xlarge", "r7g.16xlarge", "r7g.metal", "c6in.metal", "m6in.metal", "m6idn.metal", "r6in.metal", "r6idn.metal", "inf2.xlarge", "inf2.8xlarge", "inf2.24xlarge", "inf2.48xlarge", "trn1n.32xlarge", "i4g.large", "i4g.xlarge", "i4g.2xlarge", "i4g.4xlarge", "i4g.8xlarge", "i4g.16xlarge", "hpc7g.4xlarge", "hpc7g.8xlarge", "hpc7g.16xlarge", "c7gn.medium", "c7gn.large", "c7gn.xlarge", "c7gn.2xlarge", "c7gn.4xlarge", "c7gn.8xlarge", "c7gn.12xlarge", "c7gn.16xlarge", "p5.48xlarge", "m7i.large", "m7i.xlarge", "m7i.2xlarge", "m7i.4xlarge", "m7i.8xlarge", "m7i.12xlarge", "m7i.16xlarge", "m7i.24xlarge", "m7i.48xlarge", "m7i-flex.large", "m7i-flex.xlarge", "m7i-flex.2xlarge", "m7i-flex.4xlarge", "m7i-flex.8xlarge", "m7a.medium", "m7a.large", "m7a.xlarge", "m7a.2xlarge", "m7a.4xlarge", "m7a.8xlarge", "m7a.12xlarge", "m7a.16xlarge", "m7a.24xlarge", "m7a.32xlarge", "m7a.48xlarge", "m7a.metal-48xl", "hpc7a.12xlarge", "hpc7a.24xlarge", "hpc7a.48xlarge", "hpc7a.96xlarge", "c7gd.medium", "c7gd.large", "c7gd.xlarge", "c7gd.2xlarge", "c7gd.4xlarge", "c7gd.8xlarge", "c7gd.12xlarge", "c7gd.16xlarge", "m7gd.medium", "m7gd.large", "m7gd.xlarge", "m7gd.2xlarge", "m7gd.4xlarge", "m7gd.8xlarge", "m7gd.12xlarge", "m7gd.16xlarge", "r7gd.medium", "r7gd.large", "r7gd.xlarge", "r7gd.2xlarge", "r7gd.4xlarge", "r7gd.8xlarge", "r7gd.12xlarge", "r7gd.16xlarge", "r7a.medium", "r7a.large", "r7a.xlarge", "r7a.2xlarge", "r7a.4xlarge", "r7a.8xlarge", "r7a.12xlarge", "r7a.16xlarge", "r7a.24xlarge", "r7a.32xlarge", "r7a.48xlarge", "c7i.large", "c7i.xlarge", "c7i.2xlarge", "c7i.4xlarge", "c7i.8xlarge", "c7i.12xlarge", "c7i.16xlarge", "c7i.24xlarge", "c7i.48xlarge", "mac2-m2pro.metal", "r7iz.large", "r7iz.xlarge", "r7iz.2xlarge", "r7iz.4xlarge", "r7iz.8xlarge", "r7iz.12xlarge", "r7iz.16xlarge", "r7iz.32xlarge", "c7a.medium", "c7a.large", "c7a.xlarge", "c7a.2xlarge", "c7a.4xlarge", "c7a.8xlarge", "c7a.12xlarge", "c7a.16xlarge", "c7a.24xlarge", "c7a.32xlarge", "c7a.48xlarge", "c7a.metal-48xl", "r7a.metal-48xl", "r7i.large", "r7i.xlarge", "r7i.2xlarge", "r7i.4xlarge", "r7i.8xlarge", "r7i.12xlarge", "r7i.16xlarge", "r7i.24xlarge", "r7i.48xlarge", "dl2q.24xlarge", "mac2-m2.metal", "i4i.12xlarge", "i4i.24xlarge", "c7i.metal-24xl", "c7i.metal-48xl", "m7i.metal-24xl", "m7i.metal-48xl", "r7i.metal-24xl", "r7i.metal-48xl", "r7iz.metal-16xl", "r7iz.metal-32xl", "c7gd.metal", "m7gd.metal", "r7gd.metal", "g6.xlarge", "g6.2xlarge", "g6.4xlarge", "g6.8xlarge", "g6.12xlarge", "g6.16xlarge", "g6.24xlarge", "g6.48xlarge", "gr6.4xlarge", "gr6.8xlarge", "c7i-flex.large", "c7i-flex.xlarge", "c7i-flex.2xlarge", "c7i-flex.4xlarge", "c7i-flex.8xlarge", "u7i-12tb.224xlarge", "u7in-16tb.224xlarge", "u7in-24tb.224xlarge", "u7in-32tb.224xlarge", "u7ib-12tb.224xlarge", "c7gn.metal", "r8g.medium", "r8g.large", "r8g.xlarge", "r8g.2xlarge", "r8g.4xlarge", "r8g.8xlarge", "r8g.12xlarge", "r8g.16xlarge", "r8g.24xlarge", "r8g.48xlarge", "r8g.metal-24xl", "r8g.metal-48xl", "mac2-m1ultra.metal"},
+	"InstanceTypeHypervisor":                      {"nitro", "xen"},
+	"KeyFormat":                                   {"pem", "ppk"},
+	"KeyType":                                     {"rsa", "ed25519"},
+	"LaunchTemplateAutoRecoveryState":             {"default", "disabled"},
+	"LaunchTemplateErrorCode":                     {"launchTemplateIdDoesNotExist", "launchTemplateIdMalformed", "launchTemplateNameDoesNotExist", "launchTemplateNameMalformed", "launchTemplateVersionDoesNotExist", "unexpectedError"},
+	"LaunchTemplateHttpTokensState":               {"optional", "required"},
+	"LaunchTemplateInstanceMetadataEndpointState": {"disabled", "enabled"},
+	"LaunchTemplateInstanceMetadataOptionsState":  {"pending", "applied"},
+	"LaunchTemplateInstanceMetadataProtocolIpv6":  {"disabled", "enabled"},
+	"LaunchTemplateInstanceMetadataTagsState":     {"disabled", "enabled"},
+	"LocalStorage":                                {"included", "required", "excluded"},
+	"LocalStorageType":                            {"hdd", "ssd"},
+	"LocationType":                                {"region", "availability-zone", "availability-zone-id", "outpost"},
+	"LogDestinationType":                          {"cloud-watch-logs", "s3", "kinesis-data-firehose"},
+	"MarketType":                                  {"spot", "capacity-block"},
+	"MetadataDefaultHttpTokensState":              {"optional", "required", "no-preference"},
+	"MonitoringState":                             {"disabled", "disabling", "enabled", "pending"},
+	"NetworkInterfaceAttribute":                   {"description", "groupSet", "sourceDestCheck", "attachment", "associatePublicIpAddress"},
+	"NetworkInterfaceCreationType":                {"efa", "branch", "trunk"},
+	"NetworkInterfaceStatus":                      {"available", "associated", "attaching", "in-use", "detaching"},
+	"NetworkInterfaceType":                        {"interface", "natGateway", "efa", "trunk", "load_balancer", "network_load_balancer", "vpc_endpoint", "branch", "transit_gateway", "lambda", "quicksight", "global_accelerator_managed", "api_gateway_managed", "gateway_load_balancer", "gateway_load_balancer_endpoint", "iot_rules_managed", "aws_codestar_connections_managed"},
+	"NitroEnclavesSupport":                        {"unsupported", "supported"},
+	"NitroTpmSupport":                             {"unsupported", "supported"},
+	"OperationType":                               {"add", "remove"},
+	"PermissionGroup":                             {"all"},
+	"PhcSupport":                                  {"unsupported", "supported"},
+	"PlacementGroupState":                         {"pending", "available", "deleting", "deleted"},
+	"PlacementGroupStrategy":                      {"cluster", "partition", "spread"},
+	"PlacementStrategy":                           {"cluster", "spread", "partition"},
+	"PlatformValues":                              {"Windows"},
+	"ProductCodeValues":                           {"devpay", "marketplace"},
+	"ReportInstanceReasonCodes":                   {"instance-stuck-in-state", "unresponsive", "not-accepting-credentials", "password-not-available", "performance-network", "performance-instance-store", "performance-ebs-volume", "performance-other", "other"},
+	"ReportStatusType":                            {"ok", "impaired"},
+	"ResetImageAttributeName":                     {"launchPermission"},
+	"ResourceType":                                {"capacity-reservation", "client-vpn-endpoint", "customer-gateway", "carrier-gateway", "coip-pool", "dedicated-host", "dhcp-options", "egress-only-internet-gateway", "elastic-ip", "elastic-gpu", "export-image-task", "export-instance-task", "fleet", "fpga-image", "host-reservation", "image", "import-image-task", "import-snapshot-task", "instance", "instance-event-window", "internet-gateway", "ipam", "ipam-pool", "ipam-scope", "ipv4pool-ec2", "ipv6pool-ec2", "key-pair", "launch-template", "local-gateway", "local-gateway-route-table", "local-gateway-virtual-interface", "local-gateway-virtual-interface-group", "local-gateway-route-table-vpc-association", "local-gateway-route-table-virtual-interface-group-association", "natgateway", "network-acl", "network-interface", "network-insights-analysis", "network-insights-path", "network-insights-access-scope", "network-insights-access-scope-analysis", "placement-group", "prefix-list", "replace-root-volume-task", "reserved-instances", "route-table", "security-group", "security-group-rule", "snapshot", "spot-fleet-request", "spot-instances-request", "subnet", "subnet-cidr-reservation", "traffic-mirror-filter", "traffic-mirror-session", "traffic-mirror-target", "transit-gateway", "transit-gateway-attachment", "transit-gateway-connect-peer", "transit-gateway-multicast-domain", "transit-gateway-policy-table", "transit-gateway-route-table", "transit-gateway-route-table-announcement", "volume", "vpc", "vpc-endpoint", "vpc-endpoint-connection", "vpc-endpoint-service", "vpc-endpoint-service-permission", "vpc-peering-connection", "vpn-connection", "vpn-gateway", "vpc-flow-log", "capacity-reservation-fleet", "traffic-mirror-filter-rule", "vpc-endpoint-connection-device-type", "verified-access-instance", "verified-access-group", "verified-access-endpoint", "verified-access-policy", "verified-access-trust-provider", "vpn-connection-device-type", "vpc-block-public-access-exclusion", "ipam-resource-discovery", "ipam-resource-discovery-association", "instance-connect-endpoint", "ipam-external-resource-verification-token"},
+	"RootDeviceType":                              {"ebs", "instance-store"},
+	"RouteOrigin":                                 {"CreateRouteTable", "CreateRoute", "EnableVgwRoutePropagation"},
+	"RouteState":                                  {"active", "blackhole"},
+	"RouteTableAssociationStateCode":              {"associating", "associated", "disassociating", "disassociated", "failed"},
+	"RuleAction":                                  {"allow", "deny"},
+	"ShutdownBehavior":                            {"stop", "terminate"},
+	"SpotAllocationStrategy":                      {"lowest-price", "diversified", "capacity-optimized", "capacity-optimized-prioritized", "price-capacity-optimized"},
+	"SpotInstanceInterruptionBehavior":            {"hibernate", "stop", "terminate"},
+	"SpotInstanceType":                            {"one-time", "persistent"},
+	"SpreadLevel":                                 {"host", "rack"},
+	"StatusName":                                  {"reachability"},
+	"StatusType":                                  {"passed", "failed", "insufficient-data", "initializing"},
+	"SubnetCidrBlockStateCode":                    {"associating", "associated", "disassociating", "disassociated", "failing", "failed"},
+	"SubnetState":                                 {"pending", "available", "unavailable"},
+	"SummaryStatus":                               {"ok", "impaired", "insufficient-data", "not-applicable", "initializing"},
+	"SupportedAdditionalProcessorFeature":         {"amd-sev-snp"},
+	"TargetCapacityUnitType":                      {"vcpu", "memory-mib", "units"},
+	"Tenancy":                                     {"default", "dedicated", "host"},
+	"TpmSupportValues":                            {"v2.0"},
+	"TrafficType":                                 {"ACCEPT", "REJECT", "ALL"},
+	"UnlimitedSupportedInstanceFamily":            {"t2", "t3", "t3a", "t4g"},
+	"UnsuccessfulInstanceCreditSpecificationErrorCode": {"InvalidInstanceID.Malformed", "InvalidInstanceID.NotFound", "IncorrectInstanceState", "InstanceCreditSpecification.NotSupported"},
+	"UsageClassType":        {"spot", "on-demand", "capacity-block"},
+	"VirtualizationType":    {"hvm", "paravirtual"},
+	"VolumeType":            {"standard", "io1", "io2", "gp2", "sc1", "st1", "gp3"},
+	"VpcAttributeName":      {"enableDnsSupport", "enableDnsHostnames", "enableNetworkAddressUsageMetrics"},
+	"VpcCidrBlockStateCode": {"associating", "associated", "disassociating", "disassociated", "failing", "failed"},
+	"VpcState":              {"pending", "available"},
 }
