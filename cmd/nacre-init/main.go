@@ -69,6 +69,7 @@ func run() int {
 	r := &reaper{ended: map[int]syscall.WaitStatus{}}
 	first := setUp(c)
 	say("instance", c.Instance, "on", c.Hostname, "is up")
+	os.Stdout.WriteString(c.Greeting)
 	script := 0
 	if first && len(c.UserData) > 0 {
 		script = startUserData(c)

@@ -40,6 +40,7 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 	}
 	rootFS := w.a.rootFS(w.id)
 	var ns network.Namespaces
+	greeting := ""
 	haveNS := make(chan struct{})
 	steps, stepCtx := errgroup.WithContext(ctx)
 	userNS := func() (*os.File, error) {
@@ -60,6 +61,10 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 		return nil
 	})
 	steps.Go(func() (err error) {
+		greeting, err = w.a.greeting(d, img.Config)
+		return err
+	})
+	steps.Go(func() (err error) {
 		if ns, err = w.a.cfg.Network.MachineNamespaces(w.id, rec.IDBase); err != nil {
 			return err
 		}
@@ -73,6 +78,7 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 	if err != nil {
 		return machine.Status{}, err
 	}
+	spec.Greeting = greeting
 	spec.RootFS, spec.UserNS, spec.NetNS, spec.IDBase = rootFS, ns.User, ns.Net, rec.IDBase
 	// The packet filter takes the interfaces in while the runtime starts: until then it drops all they send.
 	var st machine.Status

@@ -9,8 +9,10 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/nacre-cloud/nacre/internal/agent/access"
+	"github.com/nacre-cloud/nacre/internal/agent/image"
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
+	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
 // sftpTarget is where a machine finds the SFTP server that nacre brings.
@@ -35,6 +37,18 @@ func (w *worker) closeSSH() {
 		w.sshStop()
 		w.sshStop = nil
 	}
+}
+
+// greeting is what a machine says on its console about the keys that answer for it.
+func (a *Agent) greeting(d *agentrpc.Machine, img image.Config) (string, error) {
+	if !img.System || len(d.Interfaces) == 0 {
+		return "", nil
+	}
+	keys, err := access.LoadOrCreateHostKeys(a.machineDir(d.Instance.ID))
+	if err != nil {
+		return "", fmt.Errorf("machine %s: its host keys: %w", d.Instance.ID, err)
+	}
+	return access.Greeting(keys, cloud.HostName(d.Interfaces[0].PrivateIP)), nil
 }
 
 // serveSSH starts answering and returns what ends it.

@@ -118,8 +118,10 @@ func TestUserDataRunsOnceAndTheConsoleTells(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(string(text), "user data was here") {
-			return fmt.Errorf("it says %q", text)
+		for _, want := range []string{"user data was here", "-----BEGIN SSH HOST KEY FINGERPRINTS-----\n256 SHA256:", " (ED25519)\n"} {
+			if !strings.Contains(strings.ReplaceAll(string(text), "\r", ""), want) {
+				return fmt.Errorf("it says %q", text)
+			}
 		}
 		return nil
 	})

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -103,4 +104,20 @@ func createFile(name string, data []byte) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// Greeting is what an operating system says of its host keys on its console, in cloud-init's form, so that a client's user can compare
+// what the network showed with what the console did.
+func Greeting(keys []ssh.Signer, host string) string {
+	var b strings.Builder
+	b.WriteString("-----BEGIN SSH HOST KEY FINGERPRINTS-----\n")
+	for _, k := range keys {
+		fmt.Fprintf(&b, "256 %s root@%s (%s)\n", ssh.FingerprintSHA256(k.PublicKey()), host, map[string]string{ssh.KeyAlgoED25519: "ED25519", ssh.KeyAlgoECDSA256: "ECDSA"}[k.PublicKey().Type()])
+	}
+	b.WriteString("-----END SSH HOST KEY FINGERPRINTS-----\n-----BEGIN SSH HOST KEY KEYS-----\n")
+	for _, k := range keys {
+		fmt.Fprintf(&b, "%s root@%s\n", strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k.PublicKey()))), host)
+	}
+	b.WriteString("-----END SSH HOST KEY KEYS-----\n")
+	return b.String()
 }

@@ -62,6 +62,7 @@ type Spec struct {
 
 	Binds []Bind // files of the agent's that the machine may read, such as its SFTP server
 
+	Greeting  string // said on the console at each boot: the host keys by which SSH clients know the machine
 	UserData  []byte // run on the first boot only when it is a script or cloud-config
 	PublicKey string // launch key in authorized_keys form, for the image's ordinary user; "" for none
 

@@ -28,7 +28,8 @@ type Config struct {
 	Env        []string
 	WorkingDir string
 	User       string
-	StopSignal int // what the application is told to end by
+	StopSignal int    // what the application is told to end by
+	Greeting   string // for the console
 	UserData   []byte
 	PublicKey  string
 }

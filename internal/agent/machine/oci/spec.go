@@ -124,7 +124,7 @@ func initConfiguration(s machine.Spec) guestinit.Config {
 		stop = unix.SIGTERM
 	}
 	return guestinit.Config{Instance: string(s.ID), System: s.System, Hostname: s.Hostname, FQDN: s.FQDN, Address: s.Address, Resolver: s.Resolver, Domain: s.Domain,
-		Args: s.Args, Env: s.Env, WorkingDir: s.WorkingDir, User: s.User, StopSignal: int(stop), UserData: s.UserData, PublicKey: s.PublicKey}
+		Args: s.Args, Env: s.Env, WorkingDir: s.WorkingDir, User: s.User, StopSignal: int(stop), Greeting: s.Greeting, UserData: s.UserData, PublicKey: s.PublicKey}
 }
 
 // check refuses what can't be run.
