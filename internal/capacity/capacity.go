@@ -50,12 +50,7 @@ func Promised(r store.Reader) []placement.Candidate {
 		if !ok {
 			continue
 		}
-		res := placement.Place(list, placement.Request{Type: size, Zone: i.Zone, Isolation: i.Isolation})
-		for n := range list {
-			if list[n].Node.ID == res.Node {
-				list[n].Load.Add(size)
-			}
-		}
+		placement.Take(list, placement.Request{Type: size, Zone: i.Zone, Isolation: i.Isolation})
 	}
 	return list
 }

@@ -21,6 +21,8 @@ const (
 	TokensFor = 24 * time.Hour
 	// ImportsFor is how long an ended import can still be described.
 	ImportsFor = 24 * time.Hour
+	// FleetsFor is how long a fleet can still be described when its instances are forgotten.
+	FleetsFor  = 48 * time.Hour
 	retryAfter = time.Second
 )
 
@@ -76,7 +78,19 @@ func (r *Reconcilers) reconcile(ctx context.Context) error {
 	return placeImports(ctx, r.Store)
 }
 
-// clean forgets terminated instances, client tokens and ended imports after their time.
+// fleetLives tells whether any of a fleet's instances is still known.
+func fleetLives(r store.Reader, f *cloud.Fleet) bool {
+	for _, g := range f.Groups {
+		for _, id := range g.Instances {
+			if _, ok := store.Get(r, store.Instances, id); ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// clean forgets terminated instances, client tokens, ended imports and fleets that are over after their time.
 func (r *Reconcilers) clean(ctx context.Context) error {
 	now := r.Now()
 	err := r.Store.Update(ctx, func(tx *store.Tx) error {
@@ -94,6 +108,11 @@ func (r *Reconcilers) clean(ctx context.Context) error {
 		for _, t := range store.List(view, store.ImportTasks) {
 			if !t.Ended.IsZero() && now.Sub(t.Ended) > ImportsFor {
 				store.Delete(tx, store.ImportTasks, t.ID)
+			}
+		}
+		for _, f := range store.List(view, store.Fleets) {
+			if now.Sub(f.Created) > FleetsFor && !fleetLives(view, f) {
+				store.Delete(tx, store.Fleets, f.ID)
 			}
 		}
 		return nil

@@ -29,13 +29,7 @@ func schedule(ctx context.Context, s *store.Store, now func() time.Time) error {
 			problems = append(problems, fmt.Errorf("instance %s: unknown type %s", i.ID, i.Type))
 			continue
 		}
-		res := placement.Place(candidates, placement.Request{Type: size, Zone: i.Zone, Isolation: i.Isolation})
-		for n := range candidates {
-			if candidates[n].Node.ID == res.Node {
-				candidates[n].Load.Add(size)
-			}
-		}
-		choice[i.ID] = res
+		choice[i.ID] = placement.Take(candidates, placement.Request{Type: size, Zone: i.Zone, Isolation: i.Isolation})
 	}
 	err := s.Update(ctx, func(tx *store.Tx) error {
 		for id, res := range choice {

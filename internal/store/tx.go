@@ -70,6 +70,22 @@ func Delete[K ~string, T any](tx *Tx, t Table[K, T], key K) bool {
 	return true
 }
 
+// Try runs a part of the transaction: when it fails, its writes are taken back, and the transaction goes on as if they
+// had never been. What it read stays guarded, since the failure may stand on it.
+func (tx *Tx) Try(fn func() error) error {
+	tx.mustRun()
+	writes := make(map[*schema]map[string]*draft, len(tx.writes))
+	for s, drafts := range tx.writes {
+		writes[s] = maps.Clone(drafts)
+	}
+	size, failed := tx.size, tx.err
+	err := fn()
+	if err != nil {
+		tx.writes, tx.size, tx.err = writes, size, failed
+	}
+	return err
+}
+
 func (tx *Tx) mustRun() {
 	if tx.ended {
 		panic("store: transaction used after its function returned")

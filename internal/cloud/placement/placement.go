@@ -125,6 +125,17 @@ func Place(candidates []Candidate, r Request) Result {
 	return res
 }
 
+// Take is Place, and reserves what it chose in candidates.
+func Take(candidates []Candidate, r Request) Result {
+	res := Place(candidates, r)
+	for n := range candidates {
+		if candidates[n].Node.ID == res.Node {
+			candidates[n].Load.Add(r.Type)
+		}
+	}
+	return res
+}
+
 // Room counts how many instances of a request fit, up to limit.
 func Room(candidates []Candidate, r Request, limit int) (int, Result) {
 	scratch := append([]Candidate(nil), candidates...)
@@ -132,14 +143,8 @@ func Room(candidates []Candidate, r Request, limit int) (int, Result) {
 		if n == limit {
 			return n, Result{}
 		}
-		res := Place(scratch, r)
-		if res.Node == "" {
+		if res := Take(scratch, r); res.Node == "" {
 			return n, res
-		}
-		for i := range scratch {
-			if scratch[i].Node.ID == res.Node {
-				scratch[i].Load.Add(r.Type)
-			}
 		}
 	}
 }

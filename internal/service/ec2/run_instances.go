@@ -113,19 +113,24 @@ func (l launch) commit(tx *store.Tx, reservation cloud.ReservationID, ids launch
 	if err := l.resolve(tx); err != nil {
 		return nil, err
 	}
-	count, err := l.room(tx.View())
+	count, err := l.room(capacity.Promised(tx.View()))
 	if err != nil {
 		return nil, err
 	}
+	return ids.instances[:count], l.write(tx, reservation, ids, count)
+}
+
+// write makes count instances of a launch that was resolved.
+func (l *launch) write(tx *store.Tx, reservation cloud.ReservationID, ids launchIDs, count int) error {
 	for n := range count {
 		i, k := l.template, len(l.interfaces)
 		i.ID, i.Reservation, i.LaunchIndex = ids.instances[n], reservation, n
 		if err := l.wireAll(tx, &i, ids.nics[n*k:][:k], ids.attachments[n*k:][:k]); err != nil {
-			return nil, err
+			return err
 		}
 		store.Put(tx, store.Instances, &i)
 	}
-	return ids.instances[:count], nil
+	return nil
 }
 
 // parse checks what can be checked without the store.
@@ -250,9 +255,14 @@ func (l *launch) subnet(tx *store.Tx, id string) (*cloud.Subnet, error) {
 	return nil, awsapi.Errorf("MissingInput", "No subnets found for the default VPC '%s'. Please specify a subnet.", vpc.ID)
 }
 
+// wanted is what each instance of a launch that was resolved needs of a server.
+func (l *launch) wanted() placement.Request {
+	return placement.Request{Type: l.size, Zone: l.template.Zone, Isolation: l.template.Isolation}
+}
+
 // room is how many instances to launch: as many as fit, none when fewer than the minimum do.
-func (l *launch) room(r store.Reader) (int, error) {
-	n, res := placement.Room(capacity.Promised(r), placement.Request{Type: l.size, Zone: l.template.Zone, Isolation: l.template.Isolation}, l.max)
+func (l *launch) room(promised []placement.Candidate) (int, error) {
+	n, res := placement.Room(promised, l.wanted(), l.max)
 	if n < l.min {
 		return 0, insufficientCapacity(l.size.Name, l.template.Zone, res)
 	}

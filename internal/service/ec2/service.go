@@ -50,7 +50,7 @@ func (s *Service) Register(r *awsapi.Registry) {
 	s.registerInstanceAttributes(r)
 	s.registerInstanceTypes(r)
 	s.registerLaunchTemplates(r)
-	//FLEETS
+	s.registerFleets(r)
 	s.registerNetworkInterfaces(r)
 	s.registerKeyPairs(r)
 	s.registerImages(r)

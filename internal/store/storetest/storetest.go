@@ -17,6 +17,7 @@ func Run(t *testing.T, open func(testing.TB) *store.Store) {
 	}{
 		{"Update shows its writes to every later view", testReadYourWrites},
 		{"Update writes all or nothing", testAtomicity},
+		{"A part of an update can be taken back", testPartsAreTakenBack},
 		{"a transaction's objects are its own copies", testPrivateCopies},
 		{"no update is lost", testNoUpdateIsLost},
 		{"a put never overwrites what it has not seen", testBlindPutIsGuarded},

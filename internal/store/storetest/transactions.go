@@ -86,6 +86,34 @@ func testAtomicity(t *testing.T, s *store.Store) {
 	wg.Wait()
 }
 
+func testPartsAreTakenBack(t *testing.T, s *store.Store) {
+	failure := errors.New("thought better of it")
+	update(t, s, func(tx *store.Tx) error {
+		store.Put(tx, store.Instances, instance("i-before", "111111111111"))
+		store.Put(tx, store.Instances, instance("i-both", "111111111111"))
+		err := tx.Try(func() error {
+			store.Put(tx, store.Instances, instance("i-within", "111111111111"))
+			store.Delete(tx, store.Instances, "i-both")
+			return failure
+		})
+		if err != failure {
+			t.Errorf("Try returned %v, want the function's own error", err)
+		}
+		if _, ok := store.Get(tx, store.Instances, "i-within"); ok {
+			t.Error("the transaction still sees what was taken back")
+		}
+		return tx.Try(func() error {
+			store.Put(tx, store.Instances, instance("i-after", "111111111111"))
+			return nil
+		})
+	})
+	for id, want := range map[cloud.InstanceID]bool{"i-before": true, "i-both": true, "i-within": false, "i-after": true} {
+		if _, ok := store.Get(s.View(), store.Instances, id); ok != want {
+			t.Errorf("%s is there: %v", id, ok)
+		}
+	}
+}
+
 func testPrivateCopies(t *testing.T, s *store.Store) {
 	original := instance("i-1", "111111111111")
 	original.Tags = cloud.Tags{"Name": "first"}
