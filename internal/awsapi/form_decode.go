@@ -169,6 +169,9 @@ func (d formDecoder) list(n *formNode, f *field, v reflect.Value, path string) e
 		indices = append(indices, i)
 	}
 	slices.Sort(indices)
+	if count := float64(len(indices)); f.bounded && (count < f.min || count > f.max) {
+		return InvalidParameterValue("The parameter %s has %d entries; it takes from %s to %s", shorten(path), len(indices), bound(f.min), bound(f.max))
+	}
 	list := reflect.MakeSlice(v.Type(), len(indices), len(indices))
 	for at, i := range indices {
 		key := strconv.Itoa(i)

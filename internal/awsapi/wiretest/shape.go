@@ -21,7 +21,8 @@ var (
 
 // beside are values that AWS sends, and shows in its documentation's examples, though its model lacks them.
 var beside = map[string][]string{
-	"NetworkInterfaceStatus": {"pending"},
+	"AttachmentStatus":       {"available"}, // of an internet gateway
+	"NetworkInterfaceStatus": {"pending"},   // of one that is being made
 }
 
 // judge holds an element against the model's shapes and notes what is wrong.

@@ -17,6 +17,7 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
@@ -157,6 +158,7 @@ func checkError(c Call, doc *element, fault func(string, ...any)) (id string) {
 
 // Handler passes calls on, and fails the test when an answer isn't as the model has it.
 func Handler(t testing.TB, next http.Handler, services ...*awsapi.Service) http.Handler {
+	tell := telling(t)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var body []byte
 		if r.ContentLength <= awsapi.MaxBody { // the server refuses others before it reads them
@@ -170,7 +172,7 @@ func Handler(t testing.TB, next http.Handler, services ...*awsapi.Service) http.
 		}
 		answer := httptest.NewRecorder()
 		next.ServeHTTP(answer, r)
-		report(t, r, body, answer.Code, answer.Header(), answer.Body.Bytes(), services)
+		report(tell, r, body, answer.Code, answer.Header(), answer.Body.Bytes(), services)
 		for name, values := range answer.Header() {
 			w.Header()[name] = values
 		}
@@ -191,11 +193,11 @@ func (f failing) Read([]byte) (int, error) {
 
 // Transport makes calls through base, and fails the test when an answer isn't as the model has it.
 func Transport(t testing.TB, base http.RoundTripper, services ...*awsapi.Service) http.RoundTripper {
-	return transport{t, base, services}
+	return transport{telling(t), base, services}
 }
 
 type transport struct {
-	t        testing.TB
+	tell     func(string)
 	base     http.RoundTripper
 	services []*awsapi.Service
 }
@@ -223,12 +225,22 @@ func (c transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	res.Body.Close()
 	res.Body = io.NopCloser(io.MultiReader(bytes.NewReader(text), failing{err}))
 	if err == nil {
-		report(c.t, r, body, res.StatusCode, res.Header, text, c.services)
+		report(c.tell, r, body, res.StatusCode, res.Header, text, c.services)
 	}
 	return res, nil
 }
 
-func report(t testing.TB, r *http.Request, request []byte, status int, header http.Header, body []byte, services []*awsapi.Service) {
+// telling fails the test once for each fault: the same answer may come a thousand times.
+func telling(t testing.TB) func(string) {
+	var told sync.Map
+	return func(fault string) {
+		if _, again := told.LoadOrStore(fault, true); !again {
+			t.Error(fault)
+		}
+	}
+}
+
+func report(tell func(string), r *http.Request, request []byte, status int, header http.Header, body []byte, services []*awsapi.Service) {
 	call := Call{Status: status, Header: header, Body: body}
 	form, _ := url.ParseQuery(string(request) + "&" + r.URL.RawQuery)
 	call.Action = form.Get("Action")
@@ -238,6 +250,6 @@ func report(t testing.TB, r *http.Request, request []byte, status int, header ht
 		}
 	}
 	for _, problem := range Check(call) {
-		t.Errorf("the answer to %s: %s", call.Action, problem)
+		tell(fmt.Sprintf("the answer to %s: %s", call.Action, problem))
 	}
 }

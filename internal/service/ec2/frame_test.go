@@ -40,6 +40,7 @@ type world struct {
 	t       testing.TB
 	store   *store.Store
 	handler *awsapi.Server
+	rand    io.Reader
 	door    http.Handler // to the handler; what comes out of it is held against AWS's model
 	url     string
 	*sdk.Client
@@ -54,18 +55,21 @@ const strangerAccount = cloud.AccountID("999999999999")
 
 func newWorld(t testing.TB) *world { return newWorldOf(t, "198.18.0.0/24") }
 
-func newWorldOf(t testing.TB, pool string) *world {
+func newWorldOf(t testing.TB, pool string) *world { return newWorldFrom(t, pool, rand.Reader) }
+
+// newWorldFrom draws every id from a source of the test's own: the same source makes the same world.
+func newWorldFrom(t testing.TB, pool string, random io.Reader) *world {
 	t.Helper()
-	w := &world{t: t, store: store.OpenMemory()}
+	w := &world{t: t, store: store.OpenMemory(), rand: random}
 	t.Cleanup(func() { w.store.Close() })
 	region, key, err := control.Bootstrap(t.Context(), w.store, control.FirstStart{Region: "us-east-1", PublicPool: netip.MustParsePrefix(pool),
-		Rand: rand.Reader, Now: time.Now().UTC()})
+		Rand: random, Now: time.Now().UTC()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.key = key
 	other := cloud.AccessKey{ID: "AKIASTRANGERSTRANGER", Secret: "other", Account: strangerAccount}
-	node := cloud.Node{ID: cloud.NewID[cloud.NodeID](rand.Reader), Zone: "us-east-1a", Architecture: "x86_64", CPUs: 8, MemoryMiB: 16 << 10,
+	node := cloud.Node{ID: cloud.NewID[cloud.NodeID](random), Zone: "us-east-1a", Architecture: "x86_64", CPUs: 8, MemoryMiB: 16 << 10,
 		Engines: map[cloud.Isolation]string{cloud.IsolationContainer: "runc"}, CPUFactor: 1, MemoryFactor: 1}
 	w.node = node.ID
 	w.update(func(tx *store.Tx) {
@@ -75,7 +79,7 @@ func newWorldOf(t testing.TB, pool string) *world {
 	w.image = w.addImage(region.Root, "debian-12", "x86_64")
 
 	registry := awsapi.NewRegistry(gen.Service)
-	ec2.New(ec2.Config{Store: w.store, Console: &w.console, Rand: rand.Reader, Now: time.Now, Logger: slog.New(slog.DiscardHandler)}).Register(registry)
+	ec2.New(ec2.Config{Store: w.store, Console: &w.console, Rand: random, Now: time.Now, Logger: slog.New(slog.DiscardHandler)}).Register(registry)
 	keys := func(_ context.Context, id cloud.AccessKeyID) (string, awsapi.Identity, error) {
 		k, ok := store.Get(w.store.View(), store.AccessKeys, id)
 		if !ok {
@@ -147,7 +151,7 @@ func (w *world) update(fn func(*store.Tx)) {
 
 func (w *world) addImage(owner cloud.AccountID, name, arch string, change ...func(*cloud.Image)) string {
 	w.t.Helper()
-	img := cloud.Image{ID: cloud.NewID[cloud.ImageID](rand.Reader), Account: owner, Name: name, Digest: "sha256:" + strings.Repeat("a", 64),
+	img := cloud.Image{ID: cloud.NewID[cloud.ImageID](w.rand), Account: owner, Name: name, Digest: "sha256:" + strings.Repeat("a", 64),
 		Architecture: arch, State: cloud.ImageAvailable, Created: time.Now().UTC()}
 	for _, c := range change {
 		c(&img)

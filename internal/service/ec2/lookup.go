@@ -39,6 +39,7 @@ func (k resourceKind) notFound(ids ...string) error {
 var malformedCodes = map[string]string{
 	"InvalidDhcpOptionID":           "InvalidDhcpOptionsId.Malformed",
 	"InvalidDhcpOptionsID":          "InvalidDhcpOptionsId.Malformed",
+	"InvalidFlowLogId":              "InvalidFlowLogId.NotFound", // EC2 documents no other
 	"InvalidInternetGatewayID":      "InvalidInternetGatewayId.Malformed",
 	"InvalidNetworkAclID":           "InvalidNetworkAclId.Malformed",
 	"InvalidNetworkInterfaceID":     "InvalidNetworkInterfaceId.Malformed",
