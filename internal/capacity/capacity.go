@@ -15,13 +15,25 @@ func Candidates(r store.Reader) []placement.Candidate {
 	for _, n := range store.List(r, store.Nodes) {
 		c := placement.Candidate{Node: *n}
 		for _, i := range store.ListBy(r, store.InstancesByNode, n.ID) {
-			if size, ok := cloud.LookupInstanceType(i.Type); ok && placement.Occupies(i.State) {
-				c.Load.Add(size)
+			if wanted, ok := Wanted(r, i); ok && placement.Occupies(i.State) {
+				c.Carry(wanted, i.Partition)
 			}
 		}
 		list = append(list, c)
 	}
 	return list
+}
+
+// Wanted is what an instance needs of a server; ok is false when its type isn't known any more.
+func Wanted(r store.Reader, i *cloud.Instance) (req placement.Request, ok bool) {
+	req = placement.Request{Zone: i.Zone, Isolation: i.Isolation}
+	if req.Type, ok = cloud.LookupInstanceType(i.Type); !ok || i.PlacementGroup == "" {
+		return req, ok
+	}
+	if g, found := store.Get(r, store.PlacementGroups, i.PlacementGroup); found {
+		req.Group = &placement.Group{ID: g.ID, Name: g.Name, Strategy: g.Strategy, Partitions: g.Partitions, Partition: i.Partition}
+	}
+	return req, true
 }
 
 // Waiting is the instances that no node has yet, in the order in which they are placed: oldest first.
@@ -46,11 +58,9 @@ func Waiting(r store.Reader) []*cloud.Instance {
 func Promised(r store.Reader) []placement.Candidate {
 	list := Candidates(r)
 	for _, i := range Waiting(r) {
-		size, ok := cloud.LookupInstanceType(i.Type)
-		if !ok {
-			continue
+		if wanted, ok := Wanted(r, i); ok {
+			placement.Take(list, wanted)
 		}
-		placement.Take(list, placement.Request{Type: size, Zone: i.Zone, Isolation: i.Isolation})
 	}
 	return list
 }

@@ -40,7 +40,12 @@ type Instance struct {
 	Zone         string
 	VPC          VPCID
 	Subnet       SubnetID
-	Interfaces   []InterfaceID // by device index; what is being attached or detached counts
+	// PlacementGroup is "" for none; GroupName is its name.
+	PlacementGroup PlacementGroupID
+	GroupName      string
+	// Partition is the one of its placement group, from 1; 0 until the scheduler has chosen, and where there are none.
+	Partition  int
+	Interfaces []InterfaceID // by device index; what is being attached or detached counts
 	// Wiring counts what was attached and detached since the launch: a node that reports a number has done all up to it.
 	Wiring int
 

@@ -24,12 +24,12 @@ func schedule(ctx context.Context, s *store.Store, now func() time.Time) error {
 	choice := map[cloud.InstanceID]placement.Result{}
 	var problems []error
 	for _, i := range waiting {
-		size, ok := cloud.LookupInstanceType(i.Type)
+		wanted, ok := capacity.Wanted(view, i)
 		if !ok {
 			problems = append(problems, fmt.Errorf("instance %s: unknown type %s", i.ID, i.Type))
 			continue
 		}
-		choice[i.ID] = placement.Take(candidates, placement.Request{Type: size, Zone: i.Zone, Isolation: i.Isolation})
+		choice[i.ID] = placement.Take(candidates, wanted)
 	}
 	err := s.Update(ctx, func(tx *store.Tx) error {
 		for id, res := range choice {
@@ -43,7 +43,7 @@ func schedule(ctx context.Context, s *store.Store, now func() time.Time) error {
 					return err
 				}
 			} else {
-				i.Node = res.Node
+				i.Node, i.Partition = res.Node, res.Partition
 			}
 			store.Put(tx, store.Instances, i)
 		}

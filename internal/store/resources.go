@@ -128,10 +128,13 @@ var (
 	LaunchTemplateVersions = newTable("launch-template-versions", func(v *cloud.LaunchTemplateVersion) LaunchTemplateVersionKey {
 		return VersionKey(v.Template, v.Number)
 	})
-	Fleets = newTable("fleets", func(f *cloud.Fleet) cloud.FleetID { return f.ID })
+	PlacementGroups = newTable("placement-groups", func(g *cloud.PlacementGroup) cloud.PlacementGroupID { return g.ID })
+	Fleets          = newTable("fleets", func(f *cloud.Fleet) cloud.FleetID { return f.ID })
 
 	LaunchTemplatesByAccount         = newIndexOf(LaunchTemplates, func(t *cloud.LaunchTemplate) cloud.AccountID { return t.Account })
 	LaunchTemplateVersionsByTemplate = newIndexOf(LaunchTemplateVersions, func(v *cloud.LaunchTemplateVersion) cloud.LaunchTemplateID { return v.Template })
+	PlacementGroupsByAccount         = newIndexOf(PlacementGroups, func(g *cloud.PlacementGroup) cloud.AccountID { return g.Account })
+	InstancesByPlacementGroup        = newIndexOf(Instances, func(i *cloud.Instance) cloud.PlacementGroupID { return i.PlacementGroup })
 	FleetsByAccount                  = newIndexOf(Fleets, func(f *cloud.Fleet) cloud.AccountID { return f.Account })
 )
 

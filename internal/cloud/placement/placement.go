@@ -7,6 +7,7 @@ package placement
 
 import (
 	"fmt"
+	"maps"
 	"sort"
 	"strings"
 
@@ -47,6 +48,21 @@ func Occupies(s cloud.InstanceState) bool {
 type Candidate struct {
 	Node cloud.Node
 	Load Load
+	// Groups are the placement groups of what it carries. The map is replaced, never written to.
+	Groups map[cloud.PlacementGroupID]Members
+}
+
+// Carry adds an instance to what the node carries; partition is the one of its placement group, if it is in one that
+// has them.
+func (c *Candidate) Carry(r Request, partition int) {
+	c.Load.Add(r.Type)
+	if r.Group != nil {
+		c.Groups = maps.Clone(c.Groups)
+		if c.Groups == nil {
+			c.Groups = map[cloud.PlacementGroupID]Members{}
+		}
+		c.Groups[r.Group.ID] = Members{c.Groups[r.Group.ID].Instances + 1, partition}
+	}
 }
 
 // Request is an instance to place.
@@ -54,12 +70,15 @@ type Request struct {
 	Type      cloud.InstanceTypeInfo
 	Zone      string
 	Isolation cloud.Isolation
+	Group     *Group // nil for an instance that stands alone
 }
 
 // Result is the choice, and for the nodes that were ruled out the reason.
 type Result struct {
-	Node     cloud.NodeID // "" when no node has room
-	RuledOut map[cloud.NodeID]string
+	Node cloud.NodeID // "" when no node has room
+	// Partition is the one of the placement group, 0 where there are none.
+	Partition int
+	RuledOut  map[cloud.NodeID]string
 }
 
 // Reason says in one sentence why no node was chosen.
@@ -107,20 +126,49 @@ func unfit(c Candidate, r Request) string {
 }
 
 // Place chooses the node that has the largest share of memory left after taking the instance; ties go
-// to the smaller id.
+// to the smaller id. Of a cluster group's instances it keeps as many on one node as fit.
 func Place(candidates []Candidate, r Request) Result {
+	partitions := []int{0}
+	if r.Group != nil {
+		partitions = r.Group.tries(candidates)
+	}
+	var res Result
+	for _, p := range partitions {
+		if res = placeIn(candidates, r, p); res.Node != "" {
+			break
+		}
+	}
+	return res
+}
+
+// placeIn is Place in one partition of the request's group.
+func placeIn(candidates []Candidate, r Request, partition int) Result {
 	res := Result{RuledOut: map[cloud.NodeID]string{}}
 	best := -1.0
+	var around standing
+	if r.Group != nil {
+		around = r.Group.standing(candidates)
+	}
 	for _, c := range candidates {
-		if why := unfit(c, r); why != "" {
+		why := unfit(c, r)
+		if why == "" && r.Group != nil {
+			why = r.Group.unfit(c, around, partition)
+		}
+		if why != "" {
 			res.RuledOut[c.Node.ID] = why
 			continue
 		}
 		total := float64(c.Node.MemoryMiB) * c.Node.MemoryFactor
-		left := (total - float64(c.Load.MemoryMiB+r.Type.MemoryMiB)) / total
-		if left > best || left == best && c.Node.ID < res.Node {
-			best, res.Node = left, c.Node.ID
+		score := (total - float64(c.Load.MemoryMiB+r.Type.MemoryMiB)) / total
+		if r.Group != nil && r.Group.Strategy == cloud.PlaceCluster {
+			score += float64(c.Groups[r.Group.ID].Instances) // a share is below 1: where the others are comes first
 		}
+		if score > best || score == best && c.Node.ID < res.Node {
+			best, res.Node = score, c.Node.ID
+		}
+	}
+	if res.Node != "" {
+		res.Partition = partition
 	}
 	return res
 }
@@ -130,7 +178,7 @@ func Take(candidates []Candidate, r Request) Result {
 	res := Place(candidates, r)
 	for n := range candidates {
 		if candidates[n].Node.ID == res.Node {
-			candidates[n].Load.Add(r.Type)
+			candidates[n].Carry(r, res.Partition)
 		}
 	}
 	return res

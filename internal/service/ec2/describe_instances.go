@@ -14,7 +14,7 @@ import (
 // launchHonours are the parameters that a launch acts on, from the call or from its launch template.
 var launchHonours = []string{"LaunchTemplate", "ImageId", "InstanceType", "MinCount", "MaxCount", "KeyName", "UserData",
 	"SecurityGroupIds", "SecurityGroups", "SubnetId", "PrivateIpAddress", "ClientToken", "DisableApiTermination", "DisableApiStop",
-	"InstanceInitiatedShutdownBehavior", "EbsOptimized", "Monitoring", "TagSpecifications", "Placement.AvailabilityZone", "Placement.Tenancy",
+	"InstanceInitiatedShutdownBehavior", "EbsOptimized", "Monitoring", "TagSpecifications", "Placement.AvailabilityZone", "Placement.Tenancy", "Placement.GroupName", "Placement.GroupId", "Placement.PartitionNumber",
 	"MetadataOptions", "NetworkInterfaces.DeviceIndex", "NetworkInterfaces.SubnetId", "NetworkInterfaces.Groups", "NetworkInterfaces.Description",
 	"NetworkInterfaces.PrivateIpAddress", "NetworkInterfaces.AssociatePublicIpAddress", "NetworkInterfaces.DeleteOnTermination",
 	"NetworkInterfaces.NetworkInterfaceId", "NetworkInterfaces.PrivateIpAddresses", "NetworkInterfaces.SecondaryPrivateIpAddressCount",
@@ -151,7 +151,7 @@ func instanceFilters(view *store.View) awsapi.FilterSet[*cloud.Instance] {
 		}),
 		"outpost-arn":          none,
 		"owner-id":             one(func(i *cloud.Instance) string { return string(i.Account) }),
-		"placement-group-name": none, "placement-partition-number": none, "platform": none, "platform-details": fixed("Linux/UNIX"),
+		"placement-group-name": one(func(i *cloud.Instance) string { return i.GroupName }), "placement-partition-number": one(partitionText), "platform": none, "platform-details": fixed("Linux/UNIX"),
 		"private-dns-name": privateName, "private-dns-name-options.enable-resource-name-dns-a-record": fixed("false"),
 		"private-dns-name-options.enable-resource-name-dns-aaaa-record": fixed("false"), "private-dns-name-options.hostname-type": fixed("ip-name"),
 		"private-ip-address": privateIP, "product-code": none, "product-code.type": none, "ramdisk-id": none,

@@ -179,6 +179,11 @@ func modifyInstance(tx *store.Tx, call *awsapi.Call, req *ec2.ModifyInstanceAttr
 		if err := carries(tx, size, i); err != nil {
 			return err
 		}
+		if g, ok := store.Get(tx, store.PlacementGroups, i.PlacementGroup); ok {
+			if err := clusters(g, size); err != nil {
+				return err
+			}
+		}
 		i.Type = size.Name
 	case req.UserData != nil:
 		if err := stopped("userData"); err != nil {

@@ -118,6 +118,12 @@ func (d *describer) instance(out *ec2.Instance, i *cloud.Instance) {
 		NetworkInterfaces: shared.noInterfaces, CapacityReservationSpecification: &shared.capacity, HibernationOptions: &shared.hibernation,
 		EnclaveOptions: &shared.enclave, MaintenanceOptions: &shared.maintenance, MetadataOptions: metadataShape(i.Metadata, "applied"),
 	}
+	if i.PlacementGroup != "" {
+		out.Placement.GroupName, out.Placement.GroupId = &i.GroupName, ref((*string)(&i.PlacementGroup))
+		if i.Partition > 0 {
+			out.Placement.PartitionNumber = new(int64(i.Partition))
+		}
+	}
 	if i.Monitoring {
 		out.Monitoring = &shared.monitored
 	}

@@ -37,6 +37,17 @@ func threads(t typeInfo) int { // of a core, as EC2 says it of the family
 	return 2
 }
 
+// strategies are the placement groups that take a size.
+func strategies(t typeInfo) []string {
+	list := []string{}
+	for _, g := range []cloud.PlacementGroup{{Strategy: cloud.PlaceCluster}, {Strategy: cloud.PlacePartition}, {Strategy: cloud.PlaceSpread}} {
+		if clusters(&g, t) == nil {
+			list = append(list, string(g.Strategy))
+		}
+	}
+	return list
+}
+
 // instanceTypeFilters are the documented filters of DescribeInstanceTypes. Those about hardware that no size of this
 // cloud has find nothing.
 var instanceTypeFilters = func() awsapi.FilterSet[typeInfo] {
@@ -119,7 +130,7 @@ func (s *Service) describeInstanceTypes(_ context.Context, _ *awsapi.Call, req *
 				DefaultNetworkCardIndex: new(int64(0)), Ipv4AddressesPerInterface: new(int64(t.IPv4PerENI)), Ipv6AddressesPerInterface: new(int64(0)),
 				Ipv6Supported: new(false), EnaSupport: new("required"), EfaSupported: new(false), EncryptionInTransitSupported: new(false),
 				NetworkCards: []ec2.NetworkCardInfo{{NetworkCardIndex: new(int64(0)), NetworkPerformance: &t.Network, MaximumNetworkInterfaces: new(int64(t.MaxInterfaces))}}},
-			PlacementGroupInfo: &ec2.PlacementGroupInfo{SupportedStrategies: []string{}}, HibernationSupported: new(false),
+			PlacementGroupInfo: &ec2.PlacementGroupInfo{SupportedStrategies: strategies(t)}, HibernationSupported: new(false),
 			BurstablePerformanceSupported: new(t.Burstable()), DedicatedHostsSupported: new(false), AutoRecoverySupported: new(true),
 			SupportedBootModes: []string{}, NitroEnclavesSupport: new("unsupported"), NitroTpmSupport: new("unsupported"),
 		})

@@ -249,7 +249,7 @@ func (s *Service) getLaunchTemplateData(_ context.Context, call *awsapi.Call, re
 	out := &ec2.ResponseLaunchTemplateData{
 		ImageId: text(i.Image), InstanceType: text(i.Type), KeyName: optional(i.KeyName), EbsOptimized: &i.EBSOptimized, DisableApiTermination: &i.DisableAPITermination,
 		DisableApiStop: &i.DisableAPIStop, InstanceInitiatedShutdownBehavior: text(i.ShutdownBehavior), Monitoring: &ec2.LaunchTemplatesMonitoring{Enabled: &i.Monitoring},
-		Placement: &ec2.LaunchTemplatePlacement{AvailabilityZone: &i.Zone, GroupName: new(""), Tenancy: new("default")},
+		Placement: &ec2.LaunchTemplatePlacement{AvailabilityZone: &i.Zone, GroupName: &i.GroupName, Tenancy: new("default")},
 		MetadataOptions: &ec2.LaunchTemplateInstanceMetadataOptions{HttpTokens: m.HttpTokens, HttpEndpoint: m.HttpEndpoint, HttpPutResponseHopLimit: m.HttpPutResponseHopLimit,
 			HttpProtocolIpv6: m.HttpProtocolIpv6, InstanceMetadataTags: m.InstanceMetadataTags},
 		NetworkInterfaces: []ec2.LaunchTemplateInstanceNetworkInterfaceSpecification{},

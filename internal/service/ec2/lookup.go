@@ -27,11 +27,15 @@ var (
 	kindInterface  = resourceKind{"InvalidNetworkInterfaceID", "networkInterface"}
 	kindAllocation = resourceKind{"InvalidAllocationID", "allocation"}
 	kindKeyPair    = resourceKind{"InvalidKeyPair", "key pair"}
+	kindPlacement  = resourceKind{"InvalidPlacementGroup", "placement group"}
 	kindFleet      = resourceKind{"InvalidFleetId", "fleet"}
 	kindImport     = resourceKind{"InvalidConversionTaskId", "import task"}
 )
 
 func (k resourceKind) notFound(ids ...string) error {
+	if k == kindPlacement {
+		return placementUnknown(ids[0])
+	}
 	return awsapi.NotFound(k.code+".NotFound", k.name, ids...)
 }
 
@@ -104,18 +108,19 @@ func lookupAll[K interface {
 	return found, nil
 }
 
-func ownerOfInstance(i *cloud.Instance) cloud.AccountID       { return i.Account }
-func ownerOfSubnet(s *cloud.Subnet) cloud.AccountID           { return s.Account }
-func ownerOfVPC(v *cloud.VPC) cloud.AccountID                 { return v.Account }
-func ownerOfGroup(g *cloud.SecurityGroup) cloud.AccountID     { return g.Account }
-func ownerOfACL(a *cloud.NetworkACL) cloud.AccountID          { return a.Account }
-func ownerOfFlowLog(f *cloud.FlowLog) cloud.AccountID         { return f.Account }
-func ownerOfFleet(f *cloud.Fleet) cloud.AccountID             { return f.Account }
-func ownerOfInterface(n *cloud.Interface) cloud.AccountID     { return n.Account }
-func ownerOfAddress(a *cloud.Address) cloud.AccountID         { return a.Account }
-func ownerOfImport(t *cloud.ImportTask) cloud.AccountID       { return t.Account }
-func ownerOfRoutes(t *cloud.RouteTable) cloud.AccountID       { return t.Account }
-func ownerOfGateway(g *cloud.InternetGateway) cloud.AccountID { return g.Account }
+func ownerOfInstance(i *cloud.Instance) cloud.AccountID        { return i.Account }
+func ownerOfSubnet(s *cloud.Subnet) cloud.AccountID            { return s.Account }
+func ownerOfVPC(v *cloud.VPC) cloud.AccountID                  { return v.Account }
+func ownerOfGroup(g *cloud.SecurityGroup) cloud.AccountID      { return g.Account }
+func ownerOfACL(a *cloud.NetworkACL) cloud.AccountID           { return a.Account }
+func ownerOfFlowLog(f *cloud.FlowLog) cloud.AccountID          { return f.Account }
+func ownerOfPlacement(g *cloud.PlacementGroup) cloud.AccountID { return g.Account }
+func ownerOfFleet(f *cloud.Fleet) cloud.AccountID              { return f.Account }
+func ownerOfInterface(n *cloud.Interface) cloud.AccountID      { return n.Account }
+func ownerOfAddress(a *cloud.Address) cloud.AccountID          { return a.Account }
+func ownerOfImport(t *cloud.ImportTask) cloud.AccountID        { return t.Account }
+func ownerOfRoutes(t *cloud.RouteTable) cloud.AccountID        { return t.Account }
+func ownerOfGateway(g *cloud.InternetGateway) cloud.AccountID  { return g.Account }
 
 // defaultVPC is an account's default VPC.
 func defaultVPC(r store.Reader, account cloud.AccountID) (*cloud.VPC, error) {

@@ -86,7 +86,7 @@ func (t *returns) take(r store.Reader, i *cloud.Instance) error {
 	if t.candidates == nil {
 		t.candidates = capacity.Promised(r)
 	}
-	size, ok := cloud.LookupInstanceType(i.Type)
+	wanted, ok := capacity.Wanted(r, i)
 	if !ok {
 		return awsapi.Unsupported("The instance type %s of %s is not served by this cloud.", i.Type, i.ID)
 	}
@@ -98,14 +98,13 @@ func (t *returns) take(r store.Reader, i *cloud.Instance) error {
 		}
 		candidates = candidates[at : at+1]
 	}
-	res := placement.Place(candidates, placement.Request{Type: size, Zone: i.Zone, Isolation: i.Isolation})
+	// The slice shares its array with the whole list: what is taken here is counted there.
+	res := placement.Take(candidates, wanted)
 	if res.Node == "" {
-		return insufficientCapacity(size.Name, i.Zone, res)
+		return insufficientCapacity(i.Type, i.Zone, res)
 	}
-	for n := range t.candidates {
-		if t.candidates[n].Node.ID == res.Node {
-			t.candidates[n].Load.Add(size)
-		}
+	if i.Node != "" {
+		i.Partition = res.Partition
 	}
 	return nil
 }

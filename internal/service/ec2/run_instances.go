@@ -35,6 +35,7 @@ type launch struct {
 	size     cloud.InstanceTypeInfo
 	min, max int
 	nicTags  cloud.Tags
+	group    *placement.Group // nil for none
 
 	interfaces []launchInterface // by device index
 }
@@ -217,6 +218,9 @@ func (l *launch) resolve(tx *store.Tx) error {
 		}
 		i.PublicKey = key.PublicKey
 	}
+	if err := l.resolveGroup(tx); err != nil {
+		return err
+	}
 	return l.resolveInterfaces(tx)
 }
 
@@ -257,7 +261,7 @@ func (l *launch) subnet(tx *store.Tx, id string) (*cloud.Subnet, error) {
 
 // wanted is what each instance of a launch that was resolved needs of a server.
 func (l *launch) wanted() placement.Request {
-	return placement.Request{Type: l.size, Zone: l.template.Zone, Isolation: l.template.Isolation}
+	return placement.Request{Type: l.size, Zone: l.template.Zone, Isolation: l.template.Isolation, Group: l.group}
 }
 
 // room is how many instances to launch: as many as fit, none when fewer than the minimum do.

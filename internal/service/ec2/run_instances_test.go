@@ -333,11 +333,9 @@ func TestParametersThatAreNotHonouredAreRefusedByName(t *testing.T) {
 			"BlockDeviceMapping.1": func(in *order) {
 				in.BlockDeviceMappings = []types.BlockDeviceMapping{{DeviceName: aws.String("/dev/sdb")}}
 			},
-			"CreditSpecification": func(in *order) {
-				in.CreditSpecification = &types.CreditSpecificationRequest{CpuCredits: aws.String("unlimited")}
-			},
+			"CpuOptions":                     func(in *order) { in.CpuOptions = &types.CpuOptionsRequest{CoreCount: aws.Int32(1)} },
 			"HibernationOptions":             func(in *order) { in.HibernationOptions = &types.HibernationOptionsRequest{Configured: aws.Bool(true)} },
-			"Placement.GroupName":            func(in *order) { in.Placement = &types.Placement{GroupName: aws.String("x")} },
+			"Placement.HostId":               func(in *order) { in.Placement = &types.Placement{HostId: aws.String("x")} },
 			"NetworkInterface.1.PrimaryIpv6": withInterface(func(n *types.InstanceNetworkInterfaceSpecification) { n.PrimaryIpv6 = aws.Bool(true) }),
 		} {
 			_, err := w.run(change)

@@ -51,6 +51,7 @@ func (s *Service) Register(r *awsapi.Registry) {
 	s.registerInstanceTypes(r)
 	s.registerLaunchTemplates(r)
 	s.registerFleets(r)
+	s.registerPlacement(r)
 	s.registerNetworkInterfaces(r)
 	s.registerKeyPairs(r)
 	s.registerImages(r)

@@ -23,6 +23,12 @@ func tree(i Instance) *node {
 	n.set("instance-type", string(in.Type))
 	n.set("placement/availability-zone", in.Zone)
 	n.set("placement/availability-zone-id", i.ZoneID)
+	if in.GroupName != "" {
+		n.set("placement/group-name", in.GroupName)
+	}
+	if in.Partition > 0 {
+		n.set("placement/partition-number", strconv.Itoa(in.Partition))
+	}
 	n.set("placement/region", i.Region)
 	n.set("profile", "default-hvm")
 	n.set("reservation-id", string(in.Reservation))
