@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -121,6 +122,7 @@ func (plainBody) RoundTrip(r *http.Request) (*http.Response, error) {
 // signed is a request that was signed by hand, for what the SDK can't send or takes too long to.
 func (w *world) signed(form url.Values) *http.Request {
 	w.t.Helper()
+	form = maps.Clone(form)
 	form.Set("Version", gen.Service.Version)
 	body := form.Encode()
 	sum := sha256.Sum256([]byte(body))

@@ -36,7 +36,11 @@ func (k resourceKind) notFound(ids ...string) error {
 	if k == kindPlacement {
 		return placementUnknown(ids[0])
 	}
-	return awsapi.NotFound(k.code+".NotFound", k.name, ids...)
+	code := k.code + ".NotFound"
+	if k == kindImport { // EC2 has no code of that form for tasks
+		code = k.code
+	}
+	return awsapi.NotFound(code, k.name, ids...)
 }
 
 // malformedCodes are EC2's codes for malformed ids of the kinds that it spells in another way than their absence.

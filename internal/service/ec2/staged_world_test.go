@@ -42,7 +42,7 @@ var extras = map[string]string{
 	"AuthorizeSecurityGroupIngress":              "GroupId=$groupId&" + aRule,
 	"CancelImportTask":                           "ImportTaskId=$importTaskId",
 	"DetachNetworkInterface":                     "AttachmentId=$AttachNetworkInterface.attachmentId",
-	"CreateFlowLogs":                             "LogDestination=arn:aws:s3:::nacre-flow-logs/at-%&LogDestinationType=s3&TrafficType=ALL&ResourceType=VPC&ResourceId.1=$vpcId",
+	"CreateFlowLogs":                             "LogDestination=arn:aws:s3:::nacre-flow-logs/at-%&LogDestinationType=s3&TrafficType=ALL&ResourceType=NetworkInterface&ResourceId.1=$spare.networkInterfaceId",
 	"CreateKeyPair":                              "KeyName=key-%&KeyType=ed25519",
 	"CreateLaunchTemplate":                       "LaunchTemplateName=template-%&LaunchTemplateData.ImageId=$imageId",
 	"CreateFleet":                                "Type=instant&LaunchTemplateConfigs.1.LaunchTemplateSpecification.LaunchTemplateId=$launchTemplateId&LaunchTemplateConfigs.1.LaunchTemplateSpecification.Version=1",
@@ -149,7 +149,7 @@ func newStage(t testing.TB) *stage {
 	}
 	s.settle()
 	// These are free still: what is above hangs together.
-	for _, action := range []string{"AllocateAddress", "CreateNetworkInterface", "RunInstances"} {
+	for _, action := range []string{"AllocateAddress", "CreateNetworkInterface", "RunInstances", "CreateFlowLogs"} {
 		if status, text := s.ask(s.form(action)); status == http.StatusOK {
 			s.learn("spare", text)
 		}
