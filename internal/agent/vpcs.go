@@ -218,9 +218,9 @@ func networkInterface(id cloud.InstanceID, i cloud.Interface, idBase uint32) net
 }
 
 func networkVPC(m *agentrpc.VPC) network.VPC {
-	v := network.VPC{ID: m.VPC.ID, CIDR: m.VPC.CIDR, Gateway: m.Gateway}
+	v := network.VPC{ID: m.VPC.ID, CIDRs: m.VPC.Ranges(), Gateway: m.Gateway}
 	for _, s := range m.Subnets {
-		v.Subnets = append(v.Subnets, network.Subnet{ACL: s.Subnet.ACL, ID: s.Subnet.ID, CIDR: s.Subnet.CIDR, Internet: s.Internet})
+		v.Subnets = append(v.Subnets, network.Subnet{ACL: s.Subnet.ACL, ID: s.Subnet.ID, CIDR: s.Subnet.CIDR, Routes: networkRoutes(s.Routes)})
 	}
 	for _, acl := range m.ACLs {
 		v.ACLs = append(v.ACLs, network.ACL{ID: acl.ID, Entries: acl.Entries})
@@ -232,4 +232,18 @@ func networkVPC(m *agentrpc.VPC) network.VPC {
 		v.Groups = append(v.Groups, network.Group{ID: g.Group.ID, Rules: g.Group.Rules, Members: g.Members})
 	}
 	return v
+}
+
+func networkRoutes(list []agentrpc.Route) []network.Route {
+	out := make([]network.Route, len(list))
+	for i, r := range list {
+		out[i] = network.Route{Destination: r.Destination, Interface: r.Interface}
+		switch r.Kind {
+		case agentrpc.RouteInternet:
+			out[i].Kind = network.RouteInternet
+		case agentrpc.RouteInterface:
+			out[i].Kind = network.RouteInterface
+		}
+	}
+	return out
 }

@@ -44,10 +44,31 @@ type VPC struct {
 	Names map[netip.Addr]string
 }
 
-// Subnet is a subnet and whether its route table leads to the internet gateway.
+// Subnet is a subnet with the routes that hold for it: those of its own route table or of the main one, without the
+// local ones, with the ranges of prefix lists in their place.
 type Subnet struct {
-	Subnet   cloud.Subnet
-	Internet bool
+	Subnet cloud.Subnet
+	Routes []Route
+}
+
+// RouteKind is what a route leads to.
+type RouteKind string
+
+// Kinds of routes.
+const (
+	RouteInternet   RouteKind = "internet"
+	RouteEgressOnly RouteKind = "egress-only"
+	RouteInterface  RouteKind = "interface" // Interface: a machine's, or a NAT gateway's
+	RoutePeering    RouteKind = "peering"
+	RouteBlackhole  RouteKind = "blackhole" // its target is gone or detached
+)
+
+// Route sends a destination to a target.
+type Route struct {
+	Destination netip.Prefix
+	Kind        RouteKind
+	Interface   cloud.InterfaceID
+	Peering     cloud.PeeringID
 }
 
 // Group is a security group with the private addresses that carry it in its VPC.

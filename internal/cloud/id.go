@@ -31,6 +31,12 @@ type (
 	AllocationID        string
 	AssociationID       string
 	KeyPairID           string
+	VPCRangeID          string
+	SubnetRangeID       string
+	EgressGatewayID     string
+	NATGatewayID        string
+	PeeringID           string
+	PrefixListID        string
 	LaunchTemplateID    string
 	FleetID             string
 	PlacementGroupID    string
@@ -51,7 +57,8 @@ type ID interface {
 	InstanceID | ReservationID | ImageID | ImportTaskID | VPCID | SubnetID | InternetGatewayID |
 		RouteTableID | RouteAssociationID | NetworkACLID | ACLAssociationID | FlowLogID | DHCPOptionsID | SecurityGroupID |
 		SecurityGroupRuleID | InterfaceID | AttachmentID | AllocationID | AssociationID | KeyPairID | NodeID |
-		LaunchTemplateID | FleetID | PlacementGroupID
+		LaunchTemplateID | FleetID | PlacementGroupID |
+		VPCRangeID | SubnetRangeID | EgressGatewayID | NATGatewayID | PeeringID | PrefixListID
 }
 
 // Prefix returns what identifiers of type T start with, such as "i-".
@@ -98,6 +105,18 @@ func Prefix[T ID]() string {
 		return "eipassoc-"
 	case KeyPairID:
 		return "key-"
+	case VPCRangeID:
+		return "vpc-cidr-assoc-"
+	case SubnetRangeID:
+		return "subnet-cidr-assoc-"
+	case EgressGatewayID:
+		return "eigw-"
+	case NATGatewayID:
+		return "nat-"
+	case PeeringID:
+		return "pcx-"
+	case PrefixListID:
+		return "pl-"
 	case LaunchTemplateID:
 		return "lt-"
 	case FleetID:

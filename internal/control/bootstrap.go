@@ -91,8 +91,8 @@ func (d DefaultVPC) make(tx *store.Tx) {
 	routes := cloud.RouteTable{
 		ID: cloud.NewID[cloud.RouteTableID](d.Rand), Account: d.Account, VPC: vpc.ID, Main: true, Created: d.Now,
 		Routes: []cloud.Route{
-			{Destination: vpc.CIDR, Gateway: "local"},
-			{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: string(gateway.ID)},
+			{Destination: vpc.CIDR, Target: cloud.LocalTarget},
+			{Destination: netip.MustParsePrefix("0.0.0.0/0"), Target: string(gateway.ID)},
 		},
 		Associations: []cloud.RouteAssociation{{ID: cloud.NewID[cloud.RouteAssociationID](d.Rand), Main: true}},
 	}

@@ -74,7 +74,7 @@ func vpcOf(r store.Reader, id cloud.VPCID) *agentrpc.VPC {
 		Names: map[netip.Addr]string{}}
 	tables := store.ListBy(r, store.RouteTablesByVPC, id)
 	for _, s := range store.ListBy(r, store.SubnetsByVPC, id) {
-		v.Subnets = append(v.Subnets, agentrpc.Subnet{Subnet: *s, Internet: v.Gateway && leadsToInternet(tables, s.ID)})
+		v.Subnets = append(v.Subnets, agentrpc.Subnet{Subnet: *s, Routes: routesOf(r, vpc, cloud.TableOf(tables, s.ID))})
 	}
 	for _, a := range store.ListBy(r, store.AddressesByNaming, store.Named) {
 		v.Names[a.PublicIP] = a.PTR
@@ -99,31 +99,6 @@ func vpcOf(r store.Reader, id cloud.VPCID) *agentrpc.VPC {
 		v.Groups = append(v.Groups, agentrpc.Group{Group: *g, Members: members[g.ID]})
 	}
 	return v
-}
-
-// leadsToInternet tells whether a subnet's route table, or else the VPC's main one, sends what it
-// doesn't know to an internet gateway.
-func leadsToInternet(tables []*cloud.RouteTable, subnet cloud.SubnetID) bool {
-	var table *cloud.RouteTable
-	for _, t := range tables {
-		for _, a := range t.Associations {
-			if a.Subnet == subnet {
-				table = t
-			}
-			if a.Main && table == nil {
-				table = t
-			}
-		}
-	}
-	if table == nil {
-		return false
-	}
-	for _, route := range table.Routes {
-		if route.Destination.Bits() == 0 && cloud.ValidID[cloud.InternetGatewayID](route.Gateway) {
-			return true
-		}
-	}
-	return false
 }
 
 // imagesToKeep are the digests that an AMI or an instance stands on.

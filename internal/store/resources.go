@@ -72,6 +72,41 @@ var (
 	Interfaces       = newTable("interfaces", func(i *cloud.Interface) cloud.InterfaceID { return i.ID })
 	Addresses        = newTable("addresses", func(a *cloud.Address) cloud.AllocationID { return a.ID })
 
+	EgressOnlyGateways = newTable("egress-only-gateways", func(g *cloud.EgressOnlyGateway) cloud.EgressGatewayID { return g.ID })
+	NATGateways        = newTable("nat-gateways", func(g *cloud.NATGateway) cloud.NATGatewayID { return g.ID })
+	Peerings           = newTable("peerings", func(p *cloud.Peering) cloud.PeeringID { return p.ID })
+	PrefixLists        = newTable("prefix-lists", func(l *cloud.PrefixList) cloud.PrefixListID { return l.ID })
+	DHCPOptions        = newTable("dhcp-options", func(o *cloud.DHCPOptions) cloud.DHCPOptionsID { return o.ID })
+
+	EgressOnlyGatewaysByAccount = newIndexOf(EgressOnlyGateways, func(g *cloud.EgressOnlyGateway) cloud.AccountID { return g.Account })
+	EgressOnlyGatewaysByVPC     = newIndexOf(EgressOnlyGateways, func(g *cloud.EgressOnlyGateway) cloud.VPCID { return g.VPC })
+	NATGatewaysByAccount        = newIndexOf(NATGateways, func(g *cloud.NATGateway) cloud.AccountID { return g.Account })
+	NATGatewaysByVPC            = newIndexOf(NATGateways, func(g *cloud.NATGateway) cloud.VPCID { return g.VPC })
+	NATGatewaysByNode           = newIndexOf(NATGateways, func(g *cloud.NATGateway) cloud.NodeID { return g.Node })
+	PeeringsByVPC               = newIndex(Peerings, func(p *cloud.Peering) []cloud.VPCID { return []cloud.VPCID{p.Requester.VPC, p.Accepter.VPC} })
+	PeeringsByAccount           = newIndex(Peerings, func(p *cloud.Peering) []cloud.AccountID {
+		return []cloud.AccountID{p.Requester.Account, p.Accepter.Account}
+	})
+	PrefixListsByAccount = newIndexOf(PrefixLists, func(l *cloud.PrefixList) cloud.AccountID { return l.Account })
+	DHCPOptionsByAccount = newIndexOf(DHCPOptions, func(o *cloud.DHCPOptions) cloud.AccountID { return o.Account })
+	VPCsByDHCPOptions    = newIndexOf(VPCs, func(v *cloud.VPC) cloud.DHCPOptionsID { return v.DHCPOptions })
+	// RouteTablesByAssociation finds the table that an association ties.
+	RouteTablesByAssociation = newIndex(RouteTables, func(t *cloud.RouteTable) []cloud.RouteAssociationID {
+		var ids []cloud.RouteAssociationID
+		for _, a := range t.Associations {
+			ids = append(ids, a.ID)
+		}
+		return ids
+	})
+	// RouteTablesByTarget finds the tables with a route to something.
+	RouteTablesByTarget = newIndex(RouteTables, func(t *cloud.RouteTable) []string {
+		var targets []string
+		for _, r := range t.Routes {
+			targets = append(targets, r.Target)
+		}
+		return targets
+	})
+
 	VPCsByAccount    = newIndexOf(VPCs, func(v *cloud.VPC) cloud.AccountID { return v.Account })
 	SubnetsByAccount = newIndexOf(Subnets, func(s *cloud.Subnet) cloud.AccountID { return s.Account })
 	SubnetsByVPC     = newIndexOf(Subnets, func(s *cloud.Subnet) cloud.VPCID { return s.VPC })

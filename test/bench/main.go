@@ -51,7 +51,7 @@ func run() (err error) {
 	}
 	defer func() { err = errors.Join(err, c.remove()) }()
 	var rows []row
-	for _, measure := range []func(*testCloud) ([]row, error){idle, launches, burst, describes, packets, groupChange} {
+	for _, measure := range []func(*testCloud) ([]row, error){idle, launches, burst, describes, packets, groupChange, networkStory} {
 		more, err := measure(c)
 		if err != nil {
 			return err

@@ -56,7 +56,7 @@ func TestBadInputGetsAWSErrorsAndMakesNothing(t *testing.T) {
 	}
 	_, err = c.EC2.DescribeInstances(ctx, &ec2.DescribeInstancesInput{InstanceIds: []string{"i-0123456789abcdef0"}})
 	cloudtest.WantCode(t, err, "InvalidInstanceID.NotFound")
-	_, err = c.EC2.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: aws.String("10.0.0.0/16")})
+	_, err = c.EC2.CreateTransitGateway(ctx, &ec2.CreateTransitGatewayInput{})
 	cloudtest.WantCode(t, err, "UnsupportedOperation")
 	err = run(func(in *ec2.RunInstancesInput) { in.DryRun = aws.Bool(true) })
 	cloudtest.WantCode(t, err, "DryRunOperation")

@@ -73,6 +73,9 @@ func (n *Network) Plug(_ context.Context, i Interface) (Namespaces, error) {
 	if err := v.unroute(old, i); err != nil {
 		return fail(err)
 	}
+	if err := n.rerouteTo(v, i.ID); err != nil {
+		return fail(err)
+	}
 	return files, nil
 }
 
@@ -293,6 +296,11 @@ func (n *Network) Detach(ctx context.Context, instance cloud.InstanceID, id clou
 	n.mu.Lock()
 	delete(n.interfaces, id)
 	n.mu.Unlock()
+	if v != nil {
+		if err := n.rerouteTo(v, id); err != nil {
+			return fmt.Errorf("interface %s: %w", id, err)
+		}
+	}
 	if err := os.Remove(n.recordFile(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("interface %s: forget it: %w", id, err)
 	}

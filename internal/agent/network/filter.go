@@ -64,6 +64,8 @@ func frame(r *ruleset, v VPC, acls bool) {
 	r.chain("translate", "type nat hook prerouting priority dstnat; policy accept",
 		`iifname "uplink" dnat to ip daddr map @public`,
 		"ip saddr @senders dnat to ip daddr map @public")
+	r.set("map", "subnets", "type ifname : mark")
+	r.chain("route", "type filter hook prerouting priority mangle; policy accept", "meta mark set iifname map @subnets")
 	forward := []string{"ct state invalid drop"}
 	if acls {
 		forward = append(forward, "iifname vmap @leaving", "oifname vmap @entering")
@@ -80,7 +82,7 @@ func frame(r *ruleset, v VPC, acls bool) {
 		"ct state established,related accept",
 		`iifname "lo" accept`,
 		fmt.Sprintf("ip daddr %s tcp dport 80 accept", metadataAddr),
-		fmt.Sprintf("ip daddr { %s, %s } meta l4proto { tcp, udp } th dport 53 accept", resolverAddr, v.CIDR.Masked().Addr().Next().Next()),
+		fmt.Sprintf("ip daddr { %s, %s } meta l4proto { tcp, udp } th dport 53 accept", resolverAddr, v.resolver()),
 		"icmp type echo-request accept")
 	r.chain("leave", "type nat hook postrouting priority srcnat; policy accept",
 		`oifname "uplink" snat to ip saddr map @private`,
@@ -166,6 +168,7 @@ func addInterface(r *ruleset, i Interface) {
 	from, to := pairFor(r, i.Groups)
 	r.element("out", link, "jump "+from)
 	r.element("in", link, "jump "+to)
+	r.element("subnets", link, fmt.Sprintf("0x%08x", numberOf(i.Subnet)))
 	if !i.SourceDestCheck {
 		r.element("unchecked", link, "")
 	}
@@ -208,7 +211,7 @@ func pairFor(r *ruleset, groups []cloud.SecurityGroupID) (from, to string) {
 func internetOf(v VPC) map[cloud.SubnetID]bool {
 	m := map[cloud.SubnetID]bool{}
 	for _, s := range v.Subnets {
-		m[s.ID] = s.Internet && v.Gateway
+		m[s.ID] = v.Gateway && slices.ContainsFunc(s.Routes, func(r Route) bool { return r.Kind == RouteInternet })
 	}
 	return m
 }

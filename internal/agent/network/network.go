@@ -31,20 +31,23 @@ type Config struct {
 // VPC is the desired state of one VPC on this node.
 type VPC struct {
 	ID      cloud.VPCID
-	CIDR    netip.Prefix
-	Gateway bool // an internet gateway is attached
+	CIDRs   []netip.Prefix // its ranges, the first one first
+	Gateway bool           // an internet gateway is attached
 	Subnets []Subnet
 	Groups  []Group // every group that an interface here carries or refers to
 	ACLs    []ACL   // every one that a subnet names
 	Logged  []Logged
 }
 
-// Subnet is a range with its router and its way out.
+// resolver is the address of the VPC's DNS server: its first range's base plus two.
+func (v VPC) resolver() netip.Addr { return v.CIDRs[0].Masked().Addr().Next().Next() }
+
+// Subnet is a range with its router and its ways out.
 type Subnet struct {
-	ID       cloud.SubnetID
-	CIDR     netip.Prefix
-	Internet bool               // its route table sends 0.0.0.0/0 to the internet gateway
-	ACL      cloud.NetworkACLID // "" for none; one that isn't known lets nothing pass
+	ID     cloud.SubnetID
+	CIDR   netip.Prefix
+	Routes []Route            // out of the VPC
+	ACL    cloud.NetworkACLID // "" for none; one that isn't known lets nothing pass
 }
 
 // ACL is a network ACL.

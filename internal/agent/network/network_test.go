@@ -82,6 +82,8 @@ func traces(t testing.TB) []string {
 	return list
 }
 
+var toInternet = []Route{{Destination: netip.MustParsePrefix("0.0.0.0/0"), Kind: RouteInternet}}
+
 var everything = netip.MustParsePrefix("0.0.0.0/0")
 
 func tcp(egress bool, port int, from string) cloud.SecurityGroupRule {
@@ -100,8 +102,8 @@ func out() cloud.SecurityGroupRule {
 
 // vpc is a VPC with one subnet that leads to the internet.
 func vpcOf(id string, groups ...Group) VPC {
-	return VPC{ID: cloud.VPCID(id), CIDR: netip.MustParsePrefix("10.7.0.0/16"), Gateway: true, Groups: groups,
-		Subnets: []Subnet{{ID: cloud.SubnetID("subnet-" + id), CIDR: netip.MustParsePrefix("10.7.0.0/20"), Internet: true}}}
+	return VPC{ID: cloud.VPCID(id), CIDRs: []netip.Prefix{netip.MustParsePrefix("10.7.0.0/16")}, Gateway: true, Groups: groups,
+		Subnets: []Subnet{{ID: cloud.SubnetID("subnet-" + id), CIDR: netip.MustParsePrefix("10.7.0.0/20"), Routes: toInternet}}}
 }
 
 func (w *world) apply(v VPC) {
@@ -119,15 +121,20 @@ type box struct {
 
 func (w *world) box(vpc string, last byte, public bool, groups ...cloud.SecurityGroupID) *box {
 	w.t.Helper()
-	w.ids += 65536
-	b := &box{w, Interface{ID: cloud.NewID[cloud.InterfaceID](rand.Reader), Instance: cloud.NewID[cloud.InstanceID](rand.Reader), IDBase: w.ids, VPC: cloud.VPCID(vpc),
-		Subnet: cloud.SubnetID("subnet-" + vpc), MAC: fmt.Sprintf("0a:00:0a:07:00:%02x", last), PrivateIP: netip.AddrFrom4([4]byte{10, 7, 0, last}), Groups: groups, SourceDestCheck: true}}
+	b := w.unplugged(vpc, last, groups...)
 	if public {
 		base := w.cfg.PublicPool.Addr().As4()
 		b.i.PublicIP = netip.AddrFrom4([4]byte{base[0], base[1], base[2], last})
 	}
 	b.attach()
 	return b
+}
+
+// unplugged is a box whose interface is nowhere yet.
+func (w *world) unplugged(vpc string, last byte, groups ...cloud.SecurityGroupID) *box {
+	w.ids += 65536
+	return &box{w, Interface{ID: cloud.NewID[cloud.InterfaceID](rand.Reader), Instance: cloud.NewID[cloud.InstanceID](rand.Reader), IDBase: w.ids, VPC: cloud.VPCID(vpc),
+		Subnet: cloud.SubnetID("subnet-" + vpc), MAC: fmt.Sprintf("0a:00:0a:07:00:%02x", last), PrivateIP: netip.AddrFrom4([4]byte{10, 7, 0, last}), Groups: groups, SourceDestCheck: true}}
 }
 
 func (b *box) attach() {

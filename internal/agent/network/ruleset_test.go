@@ -16,8 +16,8 @@ import (
 // randomFilter is a VPC with groups that refer to each other, and interfaces that share addresses now and then.
 func randomFilter(rnd *rand.Rand) (VPC, []Interface) {
 	group := func(n int) cloud.SecurityGroupID { return cloud.SecurityGroupID(fmt.Sprintf("sg-%017x", n)) }
-	v := VPC{ID: "vpc-1", CIDR: netip.MustParsePrefix("10.7.0.0/16"), Gateway: rnd.IntN(4) > 0,
-		Subnets: []Subnet{{ID: "subnet-1", CIDR: netip.MustParsePrefix("10.7.0.0/20"), Internet: true}, {ID: "subnet-2", CIDR: netip.MustParsePrefix("10.7.16.0/20")}}}
+	v := VPC{ID: "vpc-1", CIDRs: []netip.Prefix{netip.MustParsePrefix("10.7.0.0/16")}, Gateway: rnd.IntN(4) > 0,
+		Subnets: []Subnet{{ID: "subnet-1", CIDR: netip.MustParsePrefix("10.7.0.0/20"), Routes: toInternet}, {ID: "subnet-2", CIDR: netip.MustParsePrefix("10.7.16.0/20")}}}
 	for n := range 2 {
 		acl := ACL{ID: cloud.NetworkACLID(fmt.Sprintf("acl-%d", n))}
 		for number := range rnd.IntN(4) {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -29,6 +31,9 @@ var (
 type vpc struct {
 	ns *os.File
 	nl *netlink.Handle
+
+	routing sync.Mutex                         // over changes of the subnets' tables
+	routed  map[cloud.SubnetID][]netlink.Route // what they have; nil when that isn't known
 
 	mu         sync.Mutex
 	spec       VPC         // as last told
@@ -71,12 +76,50 @@ func (n *Network) OpenVPC(spec VPC) error {
 	if err != nil {
 		return err
 	}
+	v.mu.Lock()
+	old := v.spec
+	v.mu.Unlock()
 	if err := n.route(v, spec); err != nil {
+		return err
+	}
+	if err := v.rangeRoutes(old, spec); err != nil {
 		return err
 	}
 	v.mu.Lock()
 	v.spec = spec
 	v.mu.Unlock()
+	if err := n.routeSubnets(v, spec); err != nil {
+		return err
+	}
+	return n.republish(old, spec)
+}
+
+// republish leads the public addresses of a VPC's interfaces to it, or not any more, where their subnets' way to the internet
+// has changed.
+func (n *Network) republish(old, spec VPC) error {
+	before, now := internetOf(old), internetOf(spec)
+	if maps.Equal(before, now) {
+		return nil
+	}
+	n.mu.Lock()
+	var here []Interface
+	for _, i := range n.interfaces {
+		if i.VPC == spec.ID && before[i.Subnet] != now[i.Subnet] {
+			here = append(here, i)
+		}
+	}
+	n.mu.Unlock()
+	for _, i := range here {
+		for _, a := range i.addresses() {
+			do := n.unpublish
+			if now[i.Subnet] {
+				do = n.publish
+			}
+			if err := do(i, a.Public); err != nil {
+				return fmt.Errorf("interface %s: %w", i.ID, err)
+			}
+		}
+	}
 	return nil
 }
 
@@ -170,13 +213,26 @@ func (n *Network) route(v *vpc, spec VPC) error {
 	if err := v.nl.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("VPC %s: %w", spec.ID, err)
 	}
-	own := []netip.Addr{metadataAddr, resolverAddr, spec.CIDR.Masked().Addr().Next().Next()}
+	own := []netip.Addr{metadataAddr, resolverAddr, spec.resolver()}
 	for _, s := range spec.Subnets {
 		own = append(own, s.CIDR.Masked().Addr().Next())
 	}
 	for _, a := range own {
 		if err := exists(v.nl.AddrAdd(lo, addressOf(a))); err != nil {
 			return fmt.Errorf("VPC %s: add its own address %s: %w", spec.ID, a, err)
+		}
+	}
+	has, err := v.nl.AddrList(lo, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("VPC %s: list its own addresses: %w", spec.ID, err)
+	}
+	for _, a := range has {
+		ip, ok := netip.AddrFromSlice(a.IP.To4())
+		if !ok || ip.IsLoopback() || slices.Contains(own, ip) {
+			continue
+		}
+		if err := v.nl.AddrDel(lo, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("VPC %s: remove its former address %s: %w", spec.ID, ip, err)
 		}
 	}
 	if !spec.Gateway {
@@ -208,10 +264,6 @@ func (n *Network) openGateway(v *vpc, id cloud.VPCID) error {
 	err = within(v.ns, func() error { return setting("net/ipv4/conf/"+uplink+"/proxy_arp", "0") })
 	if err = errors.Join(err, n.host.LinkSetUp(outside), v.nl.LinkSetUp(inside), v.nl.NeighSet(neighbour(inside, outsideAddr, hostMAC))); err != nil {
 		return fmt.Errorf("VPC %s: set its uplink up: %w", id, err)
-	}
-	way := &netlink.Route{LinkIndex: inside.Attrs().Index, Dst: ipNet(net.IPv4zero.To4(), 0, 32), Gw: outsideAddr.AsSlice(), Flags: int(netlink.FLAG_ONLINK)}
-	if err := v.nl.RouteReplace(way); err != nil {
-		return fmt.Errorf("VPC %s: route through its uplink: %w", id, err)
 	}
 	return nil
 }

@@ -17,42 +17,72 @@ var Service = &awsapi.Service{
 
 // The actions whose shapes are generated.
 var (
+	ActionAcceptVpcPeeringConnection                 = awsapi.Action[AcceptVpcPeeringConnectionRequest, AcceptVpcPeeringConnectionResult]{Service: Service, Name: "AcceptVpcPeeringConnection", NoResult: false}
 	ActionAllocateAddress                            = awsapi.Action[AllocateAddressRequest, AllocateAddressResult]{Service: Service, Name: "AllocateAddress", NoResult: false}
 	ActionAssignIpv6Addresses                        = awsapi.Action[AssignIpv6AddressesRequest, AssignIpv6AddressesResult]{Service: Service, Name: "AssignIpv6Addresses", NoResult: false}
 	ActionAssignPrivateIpAddresses                   = awsapi.Action[AssignPrivateIpAddressesRequest, AssignPrivateIpAddressesResult]{Service: Service, Name: "AssignPrivateIpAddresses", NoResult: false}
 	ActionAssociateAddress                           = awsapi.Action[AssociateAddressRequest, AssociateAddressResult]{Service: Service, Name: "AssociateAddress", NoResult: false}
+	ActionAssociateDhcpOptions                       = awsapi.Action[AssociateDhcpOptionsRequest, AssociateDhcpOptionsResult]{Service: Service, Name: "AssociateDhcpOptions", NoResult: true}
+	ActionAssociateRouteTable                        = awsapi.Action[AssociateRouteTableRequest, AssociateRouteTableResult]{Service: Service, Name: "AssociateRouteTable", NoResult: false}
+	ActionAssociateSubnetCidrBlock                   = awsapi.Action[AssociateSubnetCidrBlockRequest, AssociateSubnetCidrBlockResult]{Service: Service, Name: "AssociateSubnetCidrBlock", NoResult: false}
+	ActionAssociateVpcCidrBlock                      = awsapi.Action[AssociateVpcCidrBlockRequest, AssociateVpcCidrBlockResult]{Service: Service, Name: "AssociateVpcCidrBlock", NoResult: false}
+	ActionAttachInternetGateway                      = awsapi.Action[AttachInternetGatewayRequest, AttachInternetGatewayResult]{Service: Service, Name: "AttachInternetGateway", NoResult: true}
 	ActionAttachNetworkInterface                     = awsapi.Action[AttachNetworkInterfaceRequest, AttachNetworkInterfaceResult]{Service: Service, Name: "AttachNetworkInterface", NoResult: false}
 	ActionAuthorizeSecurityGroupEgress               = awsapi.Action[AuthorizeSecurityGroupEgressRequest, AuthorizeSecurityGroupEgressResult]{Service: Service, Name: "AuthorizeSecurityGroupEgress", NoResult: false}
 	ActionAuthorizeSecurityGroupIngress              = awsapi.Action[AuthorizeSecurityGroupIngressRequest, AuthorizeSecurityGroupIngressResult]{Service: Service, Name: "AuthorizeSecurityGroupIngress", NoResult: false}
 	ActionCancelImportTask                           = awsapi.Action[CancelImportTaskRequest, CancelImportTaskResult]{Service: Service, Name: "CancelImportTask", NoResult: false}
 	ActionCopyImage                                  = awsapi.Action[CopyImageRequest, CopyImageResult]{Service: Service, Name: "CopyImage", NoResult: false}
+	ActionCreateDefaultSubnet                        = awsapi.Action[CreateDefaultSubnetRequest, CreateDefaultSubnetResult]{Service: Service, Name: "CreateDefaultSubnet", NoResult: false}
+	ActionCreateDefaultVpc                           = awsapi.Action[CreateDefaultVpcRequest, CreateDefaultVpcResult]{Service: Service, Name: "CreateDefaultVpc", NoResult: false}
+	ActionCreateDhcpOptions                          = awsapi.Action[CreateDhcpOptionsRequest, CreateDhcpOptionsResult]{Service: Service, Name: "CreateDhcpOptions", NoResult: false}
+	ActionCreateEgressOnlyInternetGateway            = awsapi.Action[CreateEgressOnlyInternetGatewayRequest, CreateEgressOnlyInternetGatewayResult]{Service: Service, Name: "CreateEgressOnlyInternetGateway", NoResult: false}
 	ActionCreateFleet                                = awsapi.Action[CreateFleetRequest, CreateFleetResult]{Service: Service, Name: "CreateFleet", NoResult: false}
 	ActionCreateFlowLogs                             = awsapi.Action[CreateFlowLogsRequest, CreateFlowLogsResult]{Service: Service, Name: "CreateFlowLogs", NoResult: false}
+	ActionCreateInternetGateway                      = awsapi.Action[CreateInternetGatewayRequest, CreateInternetGatewayResult]{Service: Service, Name: "CreateInternetGateway", NoResult: false}
 	ActionCreateKeyPair                              = awsapi.Action[CreateKeyPairRequest, KeyPair]{Service: Service, Name: "CreateKeyPair", NoResult: false}
 	ActionCreateLaunchTemplate                       = awsapi.Action[CreateLaunchTemplateRequest, CreateLaunchTemplateResult]{Service: Service, Name: "CreateLaunchTemplate", NoResult: false}
 	ActionCreateLaunchTemplateVersion                = awsapi.Action[CreateLaunchTemplateVersionRequest, CreateLaunchTemplateVersionResult]{Service: Service, Name: "CreateLaunchTemplateVersion", NoResult: false}
+	ActionCreateManagedPrefixList                    = awsapi.Action[CreateManagedPrefixListRequest, CreateManagedPrefixListResult]{Service: Service, Name: "CreateManagedPrefixList", NoResult: false}
+	ActionCreateNatGateway                           = awsapi.Action[CreateNatGatewayRequest, CreateNatGatewayResult]{Service: Service, Name: "CreateNatGateway", NoResult: false}
 	ActionCreateNetworkAcl                           = awsapi.Action[CreateNetworkAclRequest, CreateNetworkAclResult]{Service: Service, Name: "CreateNetworkAcl", NoResult: false}
 	ActionCreateNetworkAclEntry                      = awsapi.Action[CreateNetworkAclEntryRequest, CreateNetworkAclEntryResult]{Service: Service, Name: "CreateNetworkAclEntry", NoResult: true}
 	ActionCreateNetworkInterface                     = awsapi.Action[CreateNetworkInterfaceRequest, CreateNetworkInterfaceResult]{Service: Service, Name: "CreateNetworkInterface", NoResult: false}
 	ActionCreatePlacementGroup                       = awsapi.Action[CreatePlacementGroupRequest, CreatePlacementGroupResult]{Service: Service, Name: "CreatePlacementGroup", NoResult: false}
+	ActionCreateRoute                                = awsapi.Action[CreateRouteRequest, CreateRouteResult]{Service: Service, Name: "CreateRoute", NoResult: false}
+	ActionCreateRouteTable                           = awsapi.Action[CreateRouteTableRequest, CreateRouteTableResult]{Service: Service, Name: "CreateRouteTable", NoResult: false}
 	ActionCreateSecurityGroup                        = awsapi.Action[CreateSecurityGroupRequest, CreateSecurityGroupResult]{Service: Service, Name: "CreateSecurityGroup", NoResult: false}
+	ActionCreateSubnet                               = awsapi.Action[CreateSubnetRequest, CreateSubnetResult]{Service: Service, Name: "CreateSubnet", NoResult: false}
 	ActionCreateTags                                 = awsapi.Action[CreateTagsRequest, CreateTagsResult]{Service: Service, Name: "CreateTags", NoResult: true}
+	ActionCreateVpc                                  = awsapi.Action[CreateVpcRequest, CreateVpcResult]{Service: Service, Name: "CreateVpc", NoResult: false}
+	ActionCreateVpcPeeringConnection                 = awsapi.Action[CreateVpcPeeringConnectionRequest, CreateVpcPeeringConnectionResult]{Service: Service, Name: "CreateVpcPeeringConnection", NoResult: false}
+	ActionDeleteDhcpOptions                          = awsapi.Action[DeleteDhcpOptionsRequest, DeleteDhcpOptionsResult]{Service: Service, Name: "DeleteDhcpOptions", NoResult: true}
+	ActionDeleteEgressOnlyInternetGateway            = awsapi.Action[DeleteEgressOnlyInternetGatewayRequest, DeleteEgressOnlyInternetGatewayResult]{Service: Service, Name: "DeleteEgressOnlyInternetGateway", NoResult: false}
 	ActionDeleteFleets                               = awsapi.Action[DeleteFleetsRequest, DeleteFleetsResult]{Service: Service, Name: "DeleteFleets", NoResult: false}
 	ActionDeleteFlowLogs                             = awsapi.Action[DeleteFlowLogsRequest, DeleteFlowLogsResult]{Service: Service, Name: "DeleteFlowLogs", NoResult: false}
+	ActionDeleteInternetGateway                      = awsapi.Action[DeleteInternetGatewayRequest, DeleteInternetGatewayResult]{Service: Service, Name: "DeleteInternetGateway", NoResult: true}
 	ActionDeleteKeyPair                              = awsapi.Action[DeleteKeyPairRequest, DeleteKeyPairResult]{Service: Service, Name: "DeleteKeyPair", NoResult: false}
 	ActionDeleteLaunchTemplate                       = awsapi.Action[DeleteLaunchTemplateRequest, DeleteLaunchTemplateResult]{Service: Service, Name: "DeleteLaunchTemplate", NoResult: false}
 	ActionDeleteLaunchTemplateVersions               = awsapi.Action[DeleteLaunchTemplateVersionsRequest, DeleteLaunchTemplateVersionsResult]{Service: Service, Name: "DeleteLaunchTemplateVersions", NoResult: false}
+	ActionDeleteManagedPrefixList                    = awsapi.Action[DeleteManagedPrefixListRequest, DeleteManagedPrefixListResult]{Service: Service, Name: "DeleteManagedPrefixList", NoResult: false}
+	ActionDeleteNatGateway                           = awsapi.Action[DeleteNatGatewayRequest, DeleteNatGatewayResult]{Service: Service, Name: "DeleteNatGateway", NoResult: false}
 	ActionDeleteNetworkAcl                           = awsapi.Action[DeleteNetworkAclRequest, DeleteNetworkAclResult]{Service: Service, Name: "DeleteNetworkAcl", NoResult: true}
 	ActionDeleteNetworkAclEntry                      = awsapi.Action[DeleteNetworkAclEntryRequest, DeleteNetworkAclEntryResult]{Service: Service, Name: "DeleteNetworkAclEntry", NoResult: true}
 	ActionDeleteNetworkInterface                     = awsapi.Action[DeleteNetworkInterfaceRequest, DeleteNetworkInterfaceResult]{Service: Service, Name: "DeleteNetworkInterface", NoResult: true}
 	ActionDeletePlacementGroup                       = awsapi.Action[DeletePlacementGroupRequest, DeletePlacementGroupResult]{Service: Service, Name: "DeletePlacementGroup", NoResult: true}
+	ActionDeleteRoute                                = awsapi.Action[DeleteRouteRequest, DeleteRouteResult]{Service: Service, Name: "DeleteRoute", NoResult: true}
+	ActionDeleteRouteTable                           = awsapi.Action[DeleteRouteTableRequest, DeleteRouteTableResult]{Service: Service, Name: "DeleteRouteTable", NoResult: true}
 	ActionDeleteSecurityGroup                        = awsapi.Action[DeleteSecurityGroupRequest, DeleteSecurityGroupResult]{Service: Service, Name: "DeleteSecurityGroup", NoResult: true}
+	ActionDeleteSubnet                               = awsapi.Action[DeleteSubnetRequest, DeleteSubnetResult]{Service: Service, Name: "DeleteSubnet", NoResult: true}
 	ActionDeleteTags                                 = awsapi.Action[DeleteTagsRequest, DeleteTagsResult]{Service: Service, Name: "DeleteTags", NoResult: true}
+	ActionDeleteVpc                                  = awsapi.Action[DeleteVpcRequest, DeleteVpcResult]{Service: Service, Name: "DeleteVpc", NoResult: true}
+	ActionDeleteVpcPeeringConnection                 = awsapi.Action[DeleteVpcPeeringConnectionRequest, DeleteVpcPeeringConnectionResult]{Service: Service, Name: "DeleteVpcPeeringConnection", NoResult: false}
 	ActionDeregisterImage                            = awsapi.Action[DeregisterImageRequest, DeregisterImageResult]{Service: Service, Name: "DeregisterImage", NoResult: true}
 	ActionDescribeAccountAttributes                  = awsapi.Action[DescribeAccountAttributesRequest, DescribeAccountAttributesResult]{Service: Service, Name: "DescribeAccountAttributes", NoResult: false}
 	ActionDescribeAddresses                          = awsapi.Action[DescribeAddressesRequest, DescribeAddressesResult]{Service: Service, Name: "DescribeAddresses", NoResult: false}
 	ActionDescribeAddressesAttribute                 = awsapi.Action[DescribeAddressesAttributeRequest, DescribeAddressesAttributeResult]{Service: Service, Name: "DescribeAddressesAttribute", NoResult: false}
 	ActionDescribeAvailabilityZones                  = awsapi.Action[DescribeAvailabilityZonesRequest, DescribeAvailabilityZonesResult]{Service: Service, Name: "DescribeAvailabilityZones", NoResult: false}
+	ActionDescribeDhcpOptions                        = awsapi.Action[DescribeDhcpOptionsRequest, DescribeDhcpOptionsResult]{Service: Service, Name: "DescribeDhcpOptions", NoResult: false}
+	ActionDescribeEgressOnlyInternetGateways         = awsapi.Action[DescribeEgressOnlyInternetGatewaysRequest, DescribeEgressOnlyInternetGatewaysResult]{Service: Service, Name: "DescribeEgressOnlyInternetGateways", NoResult: false}
 	ActionDescribeFleetInstances                     = awsapi.Action[DescribeFleetInstancesRequest, DescribeFleetInstancesResult]{Service: Service, Name: "DescribeFleetInstances", NoResult: false}
 	ActionDescribeFleets                             = awsapi.Action[DescribeFleetsRequest, DescribeFleetsResult]{Service: Service, Name: "DescribeFleets", NoResult: false}
 	ActionDescribeFlowLogs                           = awsapi.Action[DescribeFlowLogsRequest, DescribeFlowLogsResult]{Service: Service, Name: "DescribeFlowLogs", NoResult: false}
@@ -71,10 +101,13 @@ var (
 	ActionDescribeKeyPairs                           = awsapi.Action[DescribeKeyPairsRequest, DescribeKeyPairsResult]{Service: Service, Name: "DescribeKeyPairs", NoResult: false}
 	ActionDescribeLaunchTemplateVersions             = awsapi.Action[DescribeLaunchTemplateVersionsRequest, DescribeLaunchTemplateVersionsResult]{Service: Service, Name: "DescribeLaunchTemplateVersions", NoResult: false}
 	ActionDescribeLaunchTemplates                    = awsapi.Action[DescribeLaunchTemplatesRequest, DescribeLaunchTemplatesResult]{Service: Service, Name: "DescribeLaunchTemplates", NoResult: false}
+	ActionDescribeManagedPrefixLists                 = awsapi.Action[DescribeManagedPrefixListsRequest, DescribeManagedPrefixListsResult]{Service: Service, Name: "DescribeManagedPrefixLists", NoResult: false}
+	ActionDescribeNatGateways                        = awsapi.Action[DescribeNatGatewaysRequest, DescribeNatGatewaysResult]{Service: Service, Name: "DescribeNatGateways", NoResult: false}
 	ActionDescribeNetworkAcls                        = awsapi.Action[DescribeNetworkAclsRequest, DescribeNetworkAclsResult]{Service: Service, Name: "DescribeNetworkAcls", NoResult: false}
 	ActionDescribeNetworkInterfaceAttribute          = awsapi.Action[DescribeNetworkInterfaceAttributeRequest, DescribeNetworkInterfaceAttributeResult]{Service: Service, Name: "DescribeNetworkInterfaceAttribute", NoResult: false}
 	ActionDescribeNetworkInterfaces                  = awsapi.Action[DescribeNetworkInterfacesRequest, DescribeNetworkInterfacesResult]{Service: Service, Name: "DescribeNetworkInterfaces", NoResult: false}
 	ActionDescribePlacementGroups                    = awsapi.Action[DescribePlacementGroupsRequest, DescribePlacementGroupsResult]{Service: Service, Name: "DescribePlacementGroups", NoResult: false}
+	ActionDescribePrefixLists                        = awsapi.Action[DescribePrefixListsRequest, DescribePrefixListsResult]{Service: Service, Name: "DescribePrefixLists", NoResult: false}
 	ActionDescribeRegions                            = awsapi.Action[DescribeRegionsRequest, DescribeRegionsResult]{Service: Service, Name: "DescribeRegions", NoResult: false}
 	ActionDescribeRouteTables                        = awsapi.Action[DescribeRouteTablesRequest, DescribeRouteTablesResult]{Service: Service, Name: "DescribeRouteTables", NoResult: false}
 	ActionDescribeSecurityGroupReferences            = awsapi.Action[DescribeSecurityGroupReferencesRequest, DescribeSecurityGroupReferencesResult]{Service: Service, Name: "DescribeSecurityGroupReferences", NoResult: false}
@@ -84,13 +117,20 @@ var (
 	ActionDescribeSubnets                            = awsapi.Action[DescribeSubnetsRequest, DescribeSubnetsResult]{Service: Service, Name: "DescribeSubnets", NoResult: false}
 	ActionDescribeTags                               = awsapi.Action[DescribeTagsRequest, DescribeTagsResult]{Service: Service, Name: "DescribeTags", NoResult: false}
 	ActionDescribeVpcAttribute                       = awsapi.Action[DescribeVpcAttributeRequest, DescribeVpcAttributeResult]{Service: Service, Name: "DescribeVpcAttribute", NoResult: false}
+	ActionDescribeVpcEndpointServices                = awsapi.Action[DescribeVpcEndpointServicesRequest, DescribeVpcEndpointServicesResult]{Service: Service, Name: "DescribeVpcEndpointServices", NoResult: false}
+	ActionDescribeVpcEndpoints                       = awsapi.Action[DescribeVpcEndpointsRequest, DescribeVpcEndpointsResult]{Service: Service, Name: "DescribeVpcEndpoints", NoResult: false}
+	ActionDescribeVpcPeeringConnections              = awsapi.Action[DescribeVpcPeeringConnectionsRequest, DescribeVpcPeeringConnectionsResult]{Service: Service, Name: "DescribeVpcPeeringConnections", NoResult: false}
 	ActionDescribeVpcs                               = awsapi.Action[DescribeVpcsRequest, DescribeVpcsResult]{Service: Service, Name: "DescribeVpcs", NoResult: false}
+	ActionDetachInternetGateway                      = awsapi.Action[DetachInternetGatewayRequest, DetachInternetGatewayResult]{Service: Service, Name: "DetachInternetGateway", NoResult: true}
 	ActionDetachNetworkInterface                     = awsapi.Action[DetachNetworkInterfaceRequest, DetachNetworkInterfaceResult]{Service: Service, Name: "DetachNetworkInterface", NoResult: true}
 	ActionDisableImage                               = awsapi.Action[DisableImageRequest, DisableImageResult]{Service: Service, Name: "DisableImage", NoResult: false}
 	ActionDisableImageDeprecation                    = awsapi.Action[DisableImageDeprecationRequest, DisableImageDeprecationResult]{Service: Service, Name: "DisableImageDeprecation", NoResult: false}
 	ActionDisableImageDeregistrationProtection       = awsapi.Action[DisableImageDeregistrationProtectionRequest, DisableImageDeregistrationProtectionResult]{Service: Service, Name: "DisableImageDeregistrationProtection", NoResult: false}
 	ActionDisableSerialConsoleAccess                 = awsapi.Action[DisableSerialConsoleAccessRequest, DisableSerialConsoleAccessResult]{Service: Service, Name: "DisableSerialConsoleAccess", NoResult: false}
 	ActionDisassociateAddress                        = awsapi.Action[DisassociateAddressRequest, DisassociateAddressResult]{Service: Service, Name: "DisassociateAddress", NoResult: true}
+	ActionDisassociateRouteTable                     = awsapi.Action[DisassociateRouteTableRequest, DisassociateRouteTableResult]{Service: Service, Name: "DisassociateRouteTable", NoResult: true}
+	ActionDisassociateSubnetCidrBlock                = awsapi.Action[DisassociateSubnetCidrBlockRequest, DisassociateSubnetCidrBlockResult]{Service: Service, Name: "DisassociateSubnetCidrBlock", NoResult: false}
+	ActionDisassociateVpcCidrBlock                   = awsapi.Action[DisassociateVpcCidrBlockRequest, DisassociateVpcCidrBlockResult]{Service: Service, Name: "DisassociateVpcCidrBlock", NoResult: false}
 	ActionEnableImage                                = awsapi.Action[EnableImageRequest, EnableImageResult]{Service: Service, Name: "EnableImage", NoResult: false}
 	ActionEnableImageDeprecation                     = awsapi.Action[EnableImageDeprecationRequest, EnableImageDeprecationResult]{Service: Service, Name: "EnableImageDeprecation", NoResult: false}
 	ActionEnableImageDeregistrationProtection        = awsapi.Action[EnableImageDeregistrationProtectionRequest, EnableImageDeregistrationProtectionResult]{Service: Service, Name: "EnableImageDeregistrationProtection", NoResult: false}
@@ -100,6 +140,8 @@ var (
 	ActionGetInstanceMetadataDefaults                = awsapi.Action[GetInstanceMetadataDefaultsRequest, GetInstanceMetadataDefaultsResult]{Service: Service, Name: "GetInstanceMetadataDefaults", NoResult: false}
 	ActionGetInstanceTypesFromInstanceRequirements   = awsapi.Action[GetInstanceTypesFromInstanceRequirementsRequest, GetInstanceTypesFromInstanceRequirementsResult]{Service: Service, Name: "GetInstanceTypesFromInstanceRequirements", NoResult: false}
 	ActionGetLaunchTemplateData                      = awsapi.Action[GetLaunchTemplateDataRequest, GetLaunchTemplateDataResult]{Service: Service, Name: "GetLaunchTemplateData", NoResult: false}
+	ActionGetManagedPrefixListAssociations           = awsapi.Action[GetManagedPrefixListAssociationsRequest, GetManagedPrefixListAssociationsResult]{Service: Service, Name: "GetManagedPrefixListAssociations", NoResult: false}
+	ActionGetManagedPrefixListEntries                = awsapi.Action[GetManagedPrefixListEntriesRequest, GetManagedPrefixListEntriesResult]{Service: Service, Name: "GetManagedPrefixListEntries", NoResult: false}
 	ActionGetPasswordData                            = awsapi.Action[GetPasswordDataRequest, GetPasswordDataResult]{Service: Service, Name: "GetPasswordData", NoResult: false}
 	ActionGetSecurityGroupsForVpc                    = awsapi.Action[GetSecurityGroupsForVpcRequest, GetSecurityGroupsForVpcResult]{Service: Service, Name: "GetSecurityGroupsForVpc", NoResult: false}
 	ActionGetSerialConsoleAccessStatus               = awsapi.Action[GetSerialConsoleAccessStatusRequest, GetSerialConsoleAccessStatusResult]{Service: Service, Name: "GetSerialConsoleAccessStatus", NoResult: false}
@@ -115,19 +157,28 @@ var (
 	ActionModifyInstanceMetadataOptions              = awsapi.Action[ModifyInstanceMetadataOptionsRequest, ModifyInstanceMetadataOptionsResult]{Service: Service, Name: "ModifyInstanceMetadataOptions", NoResult: false}
 	ActionModifyInstancePlacement                    = awsapi.Action[ModifyInstancePlacementRequest, ModifyInstancePlacementResult]{Service: Service, Name: "ModifyInstancePlacement", NoResult: false}
 	ActionModifyLaunchTemplate                       = awsapi.Action[ModifyLaunchTemplateRequest, ModifyLaunchTemplateResult]{Service: Service, Name: "ModifyLaunchTemplate", NoResult: false}
+	ActionModifyManagedPrefixList                    = awsapi.Action[ModifyManagedPrefixListRequest, ModifyManagedPrefixListResult]{Service: Service, Name: "ModifyManagedPrefixList", NoResult: false}
 	ActionModifyNetworkInterfaceAttribute            = awsapi.Action[ModifyNetworkInterfaceAttributeRequest, ModifyNetworkInterfaceAttributeResult]{Service: Service, Name: "ModifyNetworkInterfaceAttribute", NoResult: true}
 	ActionModifySecurityGroupRules                   = awsapi.Action[ModifySecurityGroupRulesRequest, ModifySecurityGroupRulesResult]{Service: Service, Name: "ModifySecurityGroupRules", NoResult: false}
+	ActionModifySubnetAttribute                      = awsapi.Action[ModifySubnetAttributeRequest, ModifySubnetAttributeResult]{Service: Service, Name: "ModifySubnetAttribute", NoResult: true}
+	ActionModifyVpcAttribute                         = awsapi.Action[ModifyVpcAttributeRequest, ModifyVpcAttributeResult]{Service: Service, Name: "ModifyVpcAttribute", NoResult: true}
+	ActionModifyVpcPeeringConnectionOptions          = awsapi.Action[ModifyVpcPeeringConnectionOptionsRequest, ModifyVpcPeeringConnectionOptionsResult]{Service: Service, Name: "ModifyVpcPeeringConnectionOptions", NoResult: false}
+	ActionModifyVpcTenancy                           = awsapi.Action[ModifyVpcTenancyRequest, ModifyVpcTenancyResult]{Service: Service, Name: "ModifyVpcTenancy", NoResult: false}
 	ActionMonitorInstances                           = awsapi.Action[MonitorInstancesRequest, MonitorInstancesResult]{Service: Service, Name: "MonitorInstances", NoResult: false}
 	ActionRebootInstances                            = awsapi.Action[RebootInstancesRequest, RebootInstancesResult]{Service: Service, Name: "RebootInstances", NoResult: true}
 	ActionRegisterImage                              = awsapi.Action[RegisterImageRequest, RegisterImageResult]{Service: Service, Name: "RegisterImage", NoResult: false}
+	ActionRejectVpcPeeringConnection                 = awsapi.Action[RejectVpcPeeringConnectionRequest, RejectVpcPeeringConnectionResult]{Service: Service, Name: "RejectVpcPeeringConnection", NoResult: false}
 	ActionReleaseAddress                             = awsapi.Action[ReleaseAddressRequest, ReleaseAddressResult]{Service: Service, Name: "ReleaseAddress", NoResult: true}
 	ActionReplaceNetworkAclAssociation               = awsapi.Action[ReplaceNetworkAclAssociationRequest, ReplaceNetworkAclAssociationResult]{Service: Service, Name: "ReplaceNetworkAclAssociation", NoResult: false}
 	ActionReplaceNetworkAclEntry                     = awsapi.Action[ReplaceNetworkAclEntryRequest, ReplaceNetworkAclEntryResult]{Service: Service, Name: "ReplaceNetworkAclEntry", NoResult: true}
+	ActionReplaceRoute                               = awsapi.Action[ReplaceRouteRequest, ReplaceRouteResult]{Service: Service, Name: "ReplaceRoute", NoResult: true}
+	ActionReplaceRouteTableAssociation               = awsapi.Action[ReplaceRouteTableAssociationRequest, ReplaceRouteTableAssociationResult]{Service: Service, Name: "ReplaceRouteTableAssociation", NoResult: false}
 	ActionReportInstanceStatus                       = awsapi.Action[ReportInstanceStatusRequest, ReportInstanceStatusResult]{Service: Service, Name: "ReportInstanceStatus", NoResult: true}
 	ActionResetAddressAttribute                      = awsapi.Action[ResetAddressAttributeRequest, ResetAddressAttributeResult]{Service: Service, Name: "ResetAddressAttribute", NoResult: false}
 	ActionResetImageAttribute                        = awsapi.Action[ResetImageAttributeRequest, ResetImageAttributeResult]{Service: Service, Name: "ResetImageAttribute", NoResult: true}
 	ActionResetInstanceAttribute                     = awsapi.Action[ResetInstanceAttributeRequest, ResetInstanceAttributeResult]{Service: Service, Name: "ResetInstanceAttribute", NoResult: true}
 	ActionResetNetworkInterfaceAttribute             = awsapi.Action[ResetNetworkInterfaceAttributeRequest, ResetNetworkInterfaceAttributeResult]{Service: Service, Name: "ResetNetworkInterfaceAttribute", NoResult: true}
+	ActionRestoreManagedPrefixListVersion            = awsapi.Action[RestoreManagedPrefixListVersionRequest, RestoreManagedPrefixListVersionResult]{Service: Service, Name: "RestoreManagedPrefixListVersion", NoResult: false}
 	ActionRevokeSecurityGroupEgress                  = awsapi.Action[RevokeSecurityGroupEgressRequest, RevokeSecurityGroupEgressResult]{Service: Service, Name: "RevokeSecurityGroupEgress", NoResult: false}
 	ActionRevokeSecurityGroupIngress                 = awsapi.Action[RevokeSecurityGroupIngressRequest, RevokeSecurityGroupIngressResult]{Service: Service, Name: "RevokeSecurityGroupIngress", NoResult: false}
 	ActionRunInstances                               = awsapi.Action[RunInstancesRequest, Reservation]{Service: Service, Name: "RunInstances", NoResult: false}
@@ -141,11 +192,23 @@ var (
 	ActionUpdateSecurityGroupRuleDescriptionsIngress = awsapi.Action[UpdateSecurityGroupRuleDescriptionsIngressRequest, UpdateSecurityGroupRuleDescriptionsIngressResult]{Service: Service, Name: "UpdateSecurityGroupRuleDescriptionsIngress", NoResult: false}
 )
 
+// AssociateDhcpOptionsResult is empty: the action only succeeds or fails.
+type AssociateDhcpOptionsResult struct{}
+
+// AttachInternetGatewayResult is empty: the action only succeeds or fails.
+type AttachInternetGatewayResult struct{}
+
 // CreateNetworkAclEntryResult is empty: the action only succeeds or fails.
 type CreateNetworkAclEntryResult struct{}
 
 // CreateTagsResult is empty: the action only succeeds or fails.
 type CreateTagsResult struct{}
+
+// DeleteDhcpOptionsResult is empty: the action only succeeds or fails.
+type DeleteDhcpOptionsResult struct{}
+
+// DeleteInternetGatewayResult is empty: the action only succeeds or fails.
+type DeleteInternetGatewayResult struct{}
 
 // DeleteNetworkAclResult is empty: the action only succeeds or fails.
 type DeleteNetworkAclResult struct{}
@@ -159,20 +222,38 @@ type DeleteNetworkInterfaceResult struct{}
 // DeletePlacementGroupResult is empty: the action only succeeds or fails.
 type DeletePlacementGroupResult struct{}
 
+// DeleteRouteResult is empty: the action only succeeds or fails.
+type DeleteRouteResult struct{}
+
+// DeleteRouteTableResult is empty: the action only succeeds or fails.
+type DeleteRouteTableResult struct{}
+
 // DeleteSecurityGroupResult is empty: the action only succeeds or fails.
 type DeleteSecurityGroupResult struct{}
+
+// DeleteSubnetResult is empty: the action only succeeds or fails.
+type DeleteSubnetResult struct{}
 
 // DeleteTagsResult is empty: the action only succeeds or fails.
 type DeleteTagsResult struct{}
 
+// DeleteVpcResult is empty: the action only succeeds or fails.
+type DeleteVpcResult struct{}
+
 // DeregisterImageResult is empty: the action only succeeds or fails.
 type DeregisterImageResult struct{}
+
+// DetachInternetGatewayResult is empty: the action only succeeds or fails.
+type DetachInternetGatewayResult struct{}
 
 // DetachNetworkInterfaceResult is empty: the action only succeeds or fails.
 type DetachNetworkInterfaceResult struct{}
 
 // DisassociateAddressResult is empty: the action only succeeds or fails.
 type DisassociateAddressResult struct{}
+
+// DisassociateRouteTableResult is empty: the action only succeeds or fails.
+type DisassociateRouteTableResult struct{}
 
 // ModifyImageAttributeResult is empty: the action only succeeds or fails.
 type ModifyImageAttributeResult struct{}
@@ -183,6 +264,12 @@ type ModifyInstanceAttributeResult struct{}
 // ModifyNetworkInterfaceAttributeResult is empty: the action only succeeds or fails.
 type ModifyNetworkInterfaceAttributeResult struct{}
 
+// ModifySubnetAttributeResult is empty: the action only succeeds or fails.
+type ModifySubnetAttributeResult struct{}
+
+// ModifyVpcAttributeResult is empty: the action only succeeds or fails.
+type ModifyVpcAttributeResult struct{}
+
 // RebootInstancesResult is empty: the action only succeeds or fails.
 type RebootInstancesResult struct{}
 
@@ -191,6 +278,9 @@ type ReleaseAddressResult struct{}
 
 // ReplaceNetworkAclEntryResult is empty: the action only succeeds or fails.
 type ReplaceNetworkAclEntryResult struct{}
+
+// ReplaceRouteResult is empty: the action only succeeds or fails.
+type ReplaceRouteResult struct{}
 
 // ReportInstanceStatusResult is empty: the action only succeeds or fails.
 type ReportInstanceStatusResult struct{}
@@ -209,42 +299,72 @@ type UnassignPrivateIpAddressesResult struct{}
 
 // actionShapes are the types of the actions above.
 var actionShapes = map[string]awsapi.Shapes{
+	"AcceptVpcPeeringConnection":                 {Request: reflect.TypeFor[AcceptVpcPeeringConnectionRequest](), Result: reflect.TypeFor[AcceptVpcPeeringConnectionResult](), NoResult: false},
 	"AllocateAddress":                            {Request: reflect.TypeFor[AllocateAddressRequest](), Result: reflect.TypeFor[AllocateAddressResult](), NoResult: false},
 	"AssignIpv6Addresses":                        {Request: reflect.TypeFor[AssignIpv6AddressesRequest](), Result: reflect.TypeFor[AssignIpv6AddressesResult](), NoResult: false},
 	"AssignPrivateIpAddresses":                   {Request: reflect.TypeFor[AssignPrivateIpAddressesRequest](), Result: reflect.TypeFor[AssignPrivateIpAddressesResult](), NoResult: false},
 	"AssociateAddress":                           {Request: reflect.TypeFor[AssociateAddressRequest](), Result: reflect.TypeFor[AssociateAddressResult](), NoResult: false},
+	"AssociateDhcpOptions":                       {Request: reflect.TypeFor[AssociateDhcpOptionsRequest](), Result: reflect.TypeFor[AssociateDhcpOptionsResult](), NoResult: true},
+	"AssociateRouteTable":                        {Request: reflect.TypeFor[AssociateRouteTableRequest](), Result: reflect.TypeFor[AssociateRouteTableResult](), NoResult: false},
+	"AssociateSubnetCidrBlock":                   {Request: reflect.TypeFor[AssociateSubnetCidrBlockRequest](), Result: reflect.TypeFor[AssociateSubnetCidrBlockResult](), NoResult: false},
+	"AssociateVpcCidrBlock":                      {Request: reflect.TypeFor[AssociateVpcCidrBlockRequest](), Result: reflect.TypeFor[AssociateVpcCidrBlockResult](), NoResult: false},
+	"AttachInternetGateway":                      {Request: reflect.TypeFor[AttachInternetGatewayRequest](), Result: reflect.TypeFor[AttachInternetGatewayResult](), NoResult: true},
 	"AttachNetworkInterface":                     {Request: reflect.TypeFor[AttachNetworkInterfaceRequest](), Result: reflect.TypeFor[AttachNetworkInterfaceResult](), NoResult: false},
 	"AuthorizeSecurityGroupEgress":               {Request: reflect.TypeFor[AuthorizeSecurityGroupEgressRequest](), Result: reflect.TypeFor[AuthorizeSecurityGroupEgressResult](), NoResult: false},
 	"AuthorizeSecurityGroupIngress":              {Request: reflect.TypeFor[AuthorizeSecurityGroupIngressRequest](), Result: reflect.TypeFor[AuthorizeSecurityGroupIngressResult](), NoResult: false},
 	"CancelImportTask":                           {Request: reflect.TypeFor[CancelImportTaskRequest](), Result: reflect.TypeFor[CancelImportTaskResult](), NoResult: false},
 	"CopyImage":                                  {Request: reflect.TypeFor[CopyImageRequest](), Result: reflect.TypeFor[CopyImageResult](), NoResult: false},
+	"CreateDefaultSubnet":                        {Request: reflect.TypeFor[CreateDefaultSubnetRequest](), Result: reflect.TypeFor[CreateDefaultSubnetResult](), NoResult: false},
+	"CreateDefaultVpc":                           {Request: reflect.TypeFor[CreateDefaultVpcRequest](), Result: reflect.TypeFor[CreateDefaultVpcResult](), NoResult: false},
+	"CreateDhcpOptions":                          {Request: reflect.TypeFor[CreateDhcpOptionsRequest](), Result: reflect.TypeFor[CreateDhcpOptionsResult](), NoResult: false},
+	"CreateEgressOnlyInternetGateway":            {Request: reflect.TypeFor[CreateEgressOnlyInternetGatewayRequest](), Result: reflect.TypeFor[CreateEgressOnlyInternetGatewayResult](), NoResult: false},
 	"CreateFleet":                                {Request: reflect.TypeFor[CreateFleetRequest](), Result: reflect.TypeFor[CreateFleetResult](), NoResult: false},
 	"CreateFlowLogs":                             {Request: reflect.TypeFor[CreateFlowLogsRequest](), Result: reflect.TypeFor[CreateFlowLogsResult](), NoResult: false},
+	"CreateInternetGateway":                      {Request: reflect.TypeFor[CreateInternetGatewayRequest](), Result: reflect.TypeFor[CreateInternetGatewayResult](), NoResult: false},
 	"CreateKeyPair":                              {Request: reflect.TypeFor[CreateKeyPairRequest](), Result: reflect.TypeFor[KeyPair](), NoResult: false},
 	"CreateLaunchTemplate":                       {Request: reflect.TypeFor[CreateLaunchTemplateRequest](), Result: reflect.TypeFor[CreateLaunchTemplateResult](), NoResult: false},
 	"CreateLaunchTemplateVersion":                {Request: reflect.TypeFor[CreateLaunchTemplateVersionRequest](), Result: reflect.TypeFor[CreateLaunchTemplateVersionResult](), NoResult: false},
+	"CreateManagedPrefixList":                    {Request: reflect.TypeFor[CreateManagedPrefixListRequest](), Result: reflect.TypeFor[CreateManagedPrefixListResult](), NoResult: false},
+	"CreateNatGateway":                           {Request: reflect.TypeFor[CreateNatGatewayRequest](), Result: reflect.TypeFor[CreateNatGatewayResult](), NoResult: false},
 	"CreateNetworkAcl":                           {Request: reflect.TypeFor[CreateNetworkAclRequest](), Result: reflect.TypeFor[CreateNetworkAclResult](), NoResult: false},
 	"CreateNetworkAclEntry":                      {Request: reflect.TypeFor[CreateNetworkAclEntryRequest](), Result: reflect.TypeFor[CreateNetworkAclEntryResult](), NoResult: true},
 	"CreateNetworkInterface":                     {Request: reflect.TypeFor[CreateNetworkInterfaceRequest](), Result: reflect.TypeFor[CreateNetworkInterfaceResult](), NoResult: false},
 	"CreatePlacementGroup":                       {Request: reflect.TypeFor[CreatePlacementGroupRequest](), Result: reflect.TypeFor[CreatePlacementGroupResult](), NoResult: false},
+	"CreateRoute":                                {Request: reflect.TypeFor[CreateRouteRequest](), Result: reflect.TypeFor[CreateRouteResult](), NoResult: false},
+	"CreateRouteTable":                           {Request: reflect.TypeFor[CreateRouteTableRequest](), Result: reflect.TypeFor[CreateRouteTableResult](), NoResult: false},
 	"CreateSecurityGroup":                        {Request: reflect.TypeFor[CreateSecurityGroupRequest](), Result: reflect.TypeFor[CreateSecurityGroupResult](), NoResult: false},
+	"CreateSubnet":                               {Request: reflect.TypeFor[CreateSubnetRequest](), Result: reflect.TypeFor[CreateSubnetResult](), NoResult: false},
 	"CreateTags":                                 {Request: reflect.TypeFor[CreateTagsRequest](), Result: reflect.TypeFor[CreateTagsResult](), NoResult: true},
+	"CreateVpc":                                  {Request: reflect.TypeFor[CreateVpcRequest](), Result: reflect.TypeFor[CreateVpcResult](), NoResult: false},
+	"CreateVpcPeeringConnection":                 {Request: reflect.TypeFor[CreateVpcPeeringConnectionRequest](), Result: reflect.TypeFor[CreateVpcPeeringConnectionResult](), NoResult: false},
+	"DeleteDhcpOptions":                          {Request: reflect.TypeFor[DeleteDhcpOptionsRequest](), Result: reflect.TypeFor[DeleteDhcpOptionsResult](), NoResult: true},
+	"DeleteEgressOnlyInternetGateway":            {Request: reflect.TypeFor[DeleteEgressOnlyInternetGatewayRequest](), Result: reflect.TypeFor[DeleteEgressOnlyInternetGatewayResult](), NoResult: false},
 	"DeleteFleets":                               {Request: reflect.TypeFor[DeleteFleetsRequest](), Result: reflect.TypeFor[DeleteFleetsResult](), NoResult: false},
 	"DeleteFlowLogs":                             {Request: reflect.TypeFor[DeleteFlowLogsRequest](), Result: reflect.TypeFor[DeleteFlowLogsResult](), NoResult: false},
+	"DeleteInternetGateway":                      {Request: reflect.TypeFor[DeleteInternetGatewayRequest](), Result: reflect.TypeFor[DeleteInternetGatewayResult](), NoResult: true},
 	"DeleteKeyPair":                              {Request: reflect.TypeFor[DeleteKeyPairRequest](), Result: reflect.TypeFor[DeleteKeyPairResult](), NoResult: false},
 	"DeleteLaunchTemplate":                       {Request: reflect.TypeFor[DeleteLaunchTemplateRequest](), Result: reflect.TypeFor[DeleteLaunchTemplateResult](), NoResult: false},
 	"DeleteLaunchTemplateVersions":               {Request: reflect.TypeFor[DeleteLaunchTemplateVersionsRequest](), Result: reflect.TypeFor[DeleteLaunchTemplateVersionsResult](), NoResult: false},
+	"DeleteManagedPrefixList":                    {Request: reflect.TypeFor[DeleteManagedPrefixListRequest](), Result: reflect.TypeFor[DeleteManagedPrefixListResult](), NoResult: false},
+	"DeleteNatGateway":                           {Request: reflect.TypeFor[DeleteNatGatewayRequest](), Result: reflect.TypeFor[DeleteNatGatewayResult](), NoResult: false},
 	"DeleteNetworkAcl":                           {Request: reflect.TypeFor[DeleteNetworkAclRequest](), Result: reflect.TypeFor[DeleteNetworkAclResult](), NoResult: true},
 	"DeleteNetworkAclEntry":                      {Request: reflect.TypeFor[DeleteNetworkAclEntryRequest](), Result: reflect.TypeFor[DeleteNetworkAclEntryResult](), NoResult: true},
 	"DeleteNetworkInterface":                     {Request: reflect.TypeFor[DeleteNetworkInterfaceRequest](), Result: reflect.TypeFor[DeleteNetworkInterfaceResult](), NoResult: true},
 	"DeletePlacementGroup":                       {Request: reflect.TypeFor[DeletePlacementGroupRequest](), Result: reflect.TypeFor[DeletePlacementGroupResult](), NoResult: true},
+	"DeleteRoute":                                {Request: reflect.TypeFor[DeleteRouteRequest](), Result: reflect.TypeFor[DeleteRouteResult](), NoResult: true},
+	"DeleteRouteTable":                           {Request: reflect.TypeFor[DeleteRouteTableRequest](), Result: reflect.TypeFor[DeleteRouteTableResult](), NoResult: true},
 	"DeleteSecurityGroup":                        {Request: reflect.TypeFor[DeleteSecurityGroupRequest](), Result: reflect.TypeFor[DeleteSecurityGroupResult](), NoResult: true},
+	"DeleteSubnet":                               {Request: reflect.TypeFor[DeleteSubnetRequest](), Result: reflect.TypeFor[DeleteSubnetResult](), NoResult: true},
 	"DeleteTags":                                 {Request: reflect.TypeFor[DeleteTagsRequest](), Result: reflect.TypeFor[DeleteTagsResult](), NoResult: true},
+	"DeleteVpc":                                  {Request: reflect.TypeFor[DeleteVpcRequest](), Result: reflect.TypeFor[DeleteVpcResult](), NoResult: true},
+	"DeleteVpcPeeringConnection":                 {Request: reflect.TypeFor[DeleteVpcPeeringConnectionRequest](), Result: reflect.TypeFor[DeleteVpcPeeringConnectionResult](), NoResult: false},
 	"DeregisterImage":                            {Request: reflect.TypeFor[DeregisterImageRequest](), Result: reflect.TypeFor[DeregisterImageResult](), NoResult: true},
 	"DescribeAccountAttributes":                  {Request: reflect.TypeFor[DescribeAccountAttributesRequest](), Result: reflect.TypeFor[DescribeAccountAttributesResult](), NoResult: false},
 	"DescribeAddresses":                          {Request: reflect.TypeFor[DescribeAddressesRequest](), Result: reflect.TypeFor[DescribeAddressesResult](), NoResult: false},
 	"DescribeAddressesAttribute":                 {Request: reflect.TypeFor[DescribeAddressesAttributeRequest](), Result: reflect.TypeFor[DescribeAddressesAttributeResult](), NoResult: false},
 	"DescribeAvailabilityZones":                  {Request: reflect.TypeFor[DescribeAvailabilityZonesRequest](), Result: reflect.TypeFor[DescribeAvailabilityZonesResult](), NoResult: false},
+	"DescribeDhcpOptions":                        {Request: reflect.TypeFor[DescribeDhcpOptionsRequest](), Result: reflect.TypeFor[DescribeDhcpOptionsResult](), NoResult: false},
+	"DescribeEgressOnlyInternetGateways":         {Request: reflect.TypeFor[DescribeEgressOnlyInternetGatewaysRequest](), Result: reflect.TypeFor[DescribeEgressOnlyInternetGatewaysResult](), NoResult: false},
 	"DescribeFleetInstances":                     {Request: reflect.TypeFor[DescribeFleetInstancesRequest](), Result: reflect.TypeFor[DescribeFleetInstancesResult](), NoResult: false},
 	"DescribeFleets":                             {Request: reflect.TypeFor[DescribeFleetsRequest](), Result: reflect.TypeFor[DescribeFleetsResult](), NoResult: false},
 	"DescribeFlowLogs":                           {Request: reflect.TypeFor[DescribeFlowLogsRequest](), Result: reflect.TypeFor[DescribeFlowLogsResult](), NoResult: false},
@@ -263,10 +383,13 @@ var actionShapes = map[string]awsapi.Shapes{
 	"DescribeKeyPairs":                           {Request: reflect.TypeFor[DescribeKeyPairsRequest](), Result: reflect.TypeFor[DescribeKeyPairsResult](), NoResult: false},
 	"DescribeLaunchTemplateVersions":             {Request: reflect.TypeFor[DescribeLaunchTemplateVersionsRequest](), Result: reflect.TypeFor[DescribeLaunchTemplateVersionsResult](), NoResult: false},
 	"DescribeLaunchTemplates":                    {Request: reflect.TypeFor[DescribeLaunchTemplatesRequest](), Result: reflect.TypeFor[DescribeLaunchTemplatesResult](), NoResult: false},
+	"DescribeManagedPrefixLists":                 {Request: reflect.TypeFor[DescribeManagedPrefixListsRequest](), Result: reflect.TypeFor[DescribeManagedPrefixListsResult](), NoResult: false},
+	"DescribeNatGateways":                        {Request: reflect.TypeFor[DescribeNatGatewaysRequest](), Result: reflect.TypeFor[DescribeNatGatewaysResult](), NoResult: false},
 	"DescribeNetworkAcls":                        {Request: reflect.TypeFor[DescribeNetworkAclsRequest](), Result: reflect.TypeFor[DescribeNetworkAclsResult](), NoResult: false},
 	"DescribeNetworkInterfaceAttribute":          {Request: reflect.TypeFor[DescribeNetworkInterfaceAttributeRequest](), Result: reflect.TypeFor[DescribeNetworkInterfaceAttributeResult](), NoResult: false},
 	"DescribeNetworkInterfaces":                  {Request: reflect.TypeFor[DescribeNetworkInterfacesRequest](), Result: reflect.TypeFor[DescribeNetworkInterfacesResult](), NoResult: false},
 	"DescribePlacementGroups":                    {Request: reflect.TypeFor[DescribePlacementGroupsRequest](), Result: reflect.TypeFor[DescribePlacementGroupsResult](), NoResult: false},
+	"DescribePrefixLists":                        {Request: reflect.TypeFor[DescribePrefixListsRequest](), Result: reflect.TypeFor[DescribePrefixListsResult](), NoResult: false},
 	"DescribeRegions":                            {Request: reflect.TypeFor[DescribeRegionsRequest](), Result: reflect.TypeFor[DescribeRegionsResult](), NoResult: false},
 	"DescribeRouteTables":                        {Request: reflect.TypeFor[DescribeRouteTablesRequest](), Result: reflect.TypeFor[DescribeRouteTablesResult](), NoResult: false},
 	"DescribeSecurityGroupReferences":            {Request: reflect.TypeFor[DescribeSecurityGroupReferencesRequest](), Result: reflect.TypeFor[DescribeSecurityGroupReferencesResult](), NoResult: false},
@@ -276,13 +399,20 @@ var actionShapes = map[string]awsapi.Shapes{
 	"DescribeSubnets":                            {Request: reflect.TypeFor[DescribeSubnetsRequest](), Result: reflect.TypeFor[DescribeSubnetsResult](), NoResult: false},
 	"DescribeTags":                               {Request: reflect.TypeFor[DescribeTagsRequest](), Result: reflect.TypeFor[DescribeTagsResult](), NoResult: false},
 	"DescribeVpcAttribute":                       {Request: reflect.TypeFor[DescribeVpcAttributeRequest](), Result: reflect.TypeFor[DescribeVpcAttributeResult](), NoResult: false},
+	"DescribeVpcEndpointServices":                {Request: reflect.TypeFor[DescribeVpcEndpointServicesRequest](), Result: reflect.TypeFor[DescribeVpcEndpointServicesResult](), NoResult: false},
+	"DescribeVpcEndpoints":                       {Request: reflect.TypeFor[DescribeVpcEndpointsRequest](), Result: reflect.TypeFor[DescribeVpcEndpointsResult](), NoResult: false},
+	"DescribeVpcPeeringConnections":              {Request: reflect.TypeFor[DescribeVpcPeeringConnectionsRequest](), Result: reflect.TypeFor[DescribeVpcPeeringConnectionsResult](), NoResult: false},
 	"DescribeVpcs":                               {Request: reflect.TypeFor[DescribeVpcsRequest](), Result: reflect.TypeFor[DescribeVpcsResult](), NoResult: false},
+	"DetachInternetGateway":                      {Request: reflect.TypeFor[DetachInternetGatewayRequest](), Result: reflect.TypeFor[DetachInternetGatewayResult](), NoResult: true},
 	"DetachNetworkInterface":                     {Request: reflect.TypeFor[DetachNetworkInterfaceRequest](), Result: reflect.TypeFor[DetachNetworkInterfaceResult](), NoResult: true},
 	"DisableImage":                               {Request: reflect.TypeFor[DisableImageRequest](), Result: reflect.TypeFor[DisableImageResult](), NoResult: false},
 	"DisableImageDeprecation":                    {Request: reflect.TypeFor[DisableImageDeprecationRequest](), Result: reflect.TypeFor[DisableImageDeprecationResult](), NoResult: false},
 	"DisableImageDeregistrationProtection":       {Request: reflect.TypeFor[DisableImageDeregistrationProtectionRequest](), Result: reflect.TypeFor[DisableImageDeregistrationProtectionResult](), NoResult: false},
 	"DisableSerialConsoleAccess":                 {Request: reflect.TypeFor[DisableSerialConsoleAccessRequest](), Result: reflect.TypeFor[DisableSerialConsoleAccessResult](), NoResult: false},
 	"DisassociateAddress":                        {Request: reflect.TypeFor[DisassociateAddressRequest](), Result: reflect.TypeFor[DisassociateAddressResult](), NoResult: true},
+	"DisassociateRouteTable":                     {Request: reflect.TypeFor[DisassociateRouteTableRequest](), Result: reflect.TypeFor[DisassociateRouteTableResult](), NoResult: true},
+	"DisassociateSubnetCidrBlock":                {Request: reflect.TypeFor[DisassociateSubnetCidrBlockRequest](), Result: reflect.TypeFor[DisassociateSubnetCidrBlockResult](), NoResult: false},
+	"DisassociateVpcCidrBlock":                   {Request: reflect.TypeFor[DisassociateVpcCidrBlockRequest](), Result: reflect.TypeFor[DisassociateVpcCidrBlockResult](), NoResult: false},
 	"EnableImage":                                {Request: reflect.TypeFor[EnableImageRequest](), Result: reflect.TypeFor[EnableImageResult](), NoResult: false},
 	"EnableImageDeprecation":                     {Request: reflect.TypeFor[EnableImageDeprecationRequest](), Result: reflect.TypeFor[EnableImageDeprecationResult](), NoResult: false},
 	"EnableImageDeregistrationProtection":        {Request: reflect.TypeFor[EnableImageDeregistrationProtectionRequest](), Result: reflect.TypeFor[EnableImageDeregistrationProtectionResult](), NoResult: false},
@@ -292,6 +422,8 @@ var actionShapes = map[string]awsapi.Shapes{
 	"GetInstanceMetadataDefaults":                {Request: reflect.TypeFor[GetInstanceMetadataDefaultsRequest](), Result: reflect.TypeFor[GetInstanceMetadataDefaultsResult](), NoResult: false},
 	"GetInstanceTypesFromInstanceRequirements":   {Request: reflect.TypeFor[GetInstanceTypesFromInstanceRequirementsRequest](), Result: reflect.TypeFor[GetInstanceTypesFromInstanceRequirementsResult](), NoResult: false},
 	"GetLaunchTemplateData":                      {Request: reflect.TypeFor[GetLaunchTemplateDataRequest](), Result: reflect.TypeFor[GetLaunchTemplateDataResult](), NoResult: false},
+	"GetManagedPrefixListAssociations":           {Request: reflect.TypeFor[GetManagedPrefixListAssociationsRequest](), Result: reflect.TypeFor[GetManagedPrefixListAssociationsResult](), NoResult: false},
+	"GetManagedPrefixListEntries":                {Request: reflect.TypeFor[GetManagedPrefixListEntriesRequest](), Result: reflect.TypeFor[GetManagedPrefixListEntriesResult](), NoResult: false},
 	"GetPasswordData":                            {Request: reflect.TypeFor[GetPasswordDataRequest](), Result: reflect.TypeFor[GetPasswordDataResult](), NoResult: false},
 	"GetSecurityGroupsForVpc":                    {Request: reflect.TypeFor[GetSecurityGroupsForVpcRequest](), Result: reflect.TypeFor[GetSecurityGroupsForVpcResult](), NoResult: false},
 	"GetSerialConsoleAccessStatus":               {Request: reflect.TypeFor[GetSerialConsoleAccessStatusRequest](), Result: reflect.TypeFor[GetSerialConsoleAccessStatusResult](), NoResult: false},
@@ -307,19 +439,28 @@ var actionShapes = map[string]awsapi.Shapes{
 	"ModifyInstanceMetadataOptions":              {Request: reflect.TypeFor[ModifyInstanceMetadataOptionsRequest](), Result: reflect.TypeFor[ModifyInstanceMetadataOptionsResult](), NoResult: false},
 	"ModifyInstancePlacement":                    {Request: reflect.TypeFor[ModifyInstancePlacementRequest](), Result: reflect.TypeFor[ModifyInstancePlacementResult](), NoResult: false},
 	"ModifyLaunchTemplate":                       {Request: reflect.TypeFor[ModifyLaunchTemplateRequest](), Result: reflect.TypeFor[ModifyLaunchTemplateResult](), NoResult: false},
+	"ModifyManagedPrefixList":                    {Request: reflect.TypeFor[ModifyManagedPrefixListRequest](), Result: reflect.TypeFor[ModifyManagedPrefixListResult](), NoResult: false},
 	"ModifyNetworkInterfaceAttribute":            {Request: reflect.TypeFor[ModifyNetworkInterfaceAttributeRequest](), Result: reflect.TypeFor[ModifyNetworkInterfaceAttributeResult](), NoResult: true},
 	"ModifySecurityGroupRules":                   {Request: reflect.TypeFor[ModifySecurityGroupRulesRequest](), Result: reflect.TypeFor[ModifySecurityGroupRulesResult](), NoResult: false},
+	"ModifySubnetAttribute":                      {Request: reflect.TypeFor[ModifySubnetAttributeRequest](), Result: reflect.TypeFor[ModifySubnetAttributeResult](), NoResult: true},
+	"ModifyVpcAttribute":                         {Request: reflect.TypeFor[ModifyVpcAttributeRequest](), Result: reflect.TypeFor[ModifyVpcAttributeResult](), NoResult: true},
+	"ModifyVpcPeeringConnectionOptions":          {Request: reflect.TypeFor[ModifyVpcPeeringConnectionOptionsRequest](), Result: reflect.TypeFor[ModifyVpcPeeringConnectionOptionsResult](), NoResult: false},
+	"ModifyVpcTenancy":                           {Request: reflect.TypeFor[ModifyVpcTenancyRequest](), Result: reflect.TypeFor[ModifyVpcTenancyResult](), NoResult: false},
 	"MonitorInstances":                           {Request: reflect.TypeFor[MonitorInstancesRequest](), Result: reflect.TypeFor[MonitorInstancesResult](), NoResult: false},
 	"RebootInstances":                            {Request: reflect.TypeFor[RebootInstancesRequest](), Result: reflect.TypeFor[RebootInstancesResult](), NoResult: true},
 	"RegisterImage":                              {Request: reflect.TypeFor[RegisterImageRequest](), Result: reflect.TypeFor[RegisterImageResult](), NoResult: false},
+	"RejectVpcPeeringConnection":                 {Request: reflect.TypeFor[RejectVpcPeeringConnectionRequest](), Result: reflect.TypeFor[RejectVpcPeeringConnectionResult](), NoResult: false},
 	"ReleaseAddress":                             {Request: reflect.TypeFor[ReleaseAddressRequest](), Result: reflect.TypeFor[ReleaseAddressResult](), NoResult: true},
 	"ReplaceNetworkAclAssociation":               {Request: reflect.TypeFor[ReplaceNetworkAclAssociationRequest](), Result: reflect.TypeFor[ReplaceNetworkAclAssociationResult](), NoResult: false},
 	"ReplaceNetworkAclEntry":                     {Request: reflect.TypeFor[ReplaceNetworkAclEntryRequest](), Result: reflect.TypeFor[ReplaceNetworkAclEntryResult](), NoResult: true},
+	"ReplaceRoute":                               {Request: reflect.TypeFor[ReplaceRouteRequest](), Result: reflect.TypeFor[ReplaceRouteResult](), NoResult: true},
+	"ReplaceRouteTableAssociation":               {Request: reflect.TypeFor[ReplaceRouteTableAssociationRequest](), Result: reflect.TypeFor[ReplaceRouteTableAssociationResult](), NoResult: false},
 	"ReportInstanceStatus":                       {Request: reflect.TypeFor[ReportInstanceStatusRequest](), Result: reflect.TypeFor[ReportInstanceStatusResult](), NoResult: true},
 	"ResetAddressAttribute":                      {Request: reflect.TypeFor[ResetAddressAttributeRequest](), Result: reflect.TypeFor[ResetAddressAttributeResult](), NoResult: false},
 	"ResetImageAttribute":                        {Request: reflect.TypeFor[ResetImageAttributeRequest](), Result: reflect.TypeFor[ResetImageAttributeResult](), NoResult: true},
 	"ResetInstanceAttribute":                     {Request: reflect.TypeFor[ResetInstanceAttributeRequest](), Result: reflect.TypeFor[ResetInstanceAttributeResult](), NoResult: true},
 	"ResetNetworkInterfaceAttribute":             {Request: reflect.TypeFor[ResetNetworkInterfaceAttributeRequest](), Result: reflect.TypeFor[ResetNetworkInterfaceAttributeResult](), NoResult: true},
+	"RestoreManagedPrefixListVersion":            {Request: reflect.TypeFor[RestoreManagedPrefixListVersionRequest](), Result: reflect.TypeFor[RestoreManagedPrefixListVersionResult](), NoResult: false},
 	"RevokeSecurityGroupEgress":                  {Request: reflect.TypeFor[RevokeSecurityGroupEgressRequest](), Result: reflect.TypeFor[RevokeSecurityGroupEgressResult](), NoResult: false},
 	"RevokeSecurityGroupIngress":                 {Request: reflect.TypeFor[RevokeSecurityGroupIngressRequest](), Result: reflect.TypeFor[RevokeSecurityGroupIngressResult](), NoResult: false},
 	"RunInstances":                               {Request: reflect.TypeFor[RunInstancesRequest](), Result: reflect.TypeFor[Reservation](), NoResult: false},
@@ -335,6 +476,11 @@ var actionShapes = map[string]awsapi.Shapes{
 
 // Client calls the service.
 type Client struct{ *awsapi.Client }
+
+// AcceptVpcPeeringConnection calls the action of that name.
+func (c Client) AcceptVpcPeeringConnection(ctx context.Context, in *AcceptVpcPeeringConnectionRequest) (*AcceptVpcPeeringConnectionResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionAcceptVpcPeeringConnection, in)
+}
 
 // AllocateAddress calls the action of that name.
 func (c Client) AllocateAddress(ctx context.Context, in *AllocateAddressRequest) (*AllocateAddressResult, error) {
@@ -354,6 +500,31 @@ func (c Client) AssignPrivateIpAddresses(ctx context.Context, in *AssignPrivateI
 // AssociateAddress calls the action of that name.
 func (c Client) AssociateAddress(ctx context.Context, in *AssociateAddressRequest) (*AssociateAddressResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionAssociateAddress, in)
+}
+
+// AssociateDhcpOptions calls the action of that name.
+func (c Client) AssociateDhcpOptions(ctx context.Context, in *AssociateDhcpOptionsRequest) (*AssociateDhcpOptionsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionAssociateDhcpOptions, in)
+}
+
+// AssociateRouteTable calls the action of that name.
+func (c Client) AssociateRouteTable(ctx context.Context, in *AssociateRouteTableRequest) (*AssociateRouteTableResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionAssociateRouteTable, in)
+}
+
+// AssociateSubnetCidrBlock calls the action of that name.
+func (c Client) AssociateSubnetCidrBlock(ctx context.Context, in *AssociateSubnetCidrBlockRequest) (*AssociateSubnetCidrBlockResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionAssociateSubnetCidrBlock, in)
+}
+
+// AssociateVpcCidrBlock calls the action of that name.
+func (c Client) AssociateVpcCidrBlock(ctx context.Context, in *AssociateVpcCidrBlockRequest) (*AssociateVpcCidrBlockResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionAssociateVpcCidrBlock, in)
+}
+
+// AttachInternetGateway calls the action of that name.
+func (c Client) AttachInternetGateway(ctx context.Context, in *AttachInternetGatewayRequest) (*AttachInternetGatewayResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionAttachInternetGateway, in)
 }
 
 // AttachNetworkInterface calls the action of that name.
@@ -381,6 +552,26 @@ func (c Client) CopyImage(ctx context.Context, in *CopyImageRequest) (*CopyImage
 	return awsapi.Invoke(ctx, c.Client, ActionCopyImage, in)
 }
 
+// CreateDefaultSubnet calls the action of that name.
+func (c Client) CreateDefaultSubnet(ctx context.Context, in *CreateDefaultSubnetRequest) (*CreateDefaultSubnetResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateDefaultSubnet, in)
+}
+
+// CreateDefaultVpc calls the action of that name.
+func (c Client) CreateDefaultVpc(ctx context.Context, in *CreateDefaultVpcRequest) (*CreateDefaultVpcResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateDefaultVpc, in)
+}
+
+// CreateDhcpOptions calls the action of that name.
+func (c Client) CreateDhcpOptions(ctx context.Context, in *CreateDhcpOptionsRequest) (*CreateDhcpOptionsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateDhcpOptions, in)
+}
+
+// CreateEgressOnlyInternetGateway calls the action of that name.
+func (c Client) CreateEgressOnlyInternetGateway(ctx context.Context, in *CreateEgressOnlyInternetGatewayRequest) (*CreateEgressOnlyInternetGatewayResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateEgressOnlyInternetGateway, in)
+}
+
 // CreateFleet calls the action of that name.
 func (c Client) CreateFleet(ctx context.Context, in *CreateFleetRequest) (*CreateFleetResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionCreateFleet, in)
@@ -389,6 +580,11 @@ func (c Client) CreateFleet(ctx context.Context, in *CreateFleetRequest) (*Creat
 // CreateFlowLogs calls the action of that name.
 func (c Client) CreateFlowLogs(ctx context.Context, in *CreateFlowLogsRequest) (*CreateFlowLogsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionCreateFlowLogs, in)
+}
+
+// CreateInternetGateway calls the action of that name.
+func (c Client) CreateInternetGateway(ctx context.Context, in *CreateInternetGatewayRequest) (*CreateInternetGatewayResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateInternetGateway, in)
 }
 
 // CreateKeyPair calls the action of that name.
@@ -404,6 +600,16 @@ func (c Client) CreateLaunchTemplate(ctx context.Context, in *CreateLaunchTempla
 // CreateLaunchTemplateVersion calls the action of that name.
 func (c Client) CreateLaunchTemplateVersion(ctx context.Context, in *CreateLaunchTemplateVersionRequest) (*CreateLaunchTemplateVersionResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionCreateLaunchTemplateVersion, in)
+}
+
+// CreateManagedPrefixList calls the action of that name.
+func (c Client) CreateManagedPrefixList(ctx context.Context, in *CreateManagedPrefixListRequest) (*CreateManagedPrefixListResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateManagedPrefixList, in)
+}
+
+// CreateNatGateway calls the action of that name.
+func (c Client) CreateNatGateway(ctx context.Context, in *CreateNatGatewayRequest) (*CreateNatGatewayResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateNatGateway, in)
 }
 
 // CreateNetworkAcl calls the action of that name.
@@ -426,14 +632,49 @@ func (c Client) CreatePlacementGroup(ctx context.Context, in *CreatePlacementGro
 	return awsapi.Invoke(ctx, c.Client, ActionCreatePlacementGroup, in)
 }
 
+// CreateRoute calls the action of that name.
+func (c Client) CreateRoute(ctx context.Context, in *CreateRouteRequest) (*CreateRouteResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateRoute, in)
+}
+
+// CreateRouteTable calls the action of that name.
+func (c Client) CreateRouteTable(ctx context.Context, in *CreateRouteTableRequest) (*CreateRouteTableResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateRouteTable, in)
+}
+
 // CreateSecurityGroup calls the action of that name.
 func (c Client) CreateSecurityGroup(ctx context.Context, in *CreateSecurityGroupRequest) (*CreateSecurityGroupResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionCreateSecurityGroup, in)
 }
 
+// CreateSubnet calls the action of that name.
+func (c Client) CreateSubnet(ctx context.Context, in *CreateSubnetRequest) (*CreateSubnetResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateSubnet, in)
+}
+
 // CreateTags calls the action of that name.
 func (c Client) CreateTags(ctx context.Context, in *CreateTagsRequest) (*CreateTagsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionCreateTags, in)
+}
+
+// CreateVpc calls the action of that name.
+func (c Client) CreateVpc(ctx context.Context, in *CreateVpcRequest) (*CreateVpcResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateVpc, in)
+}
+
+// CreateVpcPeeringConnection calls the action of that name.
+func (c Client) CreateVpcPeeringConnection(ctx context.Context, in *CreateVpcPeeringConnectionRequest) (*CreateVpcPeeringConnectionResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateVpcPeeringConnection, in)
+}
+
+// DeleteDhcpOptions calls the action of that name.
+func (c Client) DeleteDhcpOptions(ctx context.Context, in *DeleteDhcpOptionsRequest) (*DeleteDhcpOptionsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteDhcpOptions, in)
+}
+
+// DeleteEgressOnlyInternetGateway calls the action of that name.
+func (c Client) DeleteEgressOnlyInternetGateway(ctx context.Context, in *DeleteEgressOnlyInternetGatewayRequest) (*DeleteEgressOnlyInternetGatewayResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteEgressOnlyInternetGateway, in)
 }
 
 // DeleteFleets calls the action of that name.
@@ -444,6 +685,11 @@ func (c Client) DeleteFleets(ctx context.Context, in *DeleteFleetsRequest) (*Del
 // DeleteFlowLogs calls the action of that name.
 func (c Client) DeleteFlowLogs(ctx context.Context, in *DeleteFlowLogsRequest) (*DeleteFlowLogsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDeleteFlowLogs, in)
+}
+
+// DeleteInternetGateway calls the action of that name.
+func (c Client) DeleteInternetGateway(ctx context.Context, in *DeleteInternetGatewayRequest) (*DeleteInternetGatewayResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteInternetGateway, in)
 }
 
 // DeleteKeyPair calls the action of that name.
@@ -459,6 +705,16 @@ func (c Client) DeleteLaunchTemplate(ctx context.Context, in *DeleteLaunchTempla
 // DeleteLaunchTemplateVersions calls the action of that name.
 func (c Client) DeleteLaunchTemplateVersions(ctx context.Context, in *DeleteLaunchTemplateVersionsRequest) (*DeleteLaunchTemplateVersionsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDeleteLaunchTemplateVersions, in)
+}
+
+// DeleteManagedPrefixList calls the action of that name.
+func (c Client) DeleteManagedPrefixList(ctx context.Context, in *DeleteManagedPrefixListRequest) (*DeleteManagedPrefixListResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteManagedPrefixList, in)
+}
+
+// DeleteNatGateway calls the action of that name.
+func (c Client) DeleteNatGateway(ctx context.Context, in *DeleteNatGatewayRequest) (*DeleteNatGatewayResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteNatGateway, in)
 }
 
 // DeleteNetworkAcl calls the action of that name.
@@ -481,14 +737,39 @@ func (c Client) DeletePlacementGroup(ctx context.Context, in *DeletePlacementGro
 	return awsapi.Invoke(ctx, c.Client, ActionDeletePlacementGroup, in)
 }
 
+// DeleteRoute calls the action of that name.
+func (c Client) DeleteRoute(ctx context.Context, in *DeleteRouteRequest) (*DeleteRouteResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteRoute, in)
+}
+
+// DeleteRouteTable calls the action of that name.
+func (c Client) DeleteRouteTable(ctx context.Context, in *DeleteRouteTableRequest) (*DeleteRouteTableResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteRouteTable, in)
+}
+
 // DeleteSecurityGroup calls the action of that name.
 func (c Client) DeleteSecurityGroup(ctx context.Context, in *DeleteSecurityGroupRequest) (*DeleteSecurityGroupResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDeleteSecurityGroup, in)
 }
 
+// DeleteSubnet calls the action of that name.
+func (c Client) DeleteSubnet(ctx context.Context, in *DeleteSubnetRequest) (*DeleteSubnetResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteSubnet, in)
+}
+
 // DeleteTags calls the action of that name.
 func (c Client) DeleteTags(ctx context.Context, in *DeleteTagsRequest) (*DeleteTagsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDeleteTags, in)
+}
+
+// DeleteVpc calls the action of that name.
+func (c Client) DeleteVpc(ctx context.Context, in *DeleteVpcRequest) (*DeleteVpcResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteVpc, in)
+}
+
+// DeleteVpcPeeringConnection calls the action of that name.
+func (c Client) DeleteVpcPeeringConnection(ctx context.Context, in *DeleteVpcPeeringConnectionRequest) (*DeleteVpcPeeringConnectionResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteVpcPeeringConnection, in)
 }
 
 // DeregisterImage calls the action of that name.
@@ -514,6 +795,16 @@ func (c Client) DescribeAddressesAttribute(ctx context.Context, in *DescribeAddr
 // DescribeAvailabilityZones calls the action of that name.
 func (c Client) DescribeAvailabilityZones(ctx context.Context, in *DescribeAvailabilityZonesRequest) (*DescribeAvailabilityZonesResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeAvailabilityZones, in)
+}
+
+// DescribeDhcpOptions calls the action of that name.
+func (c Client) DescribeDhcpOptions(ctx context.Context, in *DescribeDhcpOptionsRequest) (*DescribeDhcpOptionsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeDhcpOptions, in)
+}
+
+// DescribeEgressOnlyInternetGateways calls the action of that name.
+func (c Client) DescribeEgressOnlyInternetGateways(ctx context.Context, in *DescribeEgressOnlyInternetGatewaysRequest) (*DescribeEgressOnlyInternetGatewaysResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeEgressOnlyInternetGateways, in)
 }
 
 // DescribeFleetInstances calls the action of that name.
@@ -606,6 +897,16 @@ func (c Client) DescribeLaunchTemplates(ctx context.Context, in *DescribeLaunchT
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeLaunchTemplates, in)
 }
 
+// DescribeManagedPrefixLists calls the action of that name.
+func (c Client) DescribeManagedPrefixLists(ctx context.Context, in *DescribeManagedPrefixListsRequest) (*DescribeManagedPrefixListsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeManagedPrefixLists, in)
+}
+
+// DescribeNatGateways calls the action of that name.
+func (c Client) DescribeNatGateways(ctx context.Context, in *DescribeNatGatewaysRequest) (*DescribeNatGatewaysResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeNatGateways, in)
+}
+
 // DescribeNetworkAcls calls the action of that name.
 func (c Client) DescribeNetworkAcls(ctx context.Context, in *DescribeNetworkAclsRequest) (*DescribeNetworkAclsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeNetworkAcls, in)
@@ -624,6 +925,11 @@ func (c Client) DescribeNetworkInterfaces(ctx context.Context, in *DescribeNetwo
 // DescribePlacementGroups calls the action of that name.
 func (c Client) DescribePlacementGroups(ctx context.Context, in *DescribePlacementGroupsRequest) (*DescribePlacementGroupsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDescribePlacementGroups, in)
+}
+
+// DescribePrefixLists calls the action of that name.
+func (c Client) DescribePrefixLists(ctx context.Context, in *DescribePrefixListsRequest) (*DescribePrefixListsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribePrefixLists, in)
 }
 
 // DescribeRegions calls the action of that name.
@@ -671,9 +977,29 @@ func (c Client) DescribeVpcAttribute(ctx context.Context, in *DescribeVpcAttribu
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeVpcAttribute, in)
 }
 
+// DescribeVpcEndpointServices calls the action of that name.
+func (c Client) DescribeVpcEndpointServices(ctx context.Context, in *DescribeVpcEndpointServicesRequest) (*DescribeVpcEndpointServicesResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeVpcEndpointServices, in)
+}
+
+// DescribeVpcEndpoints calls the action of that name.
+func (c Client) DescribeVpcEndpoints(ctx context.Context, in *DescribeVpcEndpointsRequest) (*DescribeVpcEndpointsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeVpcEndpoints, in)
+}
+
+// DescribeVpcPeeringConnections calls the action of that name.
+func (c Client) DescribeVpcPeeringConnections(ctx context.Context, in *DescribeVpcPeeringConnectionsRequest) (*DescribeVpcPeeringConnectionsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeVpcPeeringConnections, in)
+}
+
 // DescribeVpcs calls the action of that name.
 func (c Client) DescribeVpcs(ctx context.Context, in *DescribeVpcsRequest) (*DescribeVpcsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeVpcs, in)
+}
+
+// DetachInternetGateway calls the action of that name.
+func (c Client) DetachInternetGateway(ctx context.Context, in *DetachInternetGatewayRequest) (*DetachInternetGatewayResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDetachInternetGateway, in)
 }
 
 // DetachNetworkInterface calls the action of that name.
@@ -704,6 +1030,21 @@ func (c Client) DisableSerialConsoleAccess(ctx context.Context, in *DisableSeria
 // DisassociateAddress calls the action of that name.
 func (c Client) DisassociateAddress(ctx context.Context, in *DisassociateAddressRequest) (*DisassociateAddressResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDisassociateAddress, in)
+}
+
+// DisassociateRouteTable calls the action of that name.
+func (c Client) DisassociateRouteTable(ctx context.Context, in *DisassociateRouteTableRequest) (*DisassociateRouteTableResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDisassociateRouteTable, in)
+}
+
+// DisassociateSubnetCidrBlock calls the action of that name.
+func (c Client) DisassociateSubnetCidrBlock(ctx context.Context, in *DisassociateSubnetCidrBlockRequest) (*DisassociateSubnetCidrBlockResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDisassociateSubnetCidrBlock, in)
+}
+
+// DisassociateVpcCidrBlock calls the action of that name.
+func (c Client) DisassociateVpcCidrBlock(ctx context.Context, in *DisassociateVpcCidrBlockRequest) (*DisassociateVpcCidrBlockResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDisassociateVpcCidrBlock, in)
 }
 
 // EnableImage calls the action of that name.
@@ -749,6 +1090,16 @@ func (c Client) GetInstanceTypesFromInstanceRequirements(ctx context.Context, in
 // GetLaunchTemplateData calls the action of that name.
 func (c Client) GetLaunchTemplateData(ctx context.Context, in *GetLaunchTemplateDataRequest) (*GetLaunchTemplateDataResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionGetLaunchTemplateData, in)
+}
+
+// GetManagedPrefixListAssociations calls the action of that name.
+func (c Client) GetManagedPrefixListAssociations(ctx context.Context, in *GetManagedPrefixListAssociationsRequest) (*GetManagedPrefixListAssociationsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionGetManagedPrefixListAssociations, in)
+}
+
+// GetManagedPrefixListEntries calls the action of that name.
+func (c Client) GetManagedPrefixListEntries(ctx context.Context, in *GetManagedPrefixListEntriesRequest) (*GetManagedPrefixListEntriesResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionGetManagedPrefixListEntries, in)
 }
 
 // GetPasswordData calls the action of that name.
@@ -826,6 +1177,11 @@ func (c Client) ModifyLaunchTemplate(ctx context.Context, in *ModifyLaunchTempla
 	return awsapi.Invoke(ctx, c.Client, ActionModifyLaunchTemplate, in)
 }
 
+// ModifyManagedPrefixList calls the action of that name.
+func (c Client) ModifyManagedPrefixList(ctx context.Context, in *ModifyManagedPrefixListRequest) (*ModifyManagedPrefixListResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionModifyManagedPrefixList, in)
+}
+
 // ModifyNetworkInterfaceAttribute calls the action of that name.
 func (c Client) ModifyNetworkInterfaceAttribute(ctx context.Context, in *ModifyNetworkInterfaceAttributeRequest) (*ModifyNetworkInterfaceAttributeResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionModifyNetworkInterfaceAttribute, in)
@@ -834,6 +1190,26 @@ func (c Client) ModifyNetworkInterfaceAttribute(ctx context.Context, in *ModifyN
 // ModifySecurityGroupRules calls the action of that name.
 func (c Client) ModifySecurityGroupRules(ctx context.Context, in *ModifySecurityGroupRulesRequest) (*ModifySecurityGroupRulesResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionModifySecurityGroupRules, in)
+}
+
+// ModifySubnetAttribute calls the action of that name.
+func (c Client) ModifySubnetAttribute(ctx context.Context, in *ModifySubnetAttributeRequest) (*ModifySubnetAttributeResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionModifySubnetAttribute, in)
+}
+
+// ModifyVpcAttribute calls the action of that name.
+func (c Client) ModifyVpcAttribute(ctx context.Context, in *ModifyVpcAttributeRequest) (*ModifyVpcAttributeResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionModifyVpcAttribute, in)
+}
+
+// ModifyVpcPeeringConnectionOptions calls the action of that name.
+func (c Client) ModifyVpcPeeringConnectionOptions(ctx context.Context, in *ModifyVpcPeeringConnectionOptionsRequest) (*ModifyVpcPeeringConnectionOptionsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionModifyVpcPeeringConnectionOptions, in)
+}
+
+// ModifyVpcTenancy calls the action of that name.
+func (c Client) ModifyVpcTenancy(ctx context.Context, in *ModifyVpcTenancyRequest) (*ModifyVpcTenancyResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionModifyVpcTenancy, in)
 }
 
 // MonitorInstances calls the action of that name.
@@ -851,6 +1227,11 @@ func (c Client) RegisterImage(ctx context.Context, in *RegisterImageRequest) (*R
 	return awsapi.Invoke(ctx, c.Client, ActionRegisterImage, in)
 }
 
+// RejectVpcPeeringConnection calls the action of that name.
+func (c Client) RejectVpcPeeringConnection(ctx context.Context, in *RejectVpcPeeringConnectionRequest) (*RejectVpcPeeringConnectionResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionRejectVpcPeeringConnection, in)
+}
+
 // ReleaseAddress calls the action of that name.
 func (c Client) ReleaseAddress(ctx context.Context, in *ReleaseAddressRequest) (*ReleaseAddressResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionReleaseAddress, in)
@@ -864,6 +1245,16 @@ func (c Client) ReplaceNetworkAclAssociation(ctx context.Context, in *ReplaceNet
 // ReplaceNetworkAclEntry calls the action of that name.
 func (c Client) ReplaceNetworkAclEntry(ctx context.Context, in *ReplaceNetworkAclEntryRequest) (*ReplaceNetworkAclEntryResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionReplaceNetworkAclEntry, in)
+}
+
+// ReplaceRoute calls the action of that name.
+func (c Client) ReplaceRoute(ctx context.Context, in *ReplaceRouteRequest) (*ReplaceRouteResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionReplaceRoute, in)
+}
+
+// ReplaceRouteTableAssociation calls the action of that name.
+func (c Client) ReplaceRouteTableAssociation(ctx context.Context, in *ReplaceRouteTableAssociationRequest) (*ReplaceRouteTableAssociationResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionReplaceRouteTableAssociation, in)
 }
 
 // ReportInstanceStatus calls the action of that name.
@@ -889,6 +1280,11 @@ func (c Client) ResetInstanceAttribute(ctx context.Context, in *ResetInstanceAtt
 // ResetNetworkInterfaceAttribute calls the action of that name.
 func (c Client) ResetNetworkInterfaceAttribute(ctx context.Context, in *ResetNetworkInterfaceAttributeRequest) (*ResetNetworkInterfaceAttributeResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionResetNetworkInterfaceAttribute, in)
+}
+
+// RestoreManagedPrefixListVersion calls the action of that name.
+func (c Client) RestoreManagedPrefixListVersion(ctx context.Context, in *RestoreManagedPrefixListVersionRequest) (*RestoreManagedPrefixListVersionResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionRestoreManagedPrefixListVersion, in)
 }
 
 // RevokeSecurityGroupEgress calls the action of that name.

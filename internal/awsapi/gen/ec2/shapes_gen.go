@@ -28,6 +28,17 @@ type AcceleratorTotalMemoryMiBRequest struct {
 	Min *int64 `form:"Min" xml:"Min"`
 }
 
+// AcceptVpcPeeringConnectionRequest is the model's shape of that name.
+type AcceptVpcPeeringConnectionRequest struct {
+	DryRun                 *bool   `form:"DryRun" xml:"dryRun"`
+	VpcPeeringConnectionId *string `form:"VpcPeeringConnectionId" xml:"vpcPeeringConnectionId" required:"true"`
+}
+
+// AcceptVpcPeeringConnectionResult is the model's shape of that name.
+type AcceptVpcPeeringConnectionResult struct {
+	VpcPeeringConnection *VpcPeeringConnection `form:"VpcPeeringConnection" xml:"vpcPeeringConnection"`
+}
+
 // AccountAttribute is the model's shape of that name.
 type AccountAttribute struct {
 	AttributeName   *string                 `form:"AttributeName" xml:"attributeName"`
@@ -45,6 +56,12 @@ type ActiveInstance struct {
 	InstanceId            *string `form:"InstanceId" xml:"instanceId"`
 	InstanceType          *string `form:"InstanceType" xml:"instanceType"`
 	SpotInstanceRequestId *string `form:"SpotInstanceRequestId" xml:"spotInstanceRequestId"`
+}
+
+// AddPrefixListEntry is the model's shape of that name.
+type AddPrefixListEntry struct {
+	Cidr        *string `form:"Cidr" xml:"Cidr" required:"true"`
+	Description *string `form:"Description" xml:"Description"`
 }
 
 // Address is the model's shape of that name.
@@ -148,6 +165,69 @@ type AssociateAddressRequest struct {
 // AssociateAddressResult is the model's shape of that name.
 type AssociateAddressResult struct {
 	AssociationId *string `form:"AssociationId" xml:"associationId"`
+}
+
+// AssociateDhcpOptionsRequest is the model's shape of that name.
+type AssociateDhcpOptionsRequest struct {
+	DhcpOptionsId *string `form:"DhcpOptionsId" xml:"DhcpOptionsId" required:"true"`
+	DryRun        *bool   `form:"DryRun" xml:"dryRun"`
+	VpcId         *string `form:"VpcId" xml:"VpcId" required:"true"`
+}
+
+// AssociateRouteTableRequest is the model's shape of that name.
+type AssociateRouteTableRequest struct {
+	DryRun       *bool   `form:"DryRun" xml:"dryRun"`
+	GatewayId    *string `form:"GatewayId" xml:"GatewayId"`
+	RouteTableId *string `form:"RouteTableId" xml:"routeTableId" required:"true"`
+	SubnetId     *string `form:"SubnetId" xml:"subnetId"`
+}
+
+// AssociateRouteTableResult is the model's shape of that name.
+type AssociateRouteTableResult struct {
+	AssociationId    *string                     `form:"AssociationId" xml:"associationId"`
+	AssociationState *RouteTableAssociationState `form:"AssociationState" xml:"associationState"`
+}
+
+// AssociateSubnetCidrBlockRequest is the model's shape of that name.
+type AssociateSubnetCidrBlockRequest struct {
+	Ipv6CidrBlock     *string `form:"Ipv6CidrBlock" xml:"ipv6CidrBlock"`
+	Ipv6IpamPoolId    *string `form:"Ipv6IpamPoolId" xml:"Ipv6IpamPoolId"`
+	Ipv6NetmaskLength *int64  `form:"Ipv6NetmaskLength" xml:"Ipv6NetmaskLength"`
+	SubnetId          *string `form:"SubnetId" xml:"subnetId" required:"true"`
+}
+
+// AssociateSubnetCidrBlockResult is the model's shape of that name.
+type AssociateSubnetCidrBlockResult struct {
+	Ipv6CidrBlockAssociation *SubnetIpv6CidrBlockAssociation `form:"Ipv6CidrBlockAssociation" xml:"ipv6CidrBlockAssociation"`
+	SubnetId                 *string                         `form:"SubnetId" xml:"subnetId"`
+}
+
+// AssociateVpcCidrBlockRequest is the model's shape of that name.
+type AssociateVpcCidrBlockRequest struct {
+	AmazonProvidedIpv6CidrBlock     *bool   `form:"AmazonProvidedIpv6CidrBlock" xml:"amazonProvidedIpv6CidrBlock"`
+	CidrBlock                       *string `form:"CidrBlock" xml:"CidrBlock"`
+	Ipv4IpamPoolId                  *string `form:"Ipv4IpamPoolId" xml:"Ipv4IpamPoolId"`
+	Ipv4NetmaskLength               *int64  `form:"Ipv4NetmaskLength" xml:"Ipv4NetmaskLength"`
+	Ipv6CidrBlock                   *string `form:"Ipv6CidrBlock" xml:"Ipv6CidrBlock"`
+	Ipv6CidrBlockNetworkBorderGroup *string `form:"Ipv6CidrBlockNetworkBorderGroup" xml:"Ipv6CidrBlockNetworkBorderGroup"`
+	Ipv6IpamPoolId                  *string `form:"Ipv6IpamPoolId" xml:"Ipv6IpamPoolId"`
+	Ipv6NetmaskLength               *int64  `form:"Ipv6NetmaskLength" xml:"Ipv6NetmaskLength"`
+	Ipv6Pool                        *string `form:"Ipv6Pool" xml:"Ipv6Pool"`
+	VpcId                           *string `form:"VpcId" xml:"vpcId" required:"true"`
+}
+
+// AssociateVpcCidrBlockResult is the model's shape of that name.
+type AssociateVpcCidrBlockResult struct {
+	CidrBlockAssociation     *VpcCidrBlockAssociation     `form:"CidrBlockAssociation" xml:"cidrBlockAssociation"`
+	Ipv6CidrBlockAssociation *VpcIpv6CidrBlockAssociation `form:"Ipv6CidrBlockAssociation" xml:"ipv6CidrBlockAssociation"`
+	VpcId                    *string                      `form:"VpcId" xml:"vpcId"`
+}
+
+// AttachInternetGatewayRequest is the model's shape of that name.
+type AttachInternetGatewayRequest struct {
+	DryRun            *bool   `form:"DryRun" xml:"dryRun"`
+	InternetGatewayId *string `form:"InternetGatewayId" xml:"internetGatewayId" required:"true"`
+	VpcId             *string `form:"VpcId" xml:"vpcId" required:"true"`
 }
 
 // AttachNetworkInterfaceRequest is the model's shape of that name.
@@ -327,6 +407,11 @@ type CapacityReservationTargetResponse struct {
 	CapacityReservationResourceGroupArn *string `form:"CapacityReservationResourceGroupArn" xml:"capacityReservationResourceGroupArn"`
 }
 
+// CidrBlock is the model's shape of that name.
+type CidrBlock struct {
+	CidrBlock *string `form:"CidrBlock" xml:"cidrBlock"`
+}
+
 // ClientData is the model's shape of that name.
 type ClientData struct {
 	Comment     *string    `form:"Comment" xml:"Comment"`
@@ -397,6 +482,54 @@ type CpuOptionsRequest struct {
 	ThreadsPerCore *int64  `form:"ThreadsPerCore" xml:"ThreadsPerCore"`
 }
 
+// CreateDefaultSubnetRequest is the model's shape of that name.
+type CreateDefaultSubnetRequest struct {
+	AvailabilityZone *string `form:"AvailabilityZone" xml:"AvailabilityZone" required:"true"`
+	DryRun           *bool   `form:"DryRun" xml:"DryRun"`
+	Ipv6Native       *bool   `form:"Ipv6Native" xml:"Ipv6Native"`
+}
+
+// CreateDefaultSubnetResult is the model's shape of that name.
+type CreateDefaultSubnetResult struct {
+	Subnet *Subnet `form:"Subnet" xml:"subnet"`
+}
+
+// CreateDefaultVpcRequest is the model's shape of that name.
+type CreateDefaultVpcRequest struct {
+	DryRun *bool `form:"DryRun" xml:"DryRun"`
+}
+
+// CreateDefaultVpcResult is the model's shape of that name.
+type CreateDefaultVpcResult struct {
+	Vpc *Vpc `form:"Vpc" xml:"vpc"`
+}
+
+// CreateDhcpOptionsRequest is the model's shape of that name.
+type CreateDhcpOptionsRequest struct {
+	DhcpConfigurations []NewDhcpConfiguration `form:"DhcpConfiguration" xml:"dhcpConfiguration" item:"item" required:"true"`
+	DryRun             *bool                  `form:"DryRun" xml:"dryRun"`
+	TagSpecifications  []TagSpecification     `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+}
+
+// CreateDhcpOptionsResult is the model's shape of that name.
+type CreateDhcpOptionsResult struct {
+	DhcpOptions *DhcpOptions `form:"DhcpOptions" xml:"dhcpOptions"`
+}
+
+// CreateEgressOnlyInternetGatewayRequest is the model's shape of that name.
+type CreateEgressOnlyInternetGatewayRequest struct {
+	ClientToken       *string            `form:"ClientToken" xml:"ClientToken"`
+	DryRun            *bool              `form:"DryRun" xml:"DryRun"`
+	TagSpecifications []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+	VpcId             *string            `form:"VpcId" xml:"VpcId" required:"true"`
+}
+
+// CreateEgressOnlyInternetGatewayResult is the model's shape of that name.
+type CreateEgressOnlyInternetGatewayResult struct {
+	ClientToken               *string                    `form:"ClientToken" xml:"clientToken"`
+	EgressOnlyInternetGateway *EgressOnlyInternetGateway `form:"EgressOnlyInternetGateway" xml:"egressOnlyInternetGateway"`
+}
+
 // CreateFleetError is the model's shape of that name.
 type CreateFleetError struct {
 	ErrorCode                  *string                             `form:"ErrorCode" xml:"errorCode"`
@@ -464,6 +597,17 @@ type CreateFlowLogsResult struct {
 	Unsuccessful []UnsuccessfulItem `form:"Unsuccessful" xml:"unsuccessful" item:"item"`
 }
 
+// CreateInternetGatewayRequest is the model's shape of that name.
+type CreateInternetGatewayRequest struct {
+	DryRun            *bool              `form:"DryRun" xml:"dryRun"`
+	TagSpecifications []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+}
+
+// CreateInternetGatewayResult is the model's shape of that name.
+type CreateInternetGatewayResult struct {
+	InternetGateway *InternetGateway `form:"InternetGateway" xml:"internetGateway"`
+}
+
 // CreateKeyPairRequest is the model's shape of that name.
 type CreateKeyPairRequest struct {
 	DryRun            *bool              `form:"DryRun" xml:"dryRun"`
@@ -505,6 +649,42 @@ type CreateLaunchTemplateVersionRequest struct {
 type CreateLaunchTemplateVersionResult struct {
 	LaunchTemplateVersion *LaunchTemplateVersion `form:"LaunchTemplateVersion" xml:"launchTemplateVersion"`
 	Warning               *ValidationWarning     `form:"Warning" xml:"warning"`
+}
+
+// CreateManagedPrefixListRequest is the model's shape of that name.
+type CreateManagedPrefixListRequest struct {
+	AddressFamily     *string              `form:"AddressFamily" xml:"AddressFamily" required:"true"`
+	ClientToken       *string              `form:"ClientToken" xml:"ClientToken" token:"true"`
+	DryRun            *bool                `form:"DryRun" xml:"DryRun"`
+	Entries           []AddPrefixListEntry `form:"Entry" xml:"Entry" item:"member" min:"0" max:"100"`
+	MaxEntries        *int64               `form:"MaxEntries" xml:"MaxEntries" required:"true"`
+	PrefixListName    *string              `form:"PrefixListName" xml:"PrefixListName" required:"true"`
+	TagSpecifications []TagSpecification   `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+}
+
+// CreateManagedPrefixListResult is the model's shape of that name.
+type CreateManagedPrefixListResult struct {
+	PrefixList *ManagedPrefixList `form:"PrefixList" xml:"prefixList"`
+}
+
+// CreateNatGatewayRequest is the model's shape of that name.
+type CreateNatGatewayRequest struct {
+	AllocationId                   *string            `form:"AllocationId" xml:"AllocationId"`
+	ClientToken                    *string            `form:"ClientToken" xml:"ClientToken" token:"true"`
+	ConnectivityType               *string            `form:"ConnectivityType" xml:"ConnectivityType" enum:"ConnectivityType"`
+	DryRun                         *bool              `form:"DryRun" xml:"DryRun"`
+	PrivateIpAddress               *string            `form:"PrivateIpAddress" xml:"PrivateIpAddress"`
+	SecondaryAllocationIds         []string           `form:"SecondaryAllocationId" xml:"SecondaryAllocationId" item:"AllocationId"`
+	SecondaryPrivateIpAddressCount *int64             `form:"SecondaryPrivateIpAddressCount" xml:"SecondaryPrivateIpAddressCount" min:"1" max:"31"`
+	SecondaryPrivateIpAddresses    []string           `form:"SecondaryPrivateIpAddress" xml:"SecondaryPrivateIpAddress" item:"item"`
+	SubnetId                       *string            `form:"SubnetId" xml:"SubnetId" required:"true"`
+	TagSpecifications              []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+}
+
+// CreateNatGatewayResult is the model's shape of that name.
+type CreateNatGatewayResult struct {
+	ClientToken *string     `form:"ClientToken" xml:"clientToken"`
+	NatGateway  *NatGateway `form:"NatGateway" xml:"natGateway"`
 }
 
 // CreateNetworkAclEntryRequest is the model's shape of that name.
@@ -578,6 +758,45 @@ type CreatePlacementGroupResult struct {
 	PlacementGroup *PlacementGroup `form:"PlacementGroup" xml:"placementGroup"`
 }
 
+// CreateRouteRequest is the model's shape of that name.
+type CreateRouteRequest struct {
+	CarrierGatewayId            *string `form:"CarrierGatewayId" xml:"CarrierGatewayId"`
+	CoreNetworkArn              *string `form:"CoreNetworkArn" xml:"CoreNetworkArn"`
+	DestinationCidrBlock        *string `form:"DestinationCidrBlock" xml:"destinationCidrBlock"`
+	DestinationIpv6CidrBlock    *string `form:"DestinationIpv6CidrBlock" xml:"destinationIpv6CidrBlock"`
+	DestinationPrefixListId     *string `form:"DestinationPrefixListId" xml:"DestinationPrefixListId"`
+	DryRun                      *bool   `form:"DryRun" xml:"dryRun"`
+	EgressOnlyInternetGatewayId *string `form:"EgressOnlyInternetGatewayId" xml:"egressOnlyInternetGatewayId"`
+	GatewayId                   *string `form:"GatewayId" xml:"gatewayId"`
+	InstanceId                  *string `form:"InstanceId" xml:"instanceId"`
+	LocalGatewayId              *string `form:"LocalGatewayId" xml:"LocalGatewayId"`
+	NatGatewayId                *string `form:"NatGatewayId" xml:"natGatewayId"`
+	NetworkInterfaceId          *string `form:"NetworkInterfaceId" xml:"networkInterfaceId"`
+	RouteTableId                *string `form:"RouteTableId" xml:"routeTableId" required:"true"`
+	TransitGatewayId            *string `form:"TransitGatewayId" xml:"TransitGatewayId"`
+	VpcEndpointId               *string `form:"VpcEndpointId" xml:"VpcEndpointId"`
+	VpcPeeringConnectionId      *string `form:"VpcPeeringConnectionId" xml:"vpcPeeringConnectionId"`
+}
+
+// CreateRouteResult is the model's shape of that name.
+type CreateRouteResult struct {
+	Return *bool `form:"Return" xml:"return"`
+}
+
+// CreateRouteTableRequest is the model's shape of that name.
+type CreateRouteTableRequest struct {
+	ClientToken       *string            `form:"ClientToken" xml:"ClientToken" token:"true"`
+	DryRun            *bool              `form:"DryRun" xml:"dryRun"`
+	TagSpecifications []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+	VpcId             *string            `form:"VpcId" xml:"vpcId" required:"true"`
+}
+
+// CreateRouteTableResult is the model's shape of that name.
+type CreateRouteTableResult struct {
+	ClientToken *string     `form:"ClientToken" xml:"clientToken"`
+	RouteTable  *RouteTable `form:"RouteTable" xml:"routeTable"`
+}
+
 // CreateSecurityGroupRequest is the model's shape of that name.
 type CreateSecurityGroupRequest struct {
 	Description       *string            `form:"GroupDescription" xml:"GroupDescription" required:"true"`
@@ -593,11 +812,69 @@ type CreateSecurityGroupResult struct {
 	Tags    []Tag   `form:"TagSet" xml:"tagSet" item:"item"`
 }
 
+// CreateSubnetRequest is the model's shape of that name.
+type CreateSubnetRequest struct {
+	AvailabilityZone   *string            `form:"AvailabilityZone" xml:"AvailabilityZone"`
+	AvailabilityZoneId *string            `form:"AvailabilityZoneId" xml:"AvailabilityZoneId"`
+	CidrBlock          *string            `form:"CidrBlock" xml:"CidrBlock"`
+	DryRun             *bool              `form:"DryRun" xml:"dryRun"`
+	Ipv4IpamPoolId     *string            `form:"Ipv4IpamPoolId" xml:"Ipv4IpamPoolId"`
+	Ipv4NetmaskLength  *int64             `form:"Ipv4NetmaskLength" xml:"Ipv4NetmaskLength"`
+	Ipv6CidrBlock      *string            `form:"Ipv6CidrBlock" xml:"Ipv6CidrBlock"`
+	Ipv6IpamPoolId     *string            `form:"Ipv6IpamPoolId" xml:"Ipv6IpamPoolId"`
+	Ipv6Native         *bool              `form:"Ipv6Native" xml:"Ipv6Native"`
+	Ipv6NetmaskLength  *int64             `form:"Ipv6NetmaskLength" xml:"Ipv6NetmaskLength"`
+	OutpostArn         *string            `form:"OutpostArn" xml:"OutpostArn"`
+	TagSpecifications  []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+	VpcId              *string            `form:"VpcId" xml:"VpcId" required:"true"`
+}
+
+// CreateSubnetResult is the model's shape of that name.
+type CreateSubnetResult struct {
+	Subnet *Subnet `form:"Subnet" xml:"subnet"`
+}
+
 // CreateTagsRequest is the model's shape of that name.
 type CreateTagsRequest struct {
 	DryRun    *bool    `form:"DryRun" xml:"dryRun"`
 	Resources []string `form:"ResourceId" xml:"ResourceId" item:"member" required:"true"`
 	Tags      []Tag    `form:"Tag" xml:"Tag" item:"item" required:"true"`
+}
+
+// CreateVpcPeeringConnectionRequest is the model's shape of that name.
+type CreateVpcPeeringConnectionRequest struct {
+	DryRun            *bool              `form:"DryRun" xml:"dryRun"`
+	PeerOwnerId       *string            `form:"PeerOwnerId" xml:"peerOwnerId"`
+	PeerRegion        *string            `form:"PeerRegion" xml:"PeerRegion"`
+	PeerVpcId         *string            `form:"PeerVpcId" xml:"peerVpcId"`
+	TagSpecifications []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+	VpcId             *string            `form:"VpcId" xml:"vpcId" required:"true"`
+}
+
+// CreateVpcPeeringConnectionResult is the model's shape of that name.
+type CreateVpcPeeringConnectionResult struct {
+	VpcPeeringConnection *VpcPeeringConnection `form:"VpcPeeringConnection" xml:"vpcPeeringConnection"`
+}
+
+// CreateVpcRequest is the model's shape of that name.
+type CreateVpcRequest struct {
+	AmazonProvidedIpv6CidrBlock     *bool              `form:"AmazonProvidedIpv6CidrBlock" xml:"amazonProvidedIpv6CidrBlock"`
+	CidrBlock                       *string            `form:"CidrBlock" xml:"CidrBlock"`
+	DryRun                          *bool              `form:"DryRun" xml:"dryRun"`
+	InstanceTenancy                 *string            `form:"InstanceTenancy" xml:"instanceTenancy" enum:"Tenancy"`
+	Ipv4IpamPoolId                  *string            `form:"Ipv4IpamPoolId" xml:"Ipv4IpamPoolId"`
+	Ipv4NetmaskLength               *int64             `form:"Ipv4NetmaskLength" xml:"Ipv4NetmaskLength"`
+	Ipv6CidrBlock                   *string            `form:"Ipv6CidrBlock" xml:"Ipv6CidrBlock"`
+	Ipv6CidrBlockNetworkBorderGroup *string            `form:"Ipv6CidrBlockNetworkBorderGroup" xml:"Ipv6CidrBlockNetworkBorderGroup"`
+	Ipv6IpamPoolId                  *string            `form:"Ipv6IpamPoolId" xml:"Ipv6IpamPoolId"`
+	Ipv6NetmaskLength               *int64             `form:"Ipv6NetmaskLength" xml:"Ipv6NetmaskLength"`
+	Ipv6Pool                        *string            `form:"Ipv6Pool" xml:"Ipv6Pool"`
+	TagSpecifications               []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+}
+
+// CreateVpcResult is the model's shape of that name.
+type CreateVpcResult struct {
+	Vpc *Vpc `form:"Vpc" xml:"vpc"`
 }
 
 // CreditSpecification is the model's shape of that name.
@@ -608,6 +885,23 @@ type CreditSpecification struct {
 // CreditSpecificationRequest is the model's shape of that name.
 type CreditSpecificationRequest struct {
 	CpuCredits *string `form:"CpuCredits" xml:"CpuCredits" required:"true"`
+}
+
+// DeleteDhcpOptionsRequest is the model's shape of that name.
+type DeleteDhcpOptionsRequest struct {
+	DhcpOptionsId *string `form:"DhcpOptionsId" xml:"DhcpOptionsId" required:"true"`
+	DryRun        *bool   `form:"DryRun" xml:"dryRun"`
+}
+
+// DeleteEgressOnlyInternetGatewayRequest is the model's shape of that name.
+type DeleteEgressOnlyInternetGatewayRequest struct {
+	DryRun                      *bool   `form:"DryRun" xml:"DryRun"`
+	EgressOnlyInternetGatewayId *string `form:"EgressOnlyInternetGatewayId" xml:"EgressOnlyInternetGatewayId" required:"true"`
+}
+
+// DeleteEgressOnlyInternetGatewayResult is the model's shape of that name.
+type DeleteEgressOnlyInternetGatewayResult struct {
+	ReturnCode *bool `form:"ReturnCode" xml:"returnCode"`
 }
 
 // DeleteFleetError is the model's shape of that name.
@@ -651,6 +945,12 @@ type DeleteFlowLogsRequest struct {
 // DeleteFlowLogsResult is the model's shape of that name.
 type DeleteFlowLogsResult struct {
 	Unsuccessful []UnsuccessfulItem `form:"Unsuccessful" xml:"unsuccessful" item:"item"`
+}
+
+// DeleteInternetGatewayRequest is the model's shape of that name.
+type DeleteInternetGatewayRequest struct {
+	DryRun            *bool   `form:"DryRun" xml:"dryRun"`
+	InternetGatewayId *string `form:"InternetGatewayId" xml:"internetGatewayId" required:"true"`
 }
 
 // DeleteKeyPairRequest is the model's shape of that name.
@@ -707,6 +1007,28 @@ type DeleteLaunchTemplateVersionsResult struct {
 	UnsuccessfullyDeletedLaunchTemplateVersions []DeleteLaunchTemplateVersionsResponseErrorItem   `form:"UnsuccessfullyDeletedLaunchTemplateVersionSet" xml:"unsuccessfullyDeletedLaunchTemplateVersionSet" item:"item"`
 }
 
+// DeleteManagedPrefixListRequest is the model's shape of that name.
+type DeleteManagedPrefixListRequest struct {
+	DryRun       *bool   `form:"DryRun" xml:"DryRun"`
+	PrefixListId *string `form:"PrefixListId" xml:"PrefixListId" required:"true"`
+}
+
+// DeleteManagedPrefixListResult is the model's shape of that name.
+type DeleteManagedPrefixListResult struct {
+	PrefixList *ManagedPrefixList `form:"PrefixList" xml:"prefixList"`
+}
+
+// DeleteNatGatewayRequest is the model's shape of that name.
+type DeleteNatGatewayRequest struct {
+	DryRun       *bool   `form:"DryRun" xml:"DryRun"`
+	NatGatewayId *string `form:"NatGatewayId" xml:"NatGatewayId" required:"true"`
+}
+
+// DeleteNatGatewayResult is the model's shape of that name.
+type DeleteNatGatewayResult struct {
+	NatGatewayId *string `form:"NatGatewayId" xml:"natGatewayId"`
+}
+
 // DeleteNetworkAclEntryRequest is the model's shape of that name.
 type DeleteNetworkAclEntryRequest struct {
 	DryRun       *bool   `form:"DryRun" xml:"dryRun"`
@@ -733,6 +1055,21 @@ type DeletePlacementGroupRequest struct {
 	GroupName *string `form:"GroupName" xml:"groupName" required:"true"`
 }
 
+// DeleteRouteRequest is the model's shape of that name.
+type DeleteRouteRequest struct {
+	DestinationCidrBlock     *string `form:"DestinationCidrBlock" xml:"destinationCidrBlock"`
+	DestinationIpv6CidrBlock *string `form:"DestinationIpv6CidrBlock" xml:"destinationIpv6CidrBlock"`
+	DestinationPrefixListId  *string `form:"DestinationPrefixListId" xml:"DestinationPrefixListId"`
+	DryRun                   *bool   `form:"DryRun" xml:"dryRun"`
+	RouteTableId             *string `form:"RouteTableId" xml:"routeTableId" required:"true"`
+}
+
+// DeleteRouteTableRequest is the model's shape of that name.
+type DeleteRouteTableRequest struct {
+	DryRun       *bool   `form:"DryRun" xml:"dryRun"`
+	RouteTableId *string `form:"RouteTableId" xml:"routeTableId" required:"true"`
+}
+
 // DeleteSecurityGroupRequest is the model's shape of that name.
 type DeleteSecurityGroupRequest struct {
 	DryRun    *bool   `form:"DryRun" xml:"dryRun"`
@@ -740,11 +1077,34 @@ type DeleteSecurityGroupRequest struct {
 	GroupName *string `form:"GroupName" xml:"GroupName"`
 }
 
+// DeleteSubnetRequest is the model's shape of that name.
+type DeleteSubnetRequest struct {
+	DryRun   *bool   `form:"DryRun" xml:"dryRun"`
+	SubnetId *string `form:"SubnetId" xml:"SubnetId" required:"true"`
+}
+
 // DeleteTagsRequest is the model's shape of that name.
 type DeleteTagsRequest struct {
 	DryRun    *bool    `form:"DryRun" xml:"dryRun"`
 	Resources []string `form:"ResourceId" xml:"resourceId" item:"member" required:"true"`
 	Tags      []Tag    `form:"Tag" xml:"tag" item:"item"`
+}
+
+// DeleteVpcPeeringConnectionRequest is the model's shape of that name.
+type DeleteVpcPeeringConnectionRequest struct {
+	DryRun                 *bool   `form:"DryRun" xml:"dryRun"`
+	VpcPeeringConnectionId *string `form:"VpcPeeringConnectionId" xml:"vpcPeeringConnectionId" required:"true"`
+}
+
+// DeleteVpcPeeringConnectionResult is the model's shape of that name.
+type DeleteVpcPeeringConnectionResult struct {
+	Return *bool `form:"Return" xml:"return"`
+}
+
+// DeleteVpcRequest is the model's shape of that name.
+type DeleteVpcRequest struct {
+	DryRun *bool   `form:"DryRun" xml:"dryRun"`
+	VpcId  *string `form:"VpcId" xml:"VpcId" required:"true"`
 }
 
 // DeregisterImageRequest is the model's shape of that name.
@@ -804,6 +1164,36 @@ type DescribeAvailabilityZonesRequest struct {
 // DescribeAvailabilityZonesResult is the model's shape of that name.
 type DescribeAvailabilityZonesResult struct {
 	AvailabilityZones []AvailabilityZone `form:"AvailabilityZoneInfo" xml:"availabilityZoneInfo" item:"item"`
+}
+
+// DescribeDhcpOptionsRequest is the model's shape of that name.
+type DescribeDhcpOptionsRequest struct {
+	DhcpOptionsIds []string `form:"DhcpOptionsId" xml:"DhcpOptionsId" item:"DhcpOptionsId"`
+	DryRun         *bool    `form:"DryRun" xml:"dryRun"`
+	Filters        []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	MaxResults     *int64   `form:"MaxResults" xml:"MaxResults" min:"5" max:"1000"`
+	NextToken      *string  `form:"NextToken" xml:"NextToken"`
+}
+
+// DescribeDhcpOptionsResult is the model's shape of that name.
+type DescribeDhcpOptionsResult struct {
+	DhcpOptions []DhcpOptions `form:"DhcpOptionsSet" xml:"dhcpOptionsSet" item:"item"`
+	NextToken   *string       `form:"NextToken" xml:"nextToken"`
+}
+
+// DescribeEgressOnlyInternetGatewaysRequest is the model's shape of that name.
+type DescribeEgressOnlyInternetGatewaysRequest struct {
+	DryRun                       *bool    `form:"DryRun" xml:"DryRun"`
+	EgressOnlyInternetGatewayIds []string `form:"EgressOnlyInternetGatewayId" xml:"EgressOnlyInternetGatewayId" item:"item"`
+	Filters                      []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	MaxResults                   *int64   `form:"MaxResults" xml:"MaxResults" min:"5" max:"255"`
+	NextToken                    *string  `form:"NextToken" xml:"NextToken"`
+}
+
+// DescribeEgressOnlyInternetGatewaysResult is the model's shape of that name.
+type DescribeEgressOnlyInternetGatewaysResult struct {
+	EgressOnlyInternetGateways []EgressOnlyInternetGateway `form:"EgressOnlyInternetGatewaySet" xml:"egressOnlyInternetGatewaySet" item:"item"`
+	NextToken                  *string                     `form:"NextToken" xml:"nextToken"`
 }
 
 // DescribeFleetError is the model's shape of that name.
@@ -1088,6 +1478,36 @@ type DescribeLaunchTemplatesResult struct {
 	NextToken       *string          `form:"NextToken" xml:"nextToken"`
 }
 
+// DescribeManagedPrefixListsRequest is the model's shape of that name.
+type DescribeManagedPrefixListsRequest struct {
+	DryRun        *bool    `form:"DryRun" xml:"DryRun"`
+	Filters       []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	MaxResults    *int64   `form:"MaxResults" xml:"MaxResults" min:"1" max:"100"`
+	NextToken     *string  `form:"NextToken" xml:"NextToken"`
+	PrefixListIds []string `form:"PrefixListId" xml:"PrefixListId" item:"item"`
+}
+
+// DescribeManagedPrefixListsResult is the model's shape of that name.
+type DescribeManagedPrefixListsResult struct {
+	NextToken   *string             `form:"NextToken" xml:"nextToken"`
+	PrefixLists []ManagedPrefixList `form:"PrefixListSet" xml:"prefixListSet" item:"item"`
+}
+
+// DescribeNatGatewaysRequest is the model's shape of that name.
+type DescribeNatGatewaysRequest struct {
+	DryRun        *bool    `form:"DryRun" xml:"DryRun"`
+	Filter        []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	MaxResults    *int64   `form:"MaxResults" xml:"MaxResults" min:"5" max:"1000"`
+	NatGatewayIds []string `form:"NatGatewayId" xml:"NatGatewayId" item:"item"`
+	NextToken     *string  `form:"NextToken" xml:"NextToken"`
+}
+
+// DescribeNatGatewaysResult is the model's shape of that name.
+type DescribeNatGatewaysResult struct {
+	NatGateways []NatGateway `form:"NatGatewaySet" xml:"natGatewaySet" item:"item"`
+	NextToken   *string      `form:"NextToken" xml:"nextToken"`
+}
+
 // DescribeNetworkAclsRequest is the model's shape of that name.
 type DescribeNetworkAclsRequest struct {
 	DryRun        *bool    `form:"DryRun" xml:"dryRun"`
@@ -1146,6 +1566,21 @@ type DescribePlacementGroupsRequest struct {
 // DescribePlacementGroupsResult is the model's shape of that name.
 type DescribePlacementGroupsResult struct {
 	PlacementGroups []PlacementGroup `form:"PlacementGroupSet" xml:"placementGroupSet" item:"item"`
+}
+
+// DescribePrefixListsRequest is the model's shape of that name.
+type DescribePrefixListsRequest struct {
+	DryRun        *bool    `form:"DryRun" xml:"DryRun"`
+	Filters       []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	MaxResults    *int64   `form:"MaxResults" xml:"MaxResults"`
+	NextToken     *string  `form:"NextToken" xml:"NextToken"`
+	PrefixListIds []string `form:"PrefixListId" xml:"PrefixListId" item:"item"`
+}
+
+// DescribePrefixListsResult is the model's shape of that name.
+type DescribePrefixListsResult struct {
+	NextToken   *string      `form:"NextToken" xml:"nextToken"`
+	PrefixLists []PrefixList `form:"PrefixListSet" xml:"prefixListSet" item:"item"`
 }
 
 // DescribeRegionsRequest is the model's shape of that name.
@@ -1276,6 +1711,52 @@ type DescribeVpcAttributeResult struct {
 	VpcId                            *string                `form:"VpcId" xml:"vpcId"`
 }
 
+// DescribeVpcEndpointServicesRequest is the model's shape of that name.
+type DescribeVpcEndpointServicesRequest struct {
+	DryRun       *bool    `form:"DryRun" xml:"DryRun"`
+	Filters      []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	MaxResults   *int64   `form:"MaxResults" xml:"MaxResults"`
+	NextToken    *string  `form:"NextToken" xml:"NextToken"`
+	ServiceNames []string `form:"ServiceName" xml:"ServiceName" item:"item"`
+}
+
+// DescribeVpcEndpointServicesResult is the model's shape of that name.
+type DescribeVpcEndpointServicesResult struct {
+	NextToken      *string         `form:"NextToken" xml:"nextToken"`
+	ServiceDetails []ServiceDetail `form:"ServiceDetailSet" xml:"serviceDetailSet" item:"item"`
+	ServiceNames   []string        `form:"ServiceNameSet" xml:"serviceNameSet" item:"item"`
+}
+
+// DescribeVpcEndpointsRequest is the model's shape of that name.
+type DescribeVpcEndpointsRequest struct {
+	DryRun         *bool    `form:"DryRun" xml:"DryRun"`
+	Filters        []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	MaxResults     *int64   `form:"MaxResults" xml:"MaxResults"`
+	NextToken      *string  `form:"NextToken" xml:"NextToken"`
+	VpcEndpointIds []string `form:"VpcEndpointId" xml:"VpcEndpointId" item:"item"`
+}
+
+// DescribeVpcEndpointsResult is the model's shape of that name.
+type DescribeVpcEndpointsResult struct {
+	NextToken    *string       `form:"NextToken" xml:"nextToken"`
+	VpcEndpoints []VpcEndpoint `form:"VpcEndpointSet" xml:"vpcEndpointSet" item:"item"`
+}
+
+// DescribeVpcPeeringConnectionsRequest is the model's shape of that name.
+type DescribeVpcPeeringConnectionsRequest struct {
+	DryRun                  *bool    `form:"DryRun" xml:"dryRun"`
+	Filters                 []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	MaxResults              *int64   `form:"MaxResults" xml:"MaxResults" min:"5" max:"1000"`
+	NextToken               *string  `form:"NextToken" xml:"NextToken"`
+	VpcPeeringConnectionIds []string `form:"VpcPeeringConnectionId" xml:"VpcPeeringConnectionId" item:"item"`
+}
+
+// DescribeVpcPeeringConnectionsResult is the model's shape of that name.
+type DescribeVpcPeeringConnectionsResult struct {
+	NextToken             *string                `form:"NextToken" xml:"nextToken"`
+	VpcPeeringConnections []VpcPeeringConnection `form:"VpcPeeringConnectionSet" xml:"vpcPeeringConnectionSet" item:"item"`
+}
+
 // DescribeVpcsRequest is the model's shape of that name.
 type DescribeVpcsRequest struct {
 	DryRun     *bool    `form:"DryRun" xml:"dryRun"`
@@ -1305,11 +1786,32 @@ type DestinationOptionsResponse struct {
 	PerHourPartition         *bool   `form:"PerHourPartition" xml:"perHourPartition"`
 }
 
+// DetachInternetGatewayRequest is the model's shape of that name.
+type DetachInternetGatewayRequest struct {
+	DryRun            *bool   `form:"DryRun" xml:"dryRun"`
+	InternetGatewayId *string `form:"InternetGatewayId" xml:"internetGatewayId" required:"true"`
+	VpcId             *string `form:"VpcId" xml:"vpcId" required:"true"`
+}
+
 // DetachNetworkInterfaceRequest is the model's shape of that name.
 type DetachNetworkInterfaceRequest struct {
 	AttachmentId *string `form:"AttachmentId" xml:"attachmentId" required:"true"`
 	DryRun       *bool   `form:"DryRun" xml:"dryRun"`
 	Force        *bool   `form:"Force" xml:"force"`
+}
+
+// DhcpConfiguration is the model's shape of that name.
+type DhcpConfiguration struct {
+	Key    *string          `form:"Key" xml:"key"`
+	Values []AttributeValue `form:"ValueSet" xml:"valueSet" item:"item"`
+}
+
+// DhcpOptions is the model's shape of that name.
+type DhcpOptions struct {
+	DhcpConfigurations []DhcpConfiguration `form:"DhcpConfigurationSet" xml:"dhcpConfigurationSet" item:"item"`
+	DhcpOptionsId      *string             `form:"DhcpOptionsId" xml:"dhcpOptionsId"`
+	OwnerId            *string             `form:"OwnerId" xml:"ownerId"`
+	Tags               []Tag               `form:"TagSet" xml:"tagSet" item:"item"`
 }
 
 // DisableImageDeprecationRequest is the model's shape of that name.
@@ -1362,11 +1864,52 @@ type DisassociateAddressRequest struct {
 	PublicIp      *string `form:"PublicIp" xml:"PublicIp"`
 }
 
+// DisassociateRouteTableRequest is the model's shape of that name.
+type DisassociateRouteTableRequest struct {
+	AssociationId *string `form:"AssociationId" xml:"associationId" required:"true"`
+	DryRun        *bool   `form:"DryRun" xml:"dryRun"`
+}
+
+// DisassociateSubnetCidrBlockRequest is the model's shape of that name.
+type DisassociateSubnetCidrBlockRequest struct {
+	AssociationId *string `form:"AssociationId" xml:"associationId" required:"true"`
+}
+
+// DisassociateSubnetCidrBlockResult is the model's shape of that name.
+type DisassociateSubnetCidrBlockResult struct {
+	Ipv6CidrBlockAssociation *SubnetIpv6CidrBlockAssociation `form:"Ipv6CidrBlockAssociation" xml:"ipv6CidrBlockAssociation"`
+	SubnetId                 *string                         `form:"SubnetId" xml:"subnetId"`
+}
+
+// DisassociateVpcCidrBlockRequest is the model's shape of that name.
+type DisassociateVpcCidrBlockRequest struct {
+	AssociationId *string `form:"AssociationId" xml:"associationId" required:"true"`
+}
+
+// DisassociateVpcCidrBlockResult is the model's shape of that name.
+type DisassociateVpcCidrBlockResult struct {
+	CidrBlockAssociation     *VpcCidrBlockAssociation     `form:"CidrBlockAssociation" xml:"cidrBlockAssociation"`
+	Ipv6CidrBlockAssociation *VpcIpv6CidrBlockAssociation `form:"Ipv6CidrBlockAssociation" xml:"ipv6CidrBlockAssociation"`
+	VpcId                    *string                      `form:"VpcId" xml:"vpcId"`
+}
+
 // DiskInfo is the model's shape of that name.
 type DiskInfo struct {
 	Count    *int64  `form:"Count" xml:"count"`
 	SizeInGB *int64  `form:"SizeInGB" xml:"sizeInGB"`
 	Type     *string `form:"Type" xml:"type" enum:"DiskType"`
+}
+
+// DnsEntry is the model's shape of that name.
+type DnsEntry struct {
+	DnsName      *string `form:"DnsName" xml:"dnsName"`
+	HostedZoneId *string `form:"HostedZoneId" xml:"hostedZoneId"`
+}
+
+// DnsOptions is the model's shape of that name.
+type DnsOptions struct {
+	DnsRecordIpType                          *string `form:"DnsRecordIpType" xml:"dnsRecordIpType" enum:"DnsRecordIpType"`
+	PrivateDnsOnlyForInboundResolverEndpoint *bool   `form:"PrivateDnsOnlyForInboundResolverEndpoint" xml:"privateDnsOnlyForInboundResolverEndpoint"`
 }
 
 // EbsBlockDevice is the model's shape of that name.
@@ -1419,6 +1962,13 @@ type EbsOptimizedInfo struct {
 // EfaInfo is the model's shape of that name.
 type EfaInfo struct {
 	MaximumEfaInterfaces *int64 `form:"MaximumEfaInterfaces" xml:"maximumEfaInterfaces"`
+}
+
+// EgressOnlyInternetGateway is the model's shape of that name.
+type EgressOnlyInternetGateway struct {
+	Attachments                 []InternetGatewayAttachment `form:"AttachmentSet" xml:"attachmentSet" item:"item"`
+	EgressOnlyInternetGatewayId *string                     `form:"EgressOnlyInternetGatewayId" xml:"egressOnlyInternetGatewayId"`
+	Tags                        []Tag                       `form:"TagSet" xml:"tagSet" item:"item"`
 }
 
 // ElasticGpuAssociation is the model's shape of that name.
@@ -1734,6 +2284,35 @@ type GetLaunchTemplateDataRequest struct {
 // GetLaunchTemplateDataResult is the model's shape of that name.
 type GetLaunchTemplateDataResult struct {
 	LaunchTemplateData *ResponseLaunchTemplateData `form:"LaunchTemplateData" xml:"launchTemplateData"`
+}
+
+// GetManagedPrefixListAssociationsRequest is the model's shape of that name.
+type GetManagedPrefixListAssociationsRequest struct {
+	DryRun       *bool   `form:"DryRun" xml:"DryRun"`
+	MaxResults   *int64  `form:"MaxResults" xml:"MaxResults" min:"5" max:"255"`
+	NextToken    *string `form:"NextToken" xml:"NextToken"`
+	PrefixListId *string `form:"PrefixListId" xml:"PrefixListId" required:"true"`
+}
+
+// GetManagedPrefixListAssociationsResult is the model's shape of that name.
+type GetManagedPrefixListAssociationsResult struct {
+	NextToken              *string                 `form:"NextToken" xml:"nextToken"`
+	PrefixListAssociations []PrefixListAssociation `form:"PrefixListAssociationSet" xml:"prefixListAssociationSet" item:"item"`
+}
+
+// GetManagedPrefixListEntriesRequest is the model's shape of that name.
+type GetManagedPrefixListEntriesRequest struct {
+	DryRun        *bool   `form:"DryRun" xml:"DryRun"`
+	MaxResults    *int64  `form:"MaxResults" xml:"MaxResults" min:"1" max:"100"`
+	NextToken     *string `form:"NextToken" xml:"NextToken"`
+	PrefixListId  *string `form:"PrefixListId" xml:"PrefixListId" required:"true"`
+	TargetVersion *int64  `form:"TargetVersion" xml:"TargetVersion"`
+}
+
+// GetManagedPrefixListEntriesResult is the model's shape of that name.
+type GetManagedPrefixListEntriesResult struct {
+	Entries   []PrefixListEntry `form:"EntrySet" xml:"entrySet" item:"item"`
+	NextToken *string           `form:"NextToken" xml:"nextToken"`
 }
 
 // GetPasswordDataRequest is the model's shape of that name.
@@ -2530,6 +3109,11 @@ type Ipv4PrefixSpecificationResponse struct {
 	Ipv4Prefix *string `form:"Ipv4Prefix" xml:"ipv4Prefix"`
 }
 
+// Ipv6CidrBlock is the model's shape of that name.
+type Ipv6CidrBlock struct {
+	Ipv6CidrBlock *string `form:"Ipv6CidrBlock" xml:"ipv6CidrBlock"`
+}
+
 // Ipv6PrefixSpecification is the model's shape of that name.
 type Ipv6PrefixSpecification struct {
 	Ipv6Prefix *string `form:"Ipv6Prefix" xml:"ipv6Prefix"`
@@ -2569,6 +3153,12 @@ type KeyPairInfo struct {
 	KeyType        *string    `form:"KeyType" xml:"keyType" enum:"KeyType"`
 	PublicKey      *string    `form:"PublicKey" xml:"publicKey"`
 	Tags           []Tag      `form:"TagSet" xml:"tagSet" item:"item"`
+}
+
+// LastError is the model's shape of that name.
+type LastError struct {
+	Code    *string `form:"Code" xml:"code"`
+	Message *string `form:"Message" xml:"message"`
 }
 
 // LaunchPermission is the model's shape of that name.
@@ -2935,6 +3525,20 @@ type LicenseConfigurationRequest struct {
 	LicenseConfigurationArn *string `form:"LicenseConfigurationArn" xml:"LicenseConfigurationArn"`
 }
 
+// ManagedPrefixList is the model's shape of that name.
+type ManagedPrefixList struct {
+	AddressFamily  *string `form:"AddressFamily" xml:"addressFamily"`
+	MaxEntries     *int64  `form:"MaxEntries" xml:"maxEntries"`
+	OwnerId        *string `form:"OwnerId" xml:"ownerId"`
+	PrefixListArn  *string `form:"PrefixListArn" xml:"prefixListArn" min:"1" max:"1283"`
+	PrefixListId   *string `form:"PrefixListId" xml:"prefixListId"`
+	PrefixListName *string `form:"PrefixListName" xml:"prefixListName"`
+	State          *string `form:"State" xml:"state" enum:"PrefixListState"`
+	StateMessage   *string `form:"StateMessage" xml:"stateMessage"`
+	Tags           []Tag   `form:"TagSet" xml:"tagSet" item:"item"`
+	Version        *int64  `form:"Version" xml:"version"`
+}
+
 // MediaAcceleratorInfo is the model's shape of that name.
 type MediaAcceleratorInfo struct {
 	Accelerators          []MediaDeviceInfo `form:"Accelerators" xml:"accelerators" item:"item"`
@@ -3133,6 +3737,22 @@ type ModifyLaunchTemplateResult struct {
 	LaunchTemplate *LaunchTemplate `form:"LaunchTemplate" xml:"launchTemplate"`
 }
 
+// ModifyManagedPrefixListRequest is the model's shape of that name.
+type ModifyManagedPrefixListRequest struct {
+	AddEntries     []AddPrefixListEntry    `form:"AddEntry" xml:"AddEntry" item:"member" min:"0" max:"100"`
+	CurrentVersion *int64                  `form:"CurrentVersion" xml:"CurrentVersion"`
+	DryRun         *bool                   `form:"DryRun" xml:"DryRun"`
+	MaxEntries     *int64                  `form:"MaxEntries" xml:"MaxEntries"`
+	PrefixListId   *string                 `form:"PrefixListId" xml:"PrefixListId" required:"true"`
+	PrefixListName *string                 `form:"PrefixListName" xml:"PrefixListName"`
+	RemoveEntries  []RemovePrefixListEntry `form:"RemoveEntry" xml:"RemoveEntry" item:"member" min:"0" max:"100"`
+}
+
+// ModifyManagedPrefixListResult is the model's shape of that name.
+type ModifyManagedPrefixListResult struct {
+	PrefixList *ManagedPrefixList `form:"PrefixList" xml:"prefixList"`
+}
+
 // ModifyNetworkInterfaceAttributeRequest is the model's shape of that name.
 type ModifyNetworkInterfaceAttributeRequest struct {
 	AssociatePublicIpAddress        *bool                                   `form:"AssociatePublicIpAddress" xml:"AssociatePublicIpAddress"`
@@ -3159,6 +3779,55 @@ type ModifySecurityGroupRulesResult struct {
 	Return *bool `form:"Return" xml:"return"`
 }
 
+// ModifySubnetAttributeRequest is the model's shape of that name.
+type ModifySubnetAttributeRequest struct {
+	AssignIpv6AddressOnCreation             *AttributeBooleanValue `form:"AssignIpv6AddressOnCreation" xml:"AssignIpv6AddressOnCreation"`
+	CustomerOwnedIpv4Pool                   *string                `form:"CustomerOwnedIpv4Pool" xml:"CustomerOwnedIpv4Pool"`
+	DisableLniAtDeviceIndex                 *AttributeBooleanValue `form:"DisableLniAtDeviceIndex" xml:"DisableLniAtDeviceIndex"`
+	EnableDns64                             *AttributeBooleanValue `form:"EnableDns64" xml:"EnableDns64"`
+	EnableLniAtDeviceIndex                  *int64                 `form:"EnableLniAtDeviceIndex" xml:"EnableLniAtDeviceIndex"`
+	EnableResourceNameDnsAAAARecordOnLaunch *AttributeBooleanValue `form:"EnableResourceNameDnsAAAARecordOnLaunch" xml:"EnableResourceNameDnsAAAARecordOnLaunch"`
+	EnableResourceNameDnsARecordOnLaunch    *AttributeBooleanValue `form:"EnableResourceNameDnsARecordOnLaunch" xml:"EnableResourceNameDnsARecordOnLaunch"`
+	MapCustomerOwnedIpOnLaunch              *AttributeBooleanValue `form:"MapCustomerOwnedIpOnLaunch" xml:"MapCustomerOwnedIpOnLaunch"`
+	MapPublicIpOnLaunch                     *AttributeBooleanValue `form:"MapPublicIpOnLaunch" xml:"MapPublicIpOnLaunch"`
+	PrivateDnsHostnameTypeOnLaunch          *string                `form:"PrivateDnsHostnameTypeOnLaunch" xml:"PrivateDnsHostnameTypeOnLaunch" enum:"HostnameType"`
+	SubnetId                                *string                `form:"SubnetId" xml:"subnetId" required:"true"`
+}
+
+// ModifyVpcAttributeRequest is the model's shape of that name.
+type ModifyVpcAttributeRequest struct {
+	EnableDnsHostnames               *AttributeBooleanValue `form:"EnableDnsHostnames" xml:"EnableDnsHostnames"`
+	EnableDnsSupport                 *AttributeBooleanValue `form:"EnableDnsSupport" xml:"EnableDnsSupport"`
+	EnableNetworkAddressUsageMetrics *AttributeBooleanValue `form:"EnableNetworkAddressUsageMetrics" xml:"EnableNetworkAddressUsageMetrics"`
+	VpcId                            *string                `form:"VpcId" xml:"vpcId" required:"true"`
+}
+
+// ModifyVpcPeeringConnectionOptionsRequest is the model's shape of that name.
+type ModifyVpcPeeringConnectionOptionsRequest struct {
+	AccepterPeeringConnectionOptions  *PeeringConnectionOptionsRequest `form:"AccepterPeeringConnectionOptions" xml:"AccepterPeeringConnectionOptions"`
+	DryRun                            *bool                            `form:"DryRun" xml:"DryRun"`
+	RequesterPeeringConnectionOptions *PeeringConnectionOptionsRequest `form:"RequesterPeeringConnectionOptions" xml:"RequesterPeeringConnectionOptions"`
+	VpcPeeringConnectionId            *string                          `form:"VpcPeeringConnectionId" xml:"VpcPeeringConnectionId" required:"true"`
+}
+
+// ModifyVpcPeeringConnectionOptionsResult is the model's shape of that name.
+type ModifyVpcPeeringConnectionOptionsResult struct {
+	AccepterPeeringConnectionOptions  *PeeringConnectionOptions `form:"AccepterPeeringConnectionOptions" xml:"accepterPeeringConnectionOptions"`
+	RequesterPeeringConnectionOptions *PeeringConnectionOptions `form:"RequesterPeeringConnectionOptions" xml:"requesterPeeringConnectionOptions"`
+}
+
+// ModifyVpcTenancyRequest is the model's shape of that name.
+type ModifyVpcTenancyRequest struct {
+	DryRun          *bool   `form:"DryRun" xml:"DryRun"`
+	InstanceTenancy *string `form:"InstanceTenancy" xml:"InstanceTenancy" enum:"VpcTenancy" required:"true"`
+	VpcId           *string `form:"VpcId" xml:"VpcId" required:"true"`
+}
+
+// ModifyVpcTenancyResult is the model's shape of that name.
+type ModifyVpcTenancyResult struct {
+	ReturnValue *bool `form:"Return" xml:"return"`
+}
+
 // MonitorInstancesRequest is the model's shape of that name.
 type MonitorInstancesRequest struct {
 	DryRun      *bool    `form:"DryRun" xml:"dryRun"`
@@ -3173,6 +3842,34 @@ type MonitorInstancesResult struct {
 // Monitoring is the model's shape of that name.
 type Monitoring struct {
 	State *string `form:"State" xml:"state" enum:"MonitoringState"`
+}
+
+// NatGateway is the model's shape of that name.
+type NatGateway struct {
+	ConnectivityType     *string               `form:"ConnectivityType" xml:"connectivityType" enum:"ConnectivityType"`
+	CreateTime           *time.Time            `form:"CreateTime" xml:"createTime"`
+	DeleteTime           *time.Time            `form:"DeleteTime" xml:"deleteTime"`
+	FailureCode          *string               `form:"FailureCode" xml:"failureCode"`
+	FailureMessage       *string               `form:"FailureMessage" xml:"failureMessage"`
+	NatGatewayAddresses  []NatGatewayAddress   `form:"NatGatewayAddressSet" xml:"natGatewayAddressSet" item:"item"`
+	NatGatewayId         *string               `form:"NatGatewayId" xml:"natGatewayId"`
+	ProvisionedBandwidth *ProvisionedBandwidth `form:"ProvisionedBandwidth" xml:"provisionedBandwidth"`
+	State                *string               `form:"State" xml:"state" enum:"NatGatewayState"`
+	SubnetId             *string               `form:"SubnetId" xml:"subnetId"`
+	Tags                 []Tag                 `form:"TagSet" xml:"tagSet" item:"item"`
+	VpcId                *string               `form:"VpcId" xml:"vpcId"`
+}
+
+// NatGatewayAddress is the model's shape of that name.
+type NatGatewayAddress struct {
+	AllocationId       *string `form:"AllocationId" xml:"allocationId"`
+	AssociationId      *string `form:"AssociationId" xml:"associationId"`
+	FailureMessage     *string `form:"FailureMessage" xml:"failureMessage"`
+	IsPrimary          *bool   `form:"IsPrimary" xml:"isPrimary"`
+	NetworkInterfaceId *string `form:"NetworkInterfaceId" xml:"networkInterfaceId"`
+	PrivateIp          *string `form:"PrivateIp" xml:"privateIp"`
+	PublicIp           *string `form:"PublicIp" xml:"publicIp"`
+	Status             *string `form:"Status" xml:"status" enum:"NatGatewayAddressStatus"`
 }
 
 // NetworkAcl is the model's shape of that name.
@@ -3355,6 +4052,12 @@ type NeuronInfo struct {
 	TotalNeuronDeviceMemoryInMiB *int64             `form:"TotalNeuronDeviceMemoryInMiB" xml:"totalNeuronDeviceMemoryInMiB"`
 }
 
+// NewDhcpConfiguration is the model's shape of that name.
+type NewDhcpConfiguration struct {
+	Key    *string  `form:"Key" xml:"Key"`
+	Values []string `form:"Value" xml:"Value" item:"item"`
+}
+
 // NitroTpmInfo is the model's shape of that name.
 type NitroTpmInfo struct {
 	SupportedVersions []string `form:"SupportedVersions" xml:"supportedVersions" item:"item"`
@@ -3378,6 +4081,20 @@ type OnDemandOptionsRequest struct {
 	MinTargetCapacity          *int64                             `form:"MinTargetCapacity" xml:"MinTargetCapacity"`
 	SingleAvailabilityZone     *bool                              `form:"SingleAvailabilityZone" xml:"SingleAvailabilityZone"`
 	SingleInstanceType         *bool                              `form:"SingleInstanceType" xml:"SingleInstanceType"`
+}
+
+// PeeringConnectionOptions is the model's shape of that name.
+type PeeringConnectionOptions struct {
+	AllowDnsResolutionFromRemoteVpc            *bool `form:"AllowDnsResolutionFromRemoteVpc" xml:"allowDnsResolutionFromRemoteVpc"`
+	AllowEgressFromLocalClassicLinkToRemoteVpc *bool `form:"AllowEgressFromLocalClassicLinkToRemoteVpc" xml:"allowEgressFromLocalClassicLinkToRemoteVpc"`
+	AllowEgressFromLocalVpcToRemoteClassicLink *bool `form:"AllowEgressFromLocalVpcToRemoteClassicLink" xml:"allowEgressFromLocalVpcToRemoteClassicLink"`
+}
+
+// PeeringConnectionOptionsRequest is the model's shape of that name.
+type PeeringConnectionOptionsRequest struct {
+	AllowDnsResolutionFromRemoteVpc            *bool `form:"AllowDnsResolutionFromRemoteVpc" xml:"AllowDnsResolutionFromRemoteVpc"`
+	AllowEgressFromLocalClassicLinkToRemoteVpc *bool `form:"AllowEgressFromLocalClassicLinkToRemoteVpc" xml:"AllowEgressFromLocalClassicLinkToRemoteVpc"`
+	AllowEgressFromLocalVpcToRemoteClassicLink *bool `form:"AllowEgressFromLocalVpcToRemoteClassicLink" xml:"AllowEgressFromLocalVpcToRemoteClassicLink"`
 }
 
 // Placement is the model's shape of that name.
@@ -3421,10 +4138,34 @@ type PortRange struct {
 	To   *int64 `form:"To" xml:"to"`
 }
 
+// PrefixList is the model's shape of that name.
+type PrefixList struct {
+	Cidrs          []string `form:"CidrSet" xml:"cidrSet" item:"item"`
+	PrefixListId   *string  `form:"PrefixListId" xml:"prefixListId"`
+	PrefixListName *string  `form:"PrefixListName" xml:"prefixListName"`
+}
+
+// PrefixListAssociation is the model's shape of that name.
+type PrefixListAssociation struct {
+	ResourceId    *string `form:"ResourceId" xml:"resourceId"`
+	ResourceOwner *string `form:"ResourceOwner" xml:"resourceOwner"`
+}
+
+// PrefixListEntry is the model's shape of that name.
+type PrefixListEntry struct {
+	Cidr        *string `form:"Cidr" xml:"cidr"`
+	Description *string `form:"Description" xml:"description"`
+}
+
 // PrefixListId is the model's shape of that name.
 type PrefixListId struct {
 	Description  *string `form:"Description" xml:"description"`
 	PrefixListId *string `form:"PrefixListId" xml:"prefixListId"`
+}
+
+// PrivateDnsDetails is the model's shape of that name.
+type PrivateDnsDetails struct {
+	PrivateDnsName *string `form:"PrivateDnsName" xml:"privateDnsName"`
 }
 
 // PrivateDnsNameOptionsOnLaunch is the model's shape of that name.
@@ -3471,6 +4212,15 @@ type ProductCode struct {
 // PropagatingVgw is the model's shape of that name.
 type PropagatingVgw struct {
 	GatewayId *string `form:"GatewayId" xml:"gatewayId"`
+}
+
+// ProvisionedBandwidth is the model's shape of that name.
+type ProvisionedBandwidth struct {
+	ProvisionTime *time.Time `form:"ProvisionTime" xml:"provisionTime"`
+	Provisioned   *string    `form:"Provisioned" xml:"provisioned"`
+	RequestTime   *time.Time `form:"RequestTime" xml:"requestTime"`
+	Requested     *string    `form:"Requested" xml:"requested"`
+	Status        *string    `form:"Status" xml:"status"`
 }
 
 // PtrUpdateStatus is the model's shape of that name.
@@ -3529,12 +4279,28 @@ type RegisterImageResult struct {
 	ImageId *string `form:"ImageId" xml:"imageId"`
 }
 
+// RejectVpcPeeringConnectionRequest is the model's shape of that name.
+type RejectVpcPeeringConnectionRequest struct {
+	DryRun                 *bool   `form:"DryRun" xml:"dryRun"`
+	VpcPeeringConnectionId *string `form:"VpcPeeringConnectionId" xml:"vpcPeeringConnectionId" required:"true"`
+}
+
+// RejectVpcPeeringConnectionResult is the model's shape of that name.
+type RejectVpcPeeringConnectionResult struct {
+	Return *bool `form:"Return" xml:"return"`
+}
+
 // ReleaseAddressRequest is the model's shape of that name.
 type ReleaseAddressRequest struct {
 	AllocationId       *string `form:"AllocationId" xml:"AllocationId"`
 	DryRun             *bool   `form:"DryRun" xml:"dryRun"`
 	NetworkBorderGroup *string `form:"NetworkBorderGroup" xml:"NetworkBorderGroup"`
 	PublicIp           *string `form:"PublicIp" xml:"PublicIp"`
+}
+
+// RemovePrefixListEntry is the model's shape of that name.
+type RemovePrefixListEntry struct {
+	Cidr *string `form:"Cidr" xml:"Cidr" required:"true"`
 }
 
 // ReplaceNetworkAclAssociationRequest is the model's shape of that name.
@@ -3561,6 +4327,40 @@ type ReplaceNetworkAclEntryRequest struct {
 	Protocol      *string       `form:"Protocol" xml:"protocol" required:"true"`
 	RuleAction    *string       `form:"RuleAction" xml:"ruleAction" enum:"RuleAction" required:"true"`
 	RuleNumber    *int64        `form:"RuleNumber" xml:"ruleNumber" required:"true"`
+}
+
+// ReplaceRouteRequest is the model's shape of that name.
+type ReplaceRouteRequest struct {
+	CarrierGatewayId            *string `form:"CarrierGatewayId" xml:"CarrierGatewayId"`
+	CoreNetworkArn              *string `form:"CoreNetworkArn" xml:"CoreNetworkArn"`
+	DestinationCidrBlock        *string `form:"DestinationCidrBlock" xml:"destinationCidrBlock"`
+	DestinationIpv6CidrBlock    *string `form:"DestinationIpv6CidrBlock" xml:"destinationIpv6CidrBlock"`
+	DestinationPrefixListId     *string `form:"DestinationPrefixListId" xml:"DestinationPrefixListId"`
+	DryRun                      *bool   `form:"DryRun" xml:"dryRun"`
+	EgressOnlyInternetGatewayId *string `form:"EgressOnlyInternetGatewayId" xml:"egressOnlyInternetGatewayId"`
+	GatewayId                   *string `form:"GatewayId" xml:"gatewayId"`
+	InstanceId                  *string `form:"InstanceId" xml:"instanceId"`
+	LocalGatewayId              *string `form:"LocalGatewayId" xml:"LocalGatewayId"`
+	LocalTarget                 *bool   `form:"LocalTarget" xml:"LocalTarget"`
+	NatGatewayId                *string `form:"NatGatewayId" xml:"natGatewayId"`
+	NetworkInterfaceId          *string `form:"NetworkInterfaceId" xml:"networkInterfaceId"`
+	RouteTableId                *string `form:"RouteTableId" xml:"routeTableId" required:"true"`
+	TransitGatewayId            *string `form:"TransitGatewayId" xml:"TransitGatewayId"`
+	VpcEndpointId               *string `form:"VpcEndpointId" xml:"VpcEndpointId"`
+	VpcPeeringConnectionId      *string `form:"VpcPeeringConnectionId" xml:"vpcPeeringConnectionId"`
+}
+
+// ReplaceRouteTableAssociationRequest is the model's shape of that name.
+type ReplaceRouteTableAssociationRequest struct {
+	AssociationId *string `form:"AssociationId" xml:"associationId" required:"true"`
+	DryRun        *bool   `form:"DryRun" xml:"dryRun"`
+	RouteTableId  *string `form:"RouteTableId" xml:"routeTableId" required:"true"`
+}
+
+// ReplaceRouteTableAssociationResult is the model's shape of that name.
+type ReplaceRouteTableAssociationResult struct {
+	AssociationState *RouteTableAssociationState `form:"AssociationState" xml:"associationState"`
+	NewAssociationId *string                     `form:"NewAssociationId" xml:"newAssociationId"`
 }
 
 // ReportInstanceStatusRequest is the model's shape of that name.
@@ -3690,6 +4490,19 @@ type ResponseLaunchTemplateData struct {
 	SecurityGroups                    []string                                                `form:"SecurityGroupSet" xml:"securityGroupSet" item:"item"`
 	TagSpecifications                 []LaunchTemplateTagSpecification                        `form:"TagSpecificationSet" xml:"tagSpecificationSet" item:"item"`
 	UserData                          *string                                                 `form:"UserData" xml:"userData"`
+}
+
+// RestoreManagedPrefixListVersionRequest is the model's shape of that name.
+type RestoreManagedPrefixListVersionRequest struct {
+	CurrentVersion  *int64  `form:"CurrentVersion" xml:"CurrentVersion" required:"true"`
+	DryRun          *bool   `form:"DryRun" xml:"DryRun"`
+	PrefixListId    *string `form:"PrefixListId" xml:"PrefixListId" required:"true"`
+	PreviousVersion *int64  `form:"PreviousVersion" xml:"PreviousVersion" required:"true"`
+}
+
+// RestoreManagedPrefixListVersionResult is the model's shape of that name.
+type RestoreManagedPrefixListVersionResult struct {
+	PrefixList *ManagedPrefixList `form:"PrefixList" xml:"prefixList"`
 }
 
 // RevokeSecurityGroupEgressRequest is the model's shape of that name.
@@ -3852,6 +4665,12 @@ type SecurityGroupForVpc struct {
 	Tags         []Tag   `form:"TagSet" xml:"tagSet" item:"item"`
 }
 
+// SecurityGroupIdentifier is the model's shape of that name.
+type SecurityGroupIdentifier struct {
+	GroupId   *string `form:"GroupId" xml:"groupId"`
+	GroupName *string `form:"GroupName" xml:"groupName"`
+}
+
 // SecurityGroupReference is the model's shape of that name.
 type SecurityGroupReference struct {
 	GroupId                *string `form:"GroupId" xml:"groupId"`
@@ -3899,6 +4718,30 @@ type SecurityGroupRuleRequest struct {
 type SecurityGroupRuleUpdate struct {
 	SecurityGroupRule   *SecurityGroupRuleRequest `form:"SecurityGroupRule" xml:"SecurityGroupRule"`
 	SecurityGroupRuleId *string                   `form:"SecurityGroupRuleId" xml:"SecurityGroupRuleId" required:"true"`
+}
+
+// ServiceDetail is the model's shape of that name.
+type ServiceDetail struct {
+	AcceptanceRequired              *bool               `form:"AcceptanceRequired" xml:"acceptanceRequired"`
+	AvailabilityZones               []string            `form:"AvailabilityZoneSet" xml:"availabilityZoneSet" item:"item"`
+	BaseEndpointDnsNames            []string            `form:"BaseEndpointDnsNameSet" xml:"baseEndpointDnsNameSet" item:"item"`
+	ManagesVpcEndpoints             *bool               `form:"ManagesVpcEndpoints" xml:"managesVpcEndpoints"`
+	Owner                           *string             `form:"Owner" xml:"owner"`
+	PayerResponsibility             *string             `form:"PayerResponsibility" xml:"payerResponsibility" enum:"PayerResponsibility"`
+	PrivateDnsName                  *string             `form:"PrivateDnsName" xml:"privateDnsName"`
+	PrivateDnsNameVerificationState *string             `form:"PrivateDnsNameVerificationState" xml:"privateDnsNameVerificationState" enum:"DnsNameState"`
+	PrivateDnsNames                 []PrivateDnsDetails `form:"PrivateDnsNameSet" xml:"privateDnsNameSet" item:"item"`
+	ServiceId                       *string             `form:"ServiceId" xml:"serviceId"`
+	ServiceName                     *string             `form:"ServiceName" xml:"serviceName"`
+	ServiceType                     []ServiceTypeDetail `form:"ServiceType" xml:"serviceType" item:"item"`
+	SupportedIpAddressTypes         []string            `form:"SupportedIpAddressTypeSet" xml:"supportedIpAddressTypeSet" item:"item" enum:"ServiceConnectivityType" min:"0" max:"2"`
+	Tags                            []Tag               `form:"TagSet" xml:"tagSet" item:"item"`
+	VpcEndpointPolicySupported      *bool               `form:"VpcEndpointPolicySupported" xml:"vpcEndpointPolicySupported"`
+}
+
+// ServiceTypeDetail is the model's shape of that name.
+type ServiceTypeDetail struct {
+	ServiceType *string `form:"ServiceType" xml:"serviceType" enum:"ServiceType"`
 }
 
 // SnapshotDetail is the model's shape of that name.
@@ -4269,6 +5112,29 @@ type VpcCidrBlockState struct {
 	StatusMessage *string `form:"StatusMessage" xml:"statusMessage"`
 }
 
+// VpcEndpoint is the model's shape of that name.
+type VpcEndpoint struct {
+	CreationTimestamp   *time.Time                `form:"CreationTimestamp" xml:"creationTimestamp"`
+	DnsEntries          []DnsEntry                `form:"DnsEntrySet" xml:"dnsEntrySet" item:"item"`
+	DnsOptions          *DnsOptions               `form:"DnsOptions" xml:"dnsOptions"`
+	Groups              []SecurityGroupIdentifier `form:"GroupSet" xml:"groupSet" item:"item"`
+	IpAddressType       *string                   `form:"IpAddressType" xml:"ipAddressType" enum:"IpAddressType"`
+	LastError           *LastError                `form:"LastError" xml:"lastError"`
+	NetworkInterfaceIds []string                  `form:"NetworkInterfaceIdSet" xml:"networkInterfaceIdSet" item:"item"`
+	OwnerId             *string                   `form:"OwnerId" xml:"ownerId"`
+	PolicyDocument      *string                   `form:"PolicyDocument" xml:"policyDocument"`
+	PrivateDnsEnabled   *bool                     `form:"PrivateDnsEnabled" xml:"privateDnsEnabled"`
+	RequesterManaged    *bool                     `form:"RequesterManaged" xml:"requesterManaged"`
+	RouteTableIds       []string                  `form:"RouteTableIdSet" xml:"routeTableIdSet" item:"item"`
+	ServiceName         *string                   `form:"ServiceName" xml:"serviceName"`
+	State               *string                   `form:"State" xml:"state" enum:"State"`
+	SubnetIds           []string                  `form:"SubnetIdSet" xml:"subnetIdSet" item:"item"`
+	Tags                []Tag                     `form:"TagSet" xml:"tagSet" item:"item"`
+	VpcEndpointId       *string                   `form:"VpcEndpointId" xml:"vpcEndpointId"`
+	VpcEndpointType     *string                   `form:"VpcEndpointType" xml:"vpcEndpointType" enum:"VpcEndpointType"`
+	VpcId               *string                   `form:"VpcId" xml:"vpcId"`
+}
+
 // VpcIpv6CidrBlockAssociation is the model's shape of that name.
 type VpcIpv6CidrBlockAssociation struct {
 	AssociationId      *string            `form:"AssociationId" xml:"associationId"`
@@ -4276,6 +5142,40 @@ type VpcIpv6CidrBlockAssociation struct {
 	Ipv6CidrBlockState *VpcCidrBlockState `form:"Ipv6CidrBlockState" xml:"ipv6CidrBlockState"`
 	Ipv6Pool           *string            `form:"Ipv6Pool" xml:"ipv6Pool"`
 	NetworkBorderGroup *string            `form:"NetworkBorderGroup" xml:"networkBorderGroup"`
+}
+
+// VpcPeeringConnection is the model's shape of that name.
+type VpcPeeringConnection struct {
+	AccepterVpcInfo        *VpcPeeringConnectionVpcInfo     `form:"AccepterVpcInfo" xml:"accepterVpcInfo"`
+	ExpirationTime         *time.Time                       `form:"ExpirationTime" xml:"expirationTime"`
+	RequesterVpcInfo       *VpcPeeringConnectionVpcInfo     `form:"RequesterVpcInfo" xml:"requesterVpcInfo"`
+	Status                 *VpcPeeringConnectionStateReason `form:"Status" xml:"status"`
+	Tags                   []Tag                            `form:"TagSet" xml:"tagSet" item:"item"`
+	VpcPeeringConnectionId *string                          `form:"VpcPeeringConnectionId" xml:"vpcPeeringConnectionId"`
+}
+
+// VpcPeeringConnectionOptionsDescription is the model's shape of that name.
+type VpcPeeringConnectionOptionsDescription struct {
+	AllowDnsResolutionFromRemoteVpc            *bool `form:"AllowDnsResolutionFromRemoteVpc" xml:"allowDnsResolutionFromRemoteVpc"`
+	AllowEgressFromLocalClassicLinkToRemoteVpc *bool `form:"AllowEgressFromLocalClassicLinkToRemoteVpc" xml:"allowEgressFromLocalClassicLinkToRemoteVpc"`
+	AllowEgressFromLocalVpcToRemoteClassicLink *bool `form:"AllowEgressFromLocalVpcToRemoteClassicLink" xml:"allowEgressFromLocalVpcToRemoteClassicLink"`
+}
+
+// VpcPeeringConnectionStateReason is the model's shape of that name.
+type VpcPeeringConnectionStateReason struct {
+	Code    *string `form:"Code" xml:"code" enum:"VpcPeeringConnectionStateReasonCode"`
+	Message *string `form:"Message" xml:"message"`
+}
+
+// VpcPeeringConnectionVpcInfo is the model's shape of that name.
+type VpcPeeringConnectionVpcInfo struct {
+	CidrBlock        *string                                 `form:"CidrBlock" xml:"cidrBlock"`
+	CidrBlockSet     []CidrBlock                             `form:"CidrBlockSet" xml:"cidrBlockSet" item:"item"`
+	Ipv6CidrBlockSet []Ipv6CidrBlock                         `form:"Ipv6CidrBlockSet" xml:"ipv6CidrBlockSet" item:"item"`
+	OwnerId          *string                                 `form:"OwnerId" xml:"ownerId"`
+	PeeringOptions   *VpcPeeringConnectionOptionsDescription `form:"PeeringOptions" xml:"peeringOptions"`
+	Region           *string                                 `form:"Region" xml:"region"`
+	VpcId            *string                                 `form:"VpcId" xml:"vpcId"`
 }
 
 const AcceleratorManufacturerAmazonWebServices = "amazon-web-services"
@@ -4370,6 +5270,9 @@ const BurstablePerformanceExcluded = "excluded"
 const CapacityReservationPreferenceOpen = "open"
 const CapacityReservationPreferenceNone = "none"
 
+const ConnectivityTypePrivate = "private"
+const ConnectivityTypePublic = "public"
+
 const CpuManufacturerIntel = "intel"
 const CpuManufacturerAmd = "amd"
 const CpuManufacturerAmazonWebServices = "amazon-web-services"
@@ -4399,6 +5302,15 @@ const DeviceTypeInstanceStore = "instance-store"
 
 const DiskTypeHdd = "hdd"
 const DiskTypeSsd = "ssd"
+
+const DnsNameStatePendingVerification = "pendingVerification"
+const DnsNameStateVerified = "verified"
+const DnsNameStateFailed = "failed"
+
+const DnsRecordIpTypeIpv4 = "ipv4"
+const DnsRecordIpTypeDualstack = "dualstack"
+const DnsRecordIpTypeIpv6 = "ipv6"
+const DnsRecordIpTypeServiceDefined = "service-defined"
 
 const DomainTypeVpc = "vpc"
 const DomainTypeStandard = "standard"
@@ -5396,6 +6308,10 @@ const InstanceTypeMac2M1ultraMetal = "mac2-m1ultra.metal"
 const InstanceTypeHypervisorNitro = "nitro"
 const InstanceTypeHypervisorXen = "xen"
 
+const IpAddressTypeIpv4 = "ipv4"
+const IpAddressTypeDualstack = "dualstack"
+const IpAddressTypeIpv6 = "ipv6"
+
 const KeyFormatPem = "pem"
 const KeyFormatPpk = "ppk"
 
@@ -5455,6 +6371,19 @@ const MonitoringStateDisabling = "disabling"
 const MonitoringStateEnabled = "enabled"
 const MonitoringStatePending = "pending"
 
+const NatGatewayAddressStatusAssigning = "assigning"
+const NatGatewayAddressStatusUnassigning = "unassigning"
+const NatGatewayAddressStatusAssociating = "associating"
+const NatGatewayAddressStatusDisassociating = "disassociating"
+const NatGatewayAddressStatusSucceeded = "succeeded"
+const NatGatewayAddressStatusFailed = "failed"
+
+const NatGatewayStatePending = "pending"
+const NatGatewayStateFailed = "failed"
+const NatGatewayStateAvailable = "available"
+const NatGatewayStateDeleting = "deleting"
+const NatGatewayStateDeleted = "deleted"
+
 const NetworkInterfaceAttributeDescription = "description"
 const NetworkInterfaceAttributeGroupSet = "groupSet"
 const NetworkInterfaceAttributeSourceDestCheck = "sourceDestCheck"
@@ -5498,6 +6427,8 @@ const NitroTpmSupportSupported = "supported"
 const OperationTypeAdd = "add"
 const OperationTypeRemove = "remove"
 
+const PayerResponsibilityServiceOwner = "ServiceOwner"
+
 const PermissionGroupAll = "all"
 
 const PhcSupportUnsupported = "unsupported"
@@ -5517,6 +6448,19 @@ const PlacementStrategySpread = "spread"
 const PlacementStrategyPartition = "partition"
 
 const PlatformValuesWindows = "Windows"
+
+const PrefixListStateCreateInProgress = "create-in-progress"
+const PrefixListStateCreateComplete = "create-complete"
+const PrefixListStateCreateFailed = "create-failed"
+const PrefixListStateModifyInProgress = "modify-in-progress"
+const PrefixListStateModifyComplete = "modify-complete"
+const PrefixListStateModifyFailed = "modify-failed"
+const PrefixListStateRestoreInProgress = "restore-in-progress"
+const PrefixListStateRestoreComplete = "restore-complete"
+const PrefixListStateRestoreFailed = "restore-failed"
+const PrefixListStateDeleteInProgress = "delete-in-progress"
+const PrefixListStateDeleteComplete = "delete-complete"
+const PrefixListStateDeleteFailed = "delete-failed"
 
 const ProductCodeValuesDevpay = "devpay"
 const ProductCodeValuesMarketplace = "marketplace"
@@ -5643,6 +6587,13 @@ const RouteTableAssociationStateCodeFailed = "failed"
 const RuleActionAllow = "allow"
 const RuleActionDeny = "deny"
 
+const ServiceConnectivityTypeIpv4 = "ipv4"
+const ServiceConnectivityTypeIpv6 = "ipv6"
+
+const ServiceTypeInterface = "Interface"
+const ServiceTypeGateway = "Gateway"
+const ServiceTypeGatewayLoadBalancer = "GatewayLoadBalancer"
+
 const ShutdownBehaviorStop = "stop"
 const ShutdownBehaviorTerminate = "terminate"
 
@@ -5661,6 +6612,15 @@ const SpotInstanceTypePersistent = "persistent"
 
 const SpreadLevelHost = "host"
 const SpreadLevelRack = "rack"
+
+const StatePendingAcceptance = "PendingAcceptance"
+const StatePending = "Pending"
+const StateAvailable = "Available"
+const StateDeleting = "Deleting"
+const StateDeleted = "Deleted"
+const StateRejected = "Rejected"
+const StateFailed = "Failed"
+const StateExpired = "Expired"
 
 const StatusNameReachability = "reachability"
 
@@ -5738,8 +6698,24 @@ const VpcCidrBlockStateCodeDisassociated = "disassociated"
 const VpcCidrBlockStateCodeFailing = "failing"
 const VpcCidrBlockStateCodeFailed = "failed"
 
+const VpcEndpointTypeInterface = "Interface"
+const VpcEndpointTypeGateway = "Gateway"
+const VpcEndpointTypeGatewayLoadBalancer = "GatewayLoadBalancer"
+
+const VpcPeeringConnectionStateReasonCodeInitiatingRequest = "initiating-request"
+const VpcPeeringConnectionStateReasonCodePendingAcceptance = "pending-acceptance"
+const VpcPeeringConnectionStateReasonCodeActive = "active"
+const VpcPeeringConnectionStateReasonCodeDeleted = "deleted"
+const VpcPeeringConnectionStateReasonCodeRejected = "rejected"
+const VpcPeeringConnectionStateReasonCodeFailed = "failed"
+const VpcPeeringConnectionStateReasonCodeExpired = "expired"
+const VpcPeeringConnectionStateReasonCodeProvisioning = "provisioning"
+const VpcPeeringConnectionStateReasonCodeDeleting = "deleting"
+
 const VpcStatePending = "pending"
 const VpcStateAvailable = "available"
+
+const VpcTenancyDefault = "default"
 
 // enums are the values of the model's enumerations.
 var enums = map[string][]string{
@@ -5763,6 +6739,7 @@ var enums = map[string][]string{
 	"BootModeValues":                              {"legacy-bios", "uefi", "uefi-preferred"},
 	"BurstablePerformance":                        {"included", "required", "excluded"},
 	"CapacityReservationPreference":               {"open", "none"},
+	"ConnectivityType":                            {"private", "public"},
 	"CpuManufacturer":                             {"intel", "amd", "amazon-web-services"},
 	"DefaultInstanceMetadataEndpointState":        {"disabled", "enabled", "no-preference"},
 	"DefaultInstanceMetadataTagsState":            {"disabled", "enabled", "no-preference"},
@@ -5771,6 +6748,8 @@ var enums = map[string][]string{
 	"DestinationFileFormat":                       {"plain-text", "parquet"},
 	"DeviceType":                                  {"ebs", "instance-store"},
 	"DiskType":                                    {"hdd", "ssd"},
+	"DnsNameState":                                {"pendingVerification", "verified", "failed"},
+	"DnsRecordIpType":                             {"ipv4", "dualstack", "ipv6", "service-defined"},
 	"DomainType":                                  {"vpc", "standard"},
 	"EbsEncryptionSupport":                        {"unsupported", "supported"},
 	"EbsNvmeSupport":                              {"unsupported", "supported", "required"},
@@ -5812,6 +6791,7 @@ var enums = map[string][]string{
 	"InstanceStorageEncryptionSupport":            {"unsupported", "required"},
 	"InstanceType":                                {"a1.medium", "a1.large", "a1.xlarge", "a1.2xlarge", "a1.4xlarge", "a1.metal", "c1.medium", "c1.xlarge", "c3.large", "c3.xlarge", "c3.2xlarge", "c3.4xlarge", "c3.8xlarge", "c4.large", "c4.xlarge", "c4.2xlarge", "c4.4xlarge", "c4.8xlarge", "c5.large", "c5.xlarge", "c5.2xlarge", "c5.4xlarge", "c5.9xlarge", "c5.12xlarge", "c5.18xlarge", "c5.24xlarge", "c5.metal", "c5a.large", "c5a.xlarge", "c5a.2xlarge", "c5a.4xlarge", "c5a.8xlarge", "c5a.12xlarge", "c5a.16xlarge", "c5a.24xlarge", "c5ad.large", "c5ad.xlarge", "c5ad.2xlarge", "c5ad.4xlarge", "c5ad.8xlarge", "c5ad.12xlarge", "c5ad.16xlarge", "c5ad.24xlarge", "c5d.large", "c5d.xlarge", "c5d.2xlarge", "c5d.4xlarge", "c5d.9xlarge", "c5d.12xlarge", "c5d.18xlarge", "c5d.24xlarge", "c5d.metal", "c5n.large", "c5n.xlarge", "c5n.2xlarge", "c5n.4xlarge", "c5n.9xlarge", "c5n.18xlarge", "c5n.metal", "c6g.medium", "c6g.large", "c6g.xlarge", "c6g.2xlarge", "c6g.4xlarge", "c6g.8xlarge", "c6g.12xlarge", "c6g.16xlarge", "c6g.metal", "c6gd.medium", "c6gd.large", "c6gd.xlarge", "c6gd.2xlarge", "c6gd.4xlarge", "c6gd.8xlarge", "c6gd.12xlarge", "c6gd.16xlarge", "c6gd.metal", "c6gn.medium", "c6gn.large", "c6gn.xlarge", "c6gn.2xlarge", "c6gn.4xlarge", "c6gn.8xlarge", "c6gn.12xlarge", "c6gn.16xlarge", "c6i.large", "c6i.xlarge", "c6i.2xlarge", "c6i.4xlarge", "c6i.8xlarge", "c6i.12xlarge", "c6i.16xlarge", "c6i.24xlarge", "c6i.32xlarge", "c6i.metal", "cc1.4xlarge", "cc2.8xlarge", "cg1.4xlarge", "cr1.8xlarge", "d2.xlarge", "d2.2xlarge", "d2.4xlarge", "d2.8xlarge", "d3.xlarge", "d3.2xlarge", "d3.4xlarge", "d3.8xlarge", "d3en.xlarge", "d3en.2xlarge", "d3en.4xlarge", "d3en.6xlarge", "d3en.8xlarge", "d3en.12xlarge", "dl1.24xlarge", "f1.2xlarge", "f1.4xlarge", "f1.16xlarge", "g2.2xlarge", "g2.8xlarge", "g3.4xlarge", "g3.8xlarge", "g3.16xlarge", "g3s.xlarge", "g4ad.xlarge", "g4ad.2xlarge", "g4ad.4xlarge", "g4ad.8xlarge", "g4ad.16xlarge", "g4dn.xlarge", "g4dn.2xlarge", "g4dn.4xlarge", "g4dn.8xlarge", "g4dn.12xlarge", "g4dn.16xlarge", "g4dn.metal", "g5.xlarge", "g5.2xlarge", "g5.4xlarge", "g5.8xlarge", "g5.12xlarge", "g5.16xlarge", "g5.24xlarge", "g5.48xlarge", "g5g.xlarge", "g5g.2xlarge", "g5g.4xlarge", "g5g.8xlarge", "g5g.16xlarge", "g5g.metal", "hi1.4xlarge", "hpc6a.48xlarge", "hs1.8xlarge", "h1.2xlarge", "h1.4xlarge", "h1.8xlarge", "h1.16xlarge", "i2.xlarge", "i2.2xlarge", "i2.4xlarge", "i2.8xlarge", "i3.large", "i3.xlarge", "i3.2xlarge", "i3.4xlarge", "i3.8xlarge", "i3.16xlarge", "i3.metal", "i3en.large", "i3en.xlarge", "i3en.2xlarge", "i3en.3xlarge", "i3en.6xlarge", "i3en.12xlarge", "i3en.24xlarge", "i3en.metal", "im4gn.large", "im4gn.xlarge", "im4gn.2xlarge", "im4gn.4xlarge", "im4gn.8xlarge", "im4gn.16xlarge", "inf1.xlarge", "inf1.2xlarge", "inf1.6xlarge", "inf1.24xlarge", "is4gen.medium", "is4gen.large", "is4gen.xlarge", "is4gen.2xlarge", "is4gen.4xlarge", "is4gen.8xlarge", "m1.small", "m1.medium", "m1.large", "m1.xlarge", "m2.xlarge", "m2.2xlarge", "m2.4xlarge", "m3.medium", "m3.large", "m3.xlarge", "m3.2xlarge", "m4.large", "m4.xlarge", "m4.2xlarge", "m4.4xlarge", "m4.10xlarge", "m4.16xlarge", "m5.large", "m5.xlarge", "m5.2xlarge", "m5.4xlarge", "m5.8xlarge", "m5.12xlarge", "m5.16xlarge", "m5.24xlarge", "m5.metal", "m5a.large", "m5a.xlarge", "m5a.2xlarge", "m5a.4xlarge", "m5a.8xlarge", "m5a.12xlarge", "m5a.16xlarge", "m5a.24xlarge", "m5ad.large", "m5ad.xlarge", "m5ad.2xlarge", "m5ad.4xlarge", "m5ad.8xlarge", "m5ad.12xlarge", "m5ad.16xlarge", "m5ad.24xlarge", "m5d.large", "m5d.xlarge", "m5d.2xlarge", "m5d.4xlarge", "m5d.8xlarge", "m5d.12xlarge", "m5d.16xlarge", "m5d.24xlarge", "m5d.metal", "m5dn.large", "m5dn.xlarge", "m5dn.2xlarge", "m5dn.4xlarge", "m5dn.8xlarge", "m5dn.12xlarge", "m5dn.16xlarge", "m5dn.24xlarge", "m5dn.metal", "m5n.large", "m5n.xlarge", "m5n.2xlarge", "m5n.4xlarge", "m5n.8xlarge", "m5n.12xlarge", "m5n.16xlarge", "m5n.24xlarge", "m5n.metal", "m5zn.large", "m5zn.xlarge", "m5zn.2xlarge", "m5zn.3xlarge", "m5zn.6xlarge", "m5zn.12xlarge", "m5zn.metal", "m6a.large", "m6a.xlarge", "m6a.2xlarge", "m6a.4xlarge", "m6a.8xlarge", "m6a.12xlarge", "m6a.16xlarge", "m6a.24xlarge", "m6a.32xlarge", "m6a.48xlarge", "m6g.metal", "m6g.medium", "m6g.large", "m6g.xlarge", "m6g.2xlarge", "m6g.4xlarge", "m6g.8xlarge", "m6g.12xlarge", "m6g.16xlarge", "m6gd.metal", "m6gd.medium", "m6gd.large", "m6gd.xlarge", "m6gd.2xlarge", "m6gd.4xlarge", "m6gd.8xlarge", "m6gd.12xlarge", "m6gd.16xlarge", "m6i.large", "m6i.xlarge", "m6i.2xlarge", "m6i.4xlarge", "m6i.8xlarge", "m6i.12xlarge", "m6i.16xlarge", "m6i.24xlarge", "m6i.32xlarge", "m6i.metal", "mac1.metal", "p2.xlarge", "p2.8xlarge", "p2.16xlarge", "p3.2xlarge", "p3.8xlarge", "p3.16xlarge", "p3dn.24xlarge", "p4d.24xlarge", "r3.large", "r3.xlarge", "r3.2xlarge", "r3.4xlarge", "r3.8xlarge", "r4.large", "r4.xlarge", "r4.2xlarge", "r4.4xlarge", "r4.8xlarge", "r4.16xlarge", "r5.large", "r5.xlarge", "r5.2xlarge", "r5.4xlarge", "r5.8xlarge", "r5.12xlarge", "r5.16xlarge", "r5.24xlarge", "r5.metal", "r5a.large", "r5a.xlarge", "r5a.2xlarge", "r5a.4xlarge", "r5a.8xlarge", "r5a.12xlarge", "r5a.16xlarge", "r5a.24xlarge", "r5ad.large", "r5ad.xlarge", "r5ad.2xlarge", "r5ad.4xlarge", "r5ad.8xlarge", "r5ad.12xlarge", "r5ad.16xlarge", "r5ad.24xlarge", "r5b.large", "r5b.xlarge", "r5b.2xlarge", "r5b.4xlarge", "r5b.8xlarge", "r5b.12xlarge", "r5b.16xlarge", "r5b.24xlarge", "r5b.metal", "r5d.large", "r5d.xlarge", "r5d.2xlarge", "r5d.4xlarge", "r5d.8xlarge", "r5d.12xlarge", "r5d.16xlarge", "r5d.24xlarge", "r5d.metal", "r5dn.large", "r5dn.xlarge", "r5dn.2xlarge", "r5dn.4xlarge", "r5dn.8xlarge", "r5dn.12xlarge", "r5dn.16xlarge", "r5dn.24xlarge", "r5dn.metal", "r5n.large", "r5n.xlarge", "r5n.2xlarge", "r5n.4xlarge", "r5n.8xlarge", "r5n.12xlarge", "r5n.16xlarge", "r5n.24xlarge", "r5n.metal", "r6g.medium", "r6g.large", "r6g.xlarge", "r6g.2xlarge", "r6g.4xlarge", "r6g.8xlarge", "r6g.12xlarge", "r6g.16xlarge", "r6g.metal", "r6gd.medium", "r6gd.large", "r6gd.xlarge", "r6gd.2xlarge", "r6gd.4xlarge", "r6gd.8xlarge", "r6gd.12xlarge", "r6gd.16xlarge", "r6gd.metal", "r6i.large", "r6i.xlarge", "r6i.2xlarge", "r6i.4xlarge", "r6i.8xlarge", "r6i.12xlarge", "r6i.16xlarge", "r6i.24xlarge", "r6i.32xlarge", "r6i.metal", "t1.micro", "t2.nano", "t2.micro", "t2.small", "t2.medium", "t2.large", "t2.xlarge", "t2.2xlarge", "t3.nano", "t3.micro", "t3.small", "t3.medium", "t3.large", "t3.xlarge", "t3.2xlarge", "t3a.nano", "t3a.micro", "t3a.small", "t3a.medium", "t3a.large", "t3a.xlarge", "t3a.2xlarge", "t4g.nano", "t4g.micro", "t4g.small", "t4g.medium", "t4g.large", "t4g.xlarge", "t4g.2xlarge", "u-6tb1.56xlarge", "u-6tb1.112xlarge", "u-9tb1.112xlarge", "u-12tb1.112xlarge", "u-6tb1.metal", "u-9tb1.metal", "u-12tb1.metal", "u-18tb1.metal", "u-24tb1.metal", "vt1.3xlarge", "vt1.6xlarge", "vt1.24xlarge", "x1.16xlarge", "x1.32xlarge", "x1e.xlarge", "x1e.2xlarge", "x1e.4xlarge", "x1e.8xlarge", "x1e.16xlarge", "x1e.32xlarge", "x2iezn.2xlarge", "x2iezn.4xlarge", "x2iezn.6xlarge", "x2iezn.8xlarge", "x2iezn.12xlarge", "x2iezn.metal", "x2gd.medium", "x2gd.large", "x2gd.xlarge", "x2gd.2xlarge", "x2gd.4xlarge", "x2gd.8xlarge", "x2gd.12xlarge", "x2gd.16xlarge", "x2gd.metal", "z1d.large", "z1d.xlarge", "z1d.2xlarge", "z1d.3xlarge", "z1d.6xlarge", "z1d.12xlarge", "z1d.metal", "x2idn.16xlarge", "x2idn.24xlarge", "x2idn.32xlarge", "x2iedn.xlarge", "x2iedn.2xlarge", "x2iedn.4xlarge", "x2iedn.8xlarge", "x2iedn.16xlarge", "x2iedn.24xlarge", "x2iedn.32xlarge", "c6a.large", "c6a.xlarge", "c6a.2xlarge", "c6a.4xlarge", "c6a.8xlarge", "c6a.12xlarge", "c6a.16xlarge", "c6a.24xlarge", "c6a.32xlarge", "c6a.48xlarge", "c6a.metal", "m6a.metal", "i4i.large", "i4i.xlarge", "i4i.2xlarge", "i4i.4xlarge", "i4i.8xlarge", "i4i.16xlarge", "i4i.32xlarge", "i4i.metal", "x2idn.metal", "x2iedn.metal", "c7g.medium", "c7g.large", "c7g.xlarge", "c7g.2xlarge", "c7g.4xlarge", "c7g.8xlarge", "c7g.12xlarge", "c7g.16xlarge", "mac2.metal", "c6id.large", "c6id.xlarge", "c6id.2xlarge", "c6id.4xlarge", "c6id.8xlarge", "c6id.12xlarge", "c6id.16xlarge", "c6id.24xlarge", "c6id.32xlarge", "c6id.metal", "m6id.large", "m6id.xlarge", "m6id.2xlarge", "m6id.4xlarge", "m6id.8xlarge", "m6id.12xlarge", "m6id.16xlarge", "m6id.24xlarge", "m6id.32xlarge", "m6id.metal", "r6id.large", "r6id.xlarge", "r6id.2xlarge", "r6id.4xlarge", "r6id.8xlarge", "r6id.12xlarge", "r6id.16xlarge", "r6id.24xlarge", "r6id.32xlarge", "r6id.metal", "r6a.large", "r6a.xlarge", "r6a.2xlarge", "r6a.4xlarge", "r6a.8xlarge", "r6a.12xlarge", "r6a.16xlarge", "r6a.24xlarge", "r6a.32xlarge", "r6a.48xlarge", "r6a.metal", "p4de.24xlarge", "u-3tb1.56xlarge", "u-18tb1.112xlarge", "u-24tb1.112xlarge", "trn1.2xlarge", "trn1.32xlarge", "hpc6id.32xlarge", "c6in.large", "c6in.xlarge", "c6in.2xlarge", "c6in.4xlarge", "c6in.8xlarge", "c6in.12xlarge", "c6in.16xlarge", "c6in.24xlarge", "c6in.32xlarge", "m6in.large", "m6in.xlarge", "m6in.2xlarge", "m6in.4xlarge", "m6in.8xlarge", "m6in.12xlarge", "m6in.16xlarge", "m6in.24xlarge", "m6in.32xlarge", "m6idn.large", "m6idn.xlarge", "m6idn.2xlarge", "m6idn.4xlarge", "m6idn.8xlarge", "m6idn.12xlarge", "m6idn.16xlarge", "m6idn.24xlarge", "m6idn.32xlarge", "r6in.large", "r6in.xlarge", "r6in.2xlarge", "r6in.4xlarge", "r6in.8xlarge", "r6in.12xlarge", "r6in.16xlarge", "r6in.24xlarge", "r6in.32xlarge", "r6idn.large", "r6idn.xlarge", "r6idn.2xlarge", "r6idn.4xlarge", "r6idn.8xlarge", "r6idn.12xlarge", "r6idn.16xlarge", "r6idn.24xlarge", "r6idn.32xlarge", "c7g.metal", "m7g.medium", "m7g.large", "m7g.xlarge", "m7g.2xlarge", "m7g.4xlarge", "m7g.8xlarge", "m7g.12xlarge", "m7g.16xlarge", "m7g.metal", "r7g.medium", "r7g.large", "r7g.xlarge", "r7g.2xlarge", "r7g.4xlarge", "r7g.8xlarge", "r7g.12xlarge", "r7g.16xlarge", "r7g.metal", "c6in.metal", "m6in.metal", "m6idn.metal", "r6in.metal", "r6idn.metal", "inf2.xlarge", "inf2.8xlarge", "inf2.24xlarge", "inf2.48xlarge", "trn1n.32xlarge", "i4g.large", "i4g.xlarge", "i4g.2xlarge", "i4g.4xlarge", "i4g.8xlarge", "i4g.16xlarge", "hpc7g.4xlarge", "hpc7g.8xlarge", "hpc7g.16xlarge", "c7gn.medium", "c7gn.large", "c7gn.xlarge", "c7gn.2xlarge", "c7gn.4xlarge", "c7gn.8xlarge", "c7gn.12xlarge", "c7gn.16xlarge", "p5.48xlarge", "m7i.large", "m7i.xlarge", "m7i.2xlarge", "m7i.4xlarge", "m7i.8xlarge", "m7i.12xlarge", "m7i.16xlarge", "m7i.24xlarge", "m7i.48xlarge", "m7i-flex.large", "m7i-flex.xlarge", "m7i-flex.2xlarge", "m7i-flex.4xlarge", "m7i-flex.8xlarge", "m7a.medium", "m7a.large", "m7a.xlarge", "m7a.2xlarge", "m7a.4xlarge", "m7a.8xlarge", "m7a.12xlarge", "m7a.16xlarge", "m7a.24xlarge", "m7a.32xlarge", "m7a.48xlarge", "m7a.metal-48xl", "hpc7a.12xlarge", "hpc7a.24xlarge", "hpc7a.48xlarge", "hpc7a.96xlarge", "c7gd.medium", "c7gd.large", "c7gd.xlarge", "c7gd.2xlarge", "c7gd.4xlarge", "c7gd.8xlarge", "c7gd.12xlarge", "c7gd.16xlarge", "m7gd.medium", "m7gd.large", "m7gd.xlarge", "m7gd.2xlarge", "m7gd.4xlarge", "m7gd.8xlarge", "m7gd.12xlarge", "m7gd.16xlarge", "r7gd.medium", "r7gd.large", "r7gd.xlarge", "r7gd.2xlarge", "r7gd.4xlarge", "r7gd.8xlarge", "r7gd.12xlarge", "r7gd.16xlarge", "r7a.medium", "r7a.large", "r7a.xlarge", "r7a.2xlarge", "r7a.4xlarge", "r7a.8xlarge", "r7a.12xlarge", "r7a.16xlarge", "r7a.24xlarge", "r7a.32xlarge", "r7a.48xlarge", "c7i.large", "c7i.xlarge", "c7i.2xlarge", "c7i.4xlarge", "c7i.8xlarge", "c7i.12xlarge", "c7i.16xlarge", "c7i.24xlarge", "c7i.48xlarge", "mac2-m2pro.metal", "r7iz.large", "r7iz.xlarge", "r7iz.2xlarge", "r7iz.4xlarge", "r7iz.8xlarge", "r7iz.12xlarge", "r7iz.16xlarge", "r7iz.32xlarge", "c7a.medium", "c7a.large", "c7a.xlarge", "c7a.2xlarge", "c7a.4xlarge", "c7a.8xlarge", "c7a.12xlarge", "c7a.16xlarge", "c7a.24xlarge", "c7a.32xlarge", "c7a.48xlarge", "c7a.metal-48xl", "r7a.metal-48xl", "r7i.large", "r7i.xlarge", "r7i.2xlarge", "r7i.4xlarge", "r7i.8xlarge", "r7i.12xlarge", "r7i.16xlarge", "r7i.24xlarge", "r7i.48xlarge", "dl2q.24xlarge", "mac2-m2.metal", "i4i.12xlarge", "i4i.24xlarge", "c7i.metal-24xl", "c7i.metal-48xl", "m7i.metal-24xl", "m7i.metal-48xl", "r7i.metal-24xl", "r7i.metal-48xl", "r7iz.metal-16xl", "r7iz.metal-32xl", "c7gd.metal", "m7gd.metal", "r7gd.metal", "g6.xlarge", "g6.2xlarge", "g6.4xlarge", "g6.8xlarge", "g6.12xlarge", "g6.16xlarge", "g6.24xlarge", "g6.48xlarge", "gr6.4xlarge", "gr6.8xlarge", "c7i-flex.large", "c7i-flex.xlarge", "c7i-flex.2xlarge", "c7i-flex.4xlarge", "c7i-flex.8xlarge", "u7i-12tb.224xlarge", "u7in-16tb.224xlarge", "u7in-24tb.224xlarge", "u7in-32tb.224xlarge", "u7ib-12tb.224xlarge", "c7gn.metal", "r8g.medium", "r8g.large", "r8g.xlarge", "r8g.2xlarge", "r8g.4xlarge", "r8g.8xlarge", "r8g.12xlarge", "r8g.16xlarge", "r8g.24xlarge", "r8g.48xlarge", "r8g.metal-24xl", "r8g.metal-48xl", "mac2-m1ultra.metal"},
 	"InstanceTypeHypervisor":                      {"nitro", "xen"},
+	"IpAddressType":                               {"ipv4", "dualstack", "ipv6"},
 	"KeyFormat":                                   {"pem", "ppk"},
 	"KeyType":                                     {"rsa", "ed25519"},
 	"LaunchTemplateAutoRecoveryState":             {"default", "disabled"},
@@ -5828,6 +6808,8 @@ var enums = map[string][]string{
 	"MarketType":                                  {"spot", "capacity-block"},
 	"MetadataDefaultHttpTokensState":              {"optional", "required", "no-preference"},
 	"MonitoringState":                             {"disabled", "disabling", "enabled", "pending"},
+	"NatGatewayAddressStatus":                     {"assigning", "unassigning", "associating", "disassociating", "succeeded", "failed"},
+	"NatGatewayState":                             {"pending", "failed", "available", "deleting", "deleted"},
 	"NetworkInterfaceAttribute":                   {"description", "groupSet", "sourceDestCheck", "attachment", "associatePublicIpAddress"},
 	"NetworkInterfaceCreationType":                {"efa", "branch", "trunk"},
 	"NetworkInterfaceStatus":                      {"available", "associated", "attaching", "in-use", "detaching"},
@@ -5835,12 +6817,14 @@ var enums = map[string][]string{
 	"NitroEnclavesSupport":                        {"unsupported", "supported"},
 	"NitroTpmSupport":                             {"unsupported", "supported"},
 	"OperationType":                               {"add", "remove"},
+	"PayerResponsibility":                         {"ServiceOwner"},
 	"PermissionGroup":                             {"all"},
 	"PhcSupport":                                  {"unsupported", "supported"},
 	"PlacementGroupState":                         {"pending", "available", "deleting", "deleted"},
 	"PlacementGroupStrategy":                      {"cluster", "partition", "spread"},
 	"PlacementStrategy":                           {"cluster", "spread", "partition"},
 	"PlatformValues":                              {"Windows"},
+	"PrefixListState":                             {"create-in-progress", "create-complete", "create-failed", "modify-in-progress", "modify-complete", "modify-failed", "restore-in-progress", "restore-complete", "restore-failed", "delete-in-progress", "delete-complete", "delete-failed"},
 	"ProductCodeValues":                           {"devpay", "marketplace"},
 	"ReportInstanceReasonCodes":                   {"instance-stuck-in-state", "unresponsive", "not-accepting-credentials", "password-not-available", "performance-network", "performance-instance-store", "performance-ebs-volume", "performance-other", "other"},
 	"ReportStatusType":                            {"ok", "impaired"},
@@ -5851,11 +6835,14 @@ var enums = map[string][]string{
 	"RouteState":                                  {"active", "blackhole"},
 	"RouteTableAssociationStateCode":              {"associating", "associated", "disassociating", "disassociated", "failed"},
 	"RuleAction":                                  {"allow", "deny"},
+	"ServiceConnectivityType":                     {"ipv4", "ipv6"},
+	"ServiceType":                                 {"Interface", "Gateway", "GatewayLoadBalancer"},
 	"ShutdownBehavior":                            {"stop", "terminate"},
 	"SpotAllocationStrategy":                      {"lowest-price", "diversified", "capacity-optimized", "capacity-optimized-prioritized", "price-capacity-optimized"},
 	"SpotInstanceInterruptionBehavior":            {"hibernate", "stop", "terminate"},
 	"SpotInstanceType":                            {"one-time", "persistent"},
 	"SpreadLevel":                                 {"host", "rack"},
+	"State":                                       {"PendingAcceptance", "Pending", "Available", "Deleting", "Deleted", "Rejected", "Failed", "Expired"},
 	"StatusName":                                  {"reachability"},
 	"StatusType":                                  {"passed", "failed", "insufficient-data", "initializing"},
 	"SubnetCidrBlockStateCode":                    {"associating", "associated", "disassociating", "disassociated", "failing", "failed"},
@@ -5868,10 +6855,13 @@ var enums = map[string][]string{
 	"TrafficType":                                 {"ACCEPT", "REJECT", "ALL"},
 	"UnlimitedSupportedInstanceFamily":            {"t2", "t3", "t3a", "t4g"},
 	"UnsuccessfulInstanceCreditSpecificationErrorCode": {"InvalidInstanceID.Malformed", "InvalidInstanceID.NotFound", "IncorrectInstanceState", "InstanceCreditSpecification.NotSupported"},
-	"UsageClassType":        {"spot", "on-demand", "capacity-block"},
-	"VirtualizationType":    {"hvm", "paravirtual"},
-	"VolumeType":            {"standard", "io1", "io2", "gp2", "sc1", "st1", "gp3"},
-	"VpcAttributeName":      {"enableDnsSupport", "enableDnsHostnames", "enableNetworkAddressUsageMetrics"},
-	"VpcCidrBlockStateCode": {"associating", "associated", "disassociating", "disassociated", "failing", "failed"},
-	"VpcState":              {"pending", "available"},
+	"UsageClassType":                      {"spot", "on-demand", "capacity-block"},
+	"VirtualizationType":                  {"hvm", "paravirtual"},
+	"VolumeType":                          {"standard", "io1", "io2", "gp2", "sc1", "st1", "gp3"},
+	"VpcAttributeName":                    {"enableDnsSupport", "enableDnsHostnames", "enableNetworkAddressUsageMetrics"},
+	"VpcCidrBlockStateCode":               {"associating", "associated", "disassociating", "disassociated", "failing", "failed"},
+	"VpcEndpointType":                     {"Interface", "Gateway", "GatewayLoadBalancer"},
+	"VpcPeeringConnectionStateReasonCode": {"initiating-request", "pending-acceptance", "active", "deleted", "rejected", "failed", "expired", "provisioning", "deleting"},
+	"VpcState":                            {"pending", "available"},
+	"VpcTenancy":                          {"default"},
 }
