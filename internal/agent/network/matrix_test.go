@@ -1,0 +1,343 @@
+package network
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// askedPorts are those that every box of the matrix answers on.
+var askedPorts = []int{80, 81, 443}
+
+// matrix is boxes that ask each other, and what was seen of their questions.
+type matrix struct {
+	w     *world
+	boxes []*box
+	next  int // the next port, or number of an echo, that no flow has had
+
+	mu       sync.Mutex
+	arrived  map[uint32]bool
+	answered map[uint32]bool
+}
+
+// question is one probe of a round.
+type question struct {
+	probe
+	number   uint32
+	from, to *box
+}
+
+func TestRandomGroupsAndACLsLetPassWhatEC2sRulesSay(t *testing.T) {
+	const rounds = 15
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 3))
+	m := newMatrix(t)
+	var passed, asked int
+	for round := range rounds {
+		v := m.randomVPC(rnd)
+		m.w.apply(v)
+		for _, b := range m.boxes {
+			b.attach()
+		}
+		questions := m.questions(rnd)
+		m.ask(v, questions)
+		for _, q := range questions {
+			from, to := endOf(q.from), endOf(q.to)
+			arrived, answered := arrives(v, from, to, q.probe), answers(v, from, to, q.probe)
+			asked++
+			if answered {
+				passed++
+			}
+			// Of a connection only the answer is seen.
+			if got := m.arrived[q.number]; got != arrived && q.protocol != cloud.ProtocolTCP {
+				t.Errorf("round %d: %s: arrived %v, want %v", round, q, got, arrived)
+			}
+			if got := m.answered[q.number]; got != answered {
+				t.Errorf("round %d: %s: answered %v, want %v", round, q, got, answered)
+			}
+		}
+		if t.Failed() {
+			t.Fatalf("the groups and ACLs are\n%+v\n%+v\nwith the boxes %v", v.Groups, v.ACLs, m.boxes)
+		}
+	}
+	if passed < asked/20 || passed > asked*19/20 {
+		t.Errorf("%d of %d questions were to be answered: that tries too little", passed, asked)
+	}
+}
+
+func (q question) String() string {
+	return fmt.Sprintf("%s port %d to %s, protocol %d, port %d", q.from, q.probe.from, q.to, q.protocol, q.port)
+}
+
+func (b *box) String() string {
+	return fmt.Sprintf("%s in %s with %v", b.i.PrivateIP, b.i.Subnet, b.i.Groups)
+}
+
+func endOf(b *box) end { return end{b.i.PrivateIP, b.i.Subnet, b.i.Groups} }
+
+var matrixSubnets = []Subnet{
+	{ID: "subnet-0", CIDR: netip.MustParsePrefix("10.7.0.0/20")},
+	{ID: "subnet-1", CIDR: netip.MustParsePrefix("10.7.16.0/20")},
+	{ID: "subnet-2", CIDR: netip.MustParsePrefix("10.7.32.0/20")},
+}
+
+func newMatrix(t *testing.T) *matrix {
+	m := &matrix{w: newWorld(t), arrived: map[uint32]bool{}, answered: map[uint32]bool{}}
+	v := vpcOf("vpc-m", Group{ID: "sg-0"})
+	v.Subnets = slices.Clone(matrixSubnets)
+	m.w.apply(v)
+	for n := range 6 {
+		m.w.ids += 65536
+		b := &box{m.w, Interface{ID: cloud.InterfaceID(fmt.Sprintf("eni-%017x", n)), Instance: cloud.InstanceID(fmt.Sprintf("i-%017x", n)), IDBase: m.w.ids, VPC: v.ID,
+			Subnet: matrixSubnets[n%3].ID, MAC: fmt.Sprintf("0a:00:0a:07:01:%02x", n), PrivateIP: netip.AddrFrom4([4]byte{10, 7, byte(n % 3 * 16), byte(10 + n)}),
+			Groups: []cloud.SecurityGroupID{"sg-0"}, SourceDestCheck: true}}
+		b.attach()
+		m.boxes = append(m.boxes, b)
+		m.serve(b)
+	}
+	return m
+}
+
+// serve lets a box answer to UDP on the asked ports, and note what comes; to TCP, and to echoes, which its kernel answers.
+func (m *matrix) serve(b *box) {
+	m.w.t.Helper()
+	for _, port := range askedPorts {
+		b.serve(port)
+		c := m.listen(b, "udp4", fmt.Sprintf(":%d", port))
+		m.read(c, func(p []byte, from net.Addr) {
+			if len(p) == 4 {
+				m.note(m.arrived, binary.BigEndian.Uint32(p))
+				c.WriteTo(p, from)
+			}
+		})
+	}
+	m.read(m.listen(b, "ip4:icmp", "0.0.0.0"), func(p []byte, _ net.Addr) {
+		msg, err := icmp.ParseMessage(1, p)
+		if err != nil {
+			return
+		}
+		if echo, ok := msg.Body.(*icmp.Echo); ok && len(echo.Data) == 4 {
+			seen := m.arrived
+			if msg.Type == ipv4.ICMPTypeEchoReply {
+				seen = m.answered
+			}
+			m.note(seen, binary.BigEndian.Uint32(echo.Data))
+		}
+	})
+}
+
+func (m *matrix) note(seen map[uint32]bool, number uint32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	seen[number] = true
+}
+
+// listen opens a socket in a box until the test ends.
+func (m *matrix) listen(b *box, network, address string) (c net.PacketConn) {
+	m.w.t.Helper()
+	err := m.w.n.inside(b.i.Instance, func() (err error) { c, err = net.ListenPacket(network, address); return err })
+	if err != nil {
+		m.w.t.Fatal(err)
+	}
+	m.w.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func (m *matrix) read(c net.PacketConn, each func([]byte, net.Addr)) {
+	go func() {
+		buf := make([]byte, 256)
+		for {
+			n, from, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			each(buf[:n], from)
+		}
+	}()
+}
+
+// questions are a round's: each box asks each other one, with every protocol. No two flows are ever the same to the kernel, which would take
+// the later one for a part of the earlier.
+func (m *matrix) questions(rnd *rand.Rand) (list []question) {
+	fresh := func() int {
+		m.next++
+		return []int{10000, 40000}[rnd.IntN(2)] + m.next
+	}
+	for _, from := range m.boxes {
+		for _, to := range m.boxes {
+			if from == to {
+				continue
+			}
+			for _, protocol := range []cloud.Protocol{cloud.ProtocolTCP, cloud.ProtocolUDP, cloud.ProtocolICMP} {
+				p := probe{protocol: protocol, port: askedPorts[rnd.IntN(len(askedPorts))], from: fresh()}
+				list = append(list, question{p, rnd.Uint32(), from, to})
+			}
+		}
+	}
+	return list
+}
+
+// ask puts questions and returns when all that should arrive has, or when that takes too long; and then a moment later, for
+// what should not.
+func (m *matrix) ask(v VPC, questions []question) {
+	const patience, moment = 5 * time.Second, 150 * time.Millisecond
+	var asking sync.WaitGroup
+	for _, q := range questions {
+		if q.protocol != cloud.ProtocolTCP {
+			m.send(q)
+			continue
+		}
+		asking.Go(func() {
+			limit := moment
+			if answers(v, endOf(q.from), endOf(q.to), q.probe) {
+				limit = patience
+			}
+			m.connect(q, limit)
+		})
+	}
+	all := func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return !slices.ContainsFunc(questions, func(q question) bool {
+			from, to := endOf(q.from), endOf(q.to)
+			return q.protocol != cloud.ProtocolTCP && (arrives(v, from, to, q.probe) && !m.arrived[q.number] || answers(v, from, to, q.probe) && !m.answered[q.number])
+		})
+	}
+	for begin := time.Now(); !all() && time.Since(begin) < patience; {
+		time.Sleep(5 * time.Millisecond)
+	}
+	asking.Wait()
+	time.Sleep(moment)
+}
+
+// send puts a question in one packet.
+func (m *matrix) send(q question) {
+	m.w.t.Helper()
+	data := binary.BigEndian.AppendUint32(nil, q.number)
+	var err error
+	if q.protocol == cloud.ProtocolICMP {
+		echo := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: q.probe.from, Seq: 1, Data: data}}
+		packet, merr := echo.Marshal(nil)
+		if merr != nil {
+			m.w.t.Fatal(merr)
+		}
+		_, err = m.listen(q.from, "ip4:icmp", "0.0.0.0").WriteTo(packet, &net.IPAddr{IP: q.to.i.PrivateIP.AsSlice()})
+	} else {
+		c := m.listen(q.from, "udp4", fmt.Sprintf(":%d", q.probe.from))
+		m.read(c, func(p []byte, _ net.Addr) { m.note(m.answered, q.number) })
+		_, err = c.WriteTo(data, net.UDPAddrFromAddrPort(netip.AddrPortFrom(q.to.i.PrivateIP, uint16(q.port))))
+	}
+	if err != nil {
+		m.w.t.Fatal(err)
+	}
+}
+
+// connect puts a question as a connection.
+func (m *matrix) connect(q question, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(m.w.t.Context(), limit)
+	defer cancel()
+	var c net.Conn
+	err := m.w.n.inside(q.from.i.Instance, func() (err error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{Port: q.probe.from}}
+		c, err = d.DialContext(ctx, "tcp4", netip.AddrPortFrom(q.to.i.PrivateIP, uint16(q.port)).String())
+		return err
+	})
+	if err == nil {
+		m.note(m.answered, q.number)
+		c.Close()
+	}
+}
+
+// randomVPC gives the boxes groups, which it makes of rules that some packets of the matrix meet, and the subnets ACLs.
+func (m *matrix) randomVPC(rnd *rand.Rand) VPC {
+	const groups = 4
+	group := func(n int) cloud.SecurityGroupID { return cloud.SecurityGroupID(fmt.Sprintf("sg-%d", n)) }
+	v := vpcOf("vpc-m")
+	v.Subnets = slices.Clone(matrixSubnets)
+	for _, b := range m.boxes {
+		b.i.Groups = nil
+		for _, n := range rnd.Perm(groups)[:1+rnd.IntN(2)] {
+			b.i.Groups = append(b.i.Groups, group(n))
+		}
+	}
+	for n := range groups {
+		g := Group{ID: group(n)}
+		for _, b := range m.boxes {
+			if slices.Contains(b.i.Groups, g.ID) {
+				g.Members = append(g.Members, b.i.PrivateIP)
+			}
+		}
+		for range 1 + rnd.IntN(4) {
+			r := cloud.SecurityGroupRule{Egress: rnd.IntN(2) == 0}
+			r.Protocol, r.FromPort, r.ToPort = randomMatch(rnd)
+			if rnd.IntN(3) == 0 {
+				r.Group = group(rnd.IntN(groups))
+			} else {
+				r.CIDR = m.randomPrefix(rnd)
+			}
+			g.Rules = append(g.Rules, r)
+		}
+		if rnd.IntN(3) > 0 {
+			g.Rules = append(g.Rules, out())
+		}
+		v.Groups = append(v.Groups, g)
+	}
+	for n := range v.Subnets {
+		if rnd.IntN(3) == 0 {
+			continue
+		}
+		acl := ACL{ID: cloud.NetworkACLID(fmt.Sprintf("acl-%d", n))}
+		for number := range rnd.IntN(6) {
+			e := cloud.NetworkACLEntry{Number: 100 + number*10, Egress: rnd.IntN(2) == 0, Allow: rnd.IntN(3) > 0, Prefix: m.randomPrefix(rnd)}
+			e.Protocol, e.FromPort, e.ToPort = randomMatch(rnd)
+			acl.Entries = append(acl.Entries, e)
+		}
+		for _, egress := range []bool{true, false} {
+			if rnd.IntN(3) > 0 {
+				acl.Entries = append(acl.Entries, entry(1000, egress, true, cloud.ProtocolAll, -1, -1, "0.0.0.0/0"))
+			}
+		}
+		rnd.Shuffle(len(acl.Entries), func(i, j int) { acl.Entries[i], acl.Entries[j] = acl.Entries[j], acl.Entries[i] })
+		v.ACLs, v.Subnets[n].ACL = append(v.ACLs, acl), acl.ID
+	}
+	return v
+}
+
+func randomMatch(rnd *rand.Rand) (protocol cloud.Protocol, from, to int) {
+	protocol = []cloud.Protocol{cloud.ProtocolAll, cloud.ProtocolTCP, cloud.ProtocolTCP, cloud.ProtocolUDP, cloud.ProtocolUDP, cloud.ProtocolICMP}[rnd.IntN(6)]
+	switch protocol {
+	case cloud.ProtocolAll:
+		return protocol, -1, -1
+	case cloud.ProtocolICMP:
+		m := [][2]int{{-1, -1}, {8, -1}, {8, 0}, {0, -1}, {0, 0}, {3, -1}}[rnd.IntN(6)]
+		return protocol, m[0], m[1]
+	}
+	m := [][2]int{{0, 65535}, {80, 80}, {80, 81}, {81, 443}, {443, 443}, {1024, 39999}, {40000, 65535}, {1024, 65535}}[rnd.IntN(8)]
+	return protocol, m[0], m[1]
+}
+
+// randomPrefix is everything, a subnet or an address of a box.
+func (m *matrix) randomPrefix(rnd *rand.Rand) netip.Prefix {
+	switch rnd.IntN(5) {
+	case 0, 1:
+		return everything
+	case 2:
+		return matrixSubnets[rnd.IntN(len(matrixSubnets))].CIDR
+	case 3:
+		return netip.MustParsePrefix("10.7.0.0/19")
+	}
+	return netip.PrefixFrom(m.boxes[rnd.IntN(len(m.boxes))].i.PrivateIP, 32)
+}
