@@ -56,6 +56,8 @@ type Instance struct {
 	EBSOptimized          bool
 	Monitoring            bool
 	Metadata              MetadataOptions
+	Credits               string // CreditsStandard or CreditsUnlimited; "" for the family's default, and for sizes without credits
+	NoAutoRecovery        bool   // AutoRecovery=disabled: it stays with its server, whatever becomes of that
 	Tags                  Tags
 
 	Desired DesiredState

@@ -13,6 +13,7 @@ var (
 	AccessKeys          = newTable("access-keys", func(k *cloud.AccessKey) cloud.AccessKeyID { return k.ID })
 	ClientTokens        = newTable("client-tokens", clientTokenKey)
 	Claims              = newTable("claims", func(c *Claim) ClaimKey { return c.Key })
+	AccountSettings     = newTable("account-settings", func(s *cloud.AccountSettings) cloud.AccountID { return s.Account })
 	AccessKeysByAccount = newIndexOf(AccessKeys, func(k *cloud.AccessKey) cloud.AccountID { return k.Account })
 	ClaimsByOwner       = newIndexOf(Claims, func(c *Claim) string { return c.Owner })
 )

@@ -14,7 +14,7 @@ import (
 // launchHonours are the parameters that a launch acts on, from the call or from its launch template.
 var launchHonours = []string{"LaunchTemplate", "ImageId", "InstanceType", "MinCount", "MaxCount", "KeyName", "UserData",
 	"SecurityGroupIds", "SecurityGroups", "SubnetId", "PrivateIpAddress", "ClientToken", "DisableApiTermination", "DisableApiStop",
-	"InstanceInitiatedShutdownBehavior", "EbsOptimized", "Monitoring", "TagSpecifications", "Placement.AvailabilityZone", "Placement.Tenancy", "Placement.GroupName", "Placement.GroupId", "Placement.PartitionNumber",
+	"InstanceInitiatedShutdownBehavior", "EbsOptimized", "Monitoring", "TagSpecifications", "Placement.AvailabilityZone", "Placement.Tenancy", "Placement.GroupName", "Placement.GroupId", "Placement.PartitionNumber", "CreditSpecification", "MaintenanceOptions",
 	"MetadataOptions", "NetworkInterfaces.DeviceIndex", "NetworkInterfaces.SubnetId", "NetworkInterfaces.Groups", "NetworkInterfaces.Description",
 	"NetworkInterfaces.PrivateIpAddress", "NetworkInterfaces.AssociatePublicIpAddress", "NetworkInterfaces.DeleteOnTermination",
 	"NetworkInterfaces.NetworkInterfaceId", "NetworkInterfaces.PrivateIpAddresses", "NetworkInterfaces.SecondaryPrivateIpAddressCount",
@@ -139,7 +139,12 @@ func instanceFilters(view *store.View) awsapi.FilterSet[*cloud.Instance] {
 		"instance.group-id":   groupIDs, "instance.group-name": groupNames, "ip-address": publicIP, "ipv6-address": nics["ipv6-addresses.ipv6-address"], "kernel-id": none,
 		"key-name":     one(func(i *cloud.Instance) string { return i.KeyName }),
 		"launch-index": one(func(i *cloud.Instance) string { return strconv.Itoa(i.LaunchIndex) }),
-		"launch-time":  one(func(i *cloud.Instance) string { return timeText(i.LaunchTime) }), "maintenance-options.auto-recovery": fixed("default"),
+		"launch-time":  one(func(i *cloud.Instance) string { return timeText(i.LaunchTime) }), "maintenance-options.auto-recovery": func(i *cloud.Instance) []string {
+			if i.NoAutoRecovery {
+				return []string{"disabled"}
+			}
+			return []string{"default"}
+		},
 		"metadata-options.http-endpoint":      one(func(i *cloud.Instance) string { return *metadataShape(i.Metadata, "").HttpEndpoint }),
 		"metadata-options.http-protocol-ipv4": fixed("enabled"), "metadata-options.http-protocol-ipv6": fixed("disabled"),
 		"metadata-options.http-put-response-hop-limit": one(func(i *cloud.Instance) string { return strconv.Itoa(i.Metadata.HopLimit) }),

@@ -13,7 +13,7 @@ import (
 func (s *Service) registerInstanceAttributes(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionDescribeInstanceAttribute, s.describeInstanceAttribute, awsapi.Honours("Attribute", "InstanceId"))
 	awsapi.Handle(r, ec2.ActionModifyInstanceAttribute, s.modifyInstanceAttribute, awsapi.Honours("InstanceId", "Attribute", "Value", "InstanceType", "UserData",
-		"Groups", "DisableApiTermination", "DisableApiStop", "InstanceInitiatedShutdownBehavior", "SourceDestCheck", "EbsOptimized"))
+		"Groups", "DisableApiTermination", "DisableApiStop", "InstanceInitiatedShutdownBehavior", "SourceDestCheck", "EbsOptimized", "EnaSupport"))
 	awsapi.Handle(r, ec2.ActionResetInstanceAttribute, s.resetInstanceAttribute, awsapi.Honours("Attribute", "InstanceId"))
 	awsapi.Handle(r, ec2.ActionModifyInstanceMetadataOptions, s.modifyInstanceMetadataOptions, awsapi.Honours("InstanceId", "HttpTokens", "HttpEndpoint",
 		"HttpPutResponseHopLimit", "InstanceMetadataTags", "HttpProtocolIpv6"))
@@ -69,6 +69,8 @@ func (s *Service) describeInstanceAttribute(_ context.Context, call *awsapi.Call
 		out.EbsOptimized = boolValue(i.EBSOptimized)
 	case "enaSupport":
 		out.EnaSupport = boolValue(true)
+	case "sriovNetSupport":
+		out.SriovNetSupport = value("") // which the instance types without ENA had
 	case "enclaveOptions":
 		out.EnclaveOptions = &ec2.EnclaveOptions{Enabled: new(false)}
 	default:
@@ -116,6 +118,8 @@ func legacyAttribute(req *ec2.ModifyInstanceAttributeRequest) error {
 		req.SourceDestCheck, err = flag()
 	case "ebsOptimized":
 		req.EbsOptimized, err = flag()
+	case "enaSupport":
+		req.EnaSupport, err = flag()
 	default:
 		return awsapi.Unsupported("The attribute '%s' cannot be modified in this cloud.", attribute)
 	}
@@ -128,7 +132,7 @@ func (s *Service) modifyInstanceAttribute(ctx context.Context, call *awsapi.Call
 	}
 	given := 0
 	for _, set := range []bool{req.InstanceType != nil, req.UserData != nil, len(req.Groups) > 0, req.DisableApiTermination != nil, req.DisableApiStop != nil,
-		req.InstanceInitiatedShutdownBehavior != nil, req.SourceDestCheck != nil, req.EbsOptimized != nil} {
+		req.InstanceInitiatedShutdownBehavior != nil, req.SourceDestCheck != nil, req.EbsOptimized != nil, req.EnaSupport != nil} {
 		if set {
 			given++
 		}
@@ -185,6 +189,9 @@ func modifyInstance(tx *store.Tx, call *awsapi.Call, req *ec2.ModifyInstanceAttr
 			}
 		}
 		i.Type = size.Name
+		if size.Burstable() && i.Credits == "" {
+			i.Credits = settingsOf(tx, i.Account).CreditsFor(size.Name.Family())
+		}
 	case req.UserData != nil:
 		if err := stopped("userData"); err != nil {
 			return err
@@ -226,13 +233,21 @@ func modifyInstance(tx *store.Tx, call *awsapi.Call, req *ec2.ModifyInstanceAttr
 			return err
 		}
 		i.EBSOptimized = deref(req.EbsOptimized.Value)
+	case req.EnaSupport != nil:
+		if err := stopped("enaSupport"); err != nil {
+			return err
+		}
+		if !deref(req.EnaSupport.Value) {
+			return awsapi.Unsupported("The value false of EnaSupport is not supported by this cloud.")
+		}
 	}
 	return nil
 }
 
 func (s *Service) resetInstanceAttribute(ctx context.Context, call *awsapi.Call, req *ec2.ResetInstanceAttributeRequest) (*ec2.ResetInstanceAttributeResult, error) {
-	if a := deref(req.Attribute); a != "sourceDestCheck" {
-		return nil, awsapi.Unsupported("The attribute '%s' cannot be reset in this cloud.", a)
+	attribute := deref(req.Attribute)
+	if attribute != "sourceDestCheck" && attribute != "kernel" && attribute != "ramdisk" {
+		return nil, awsapi.InvalidParameterValue("The attribute '%s' cannot be reset: kernel, ramdisk and sourceDestCheck can.", attribute)
 	}
 	err := s.update(ctx, call, func(tx *store.Tx) error {
 		i, err := lookup(tx, store.Instances, ownerOfInstance, kindInstance, call.Account, deref(req.InstanceId))
@@ -241,6 +256,12 @@ func (s *Service) resetInstanceAttribute(ctx context.Context, call *awsapi.Call,
 		}
 		if i.State == cloud.StateTerminated || i.State == cloud.StateShuttingDown {
 			return wrongState(i, "modified")
+		}
+		if attribute != "sourceDestCheck" {
+			if i.State != cloud.StateStopped {
+				return awsapi.Errorf("IncorrectInstanceState", "The instance '%s' must be in the 'stopped' state to reset its '%s' attribute.", i.ID, attribute)
+			}
+			return nil // the default, which it always has, is none
 		}
 		if err := modifyInstance(tx, call, &ec2.ModifyInstanceAttributeRequest{SourceDestCheck: boolValue(true)}, i); err != nil {
 			return err
@@ -264,6 +285,11 @@ func (s *Service) modifyInstanceMetadataOptions(ctx context.Context, call *awsap
 		err = applyMetadataOptions(&i.Metadata, req.HttpTokens, req.HttpEndpoint, req.InstanceMetadataTags, req.HttpProtocolIpv6, req.HttpPutResponseHopLimit)
 		if err != nil {
 			return err
+		}
+		if i.Metadata.InstanceTags {
+			if err := visibleTags(i.Tags); err != nil {
+				return err
+			}
 		}
 		options = i.Metadata
 		store.Put(tx, store.Instances, i)

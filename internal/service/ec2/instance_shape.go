@@ -118,6 +118,9 @@ func (d *describer) instance(out *ec2.Instance, i *cloud.Instance) {
 		NetworkInterfaces: shared.noInterfaces, CapacityReservationSpecification: &shared.capacity, HibernationOptions: &shared.hibernation,
 		EnclaveOptions: &shared.enclave, MaintenanceOptions: &shared.maintenance, MetadataOptions: metadataShape(i.Metadata, "applied"),
 	}
+	if i.NoAutoRecovery {
+		out.MaintenanceOptions = &ec2.InstanceMaintenanceOptions{AutoRecovery: &shared.disabled}
+	}
 	if i.PlacementGroup != "" {
 		out.Placement.GroupName, out.Placement.GroupId = &i.GroupName, ref((*string)(&i.PlacementGroup))
 		if i.Partition > 0 {

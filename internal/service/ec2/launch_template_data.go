@@ -254,6 +254,12 @@ func (s *Service) getLaunchTemplateData(_ context.Context, call *awsapi.Call, re
 			HttpProtocolIpv6: m.HttpProtocolIpv6, InstanceMetadataTags: m.InstanceMetadataTags},
 		NetworkInterfaces: []ec2.LaunchTemplateInstanceNetworkInterfaceSpecification{},
 	}
+	if c := creditsOf(i); c != "" {
+		out.CreditSpecification = &ec2.CreditSpecification{CpuCredits: &c}
+	}
+	if i.NoAutoRecovery {
+		out.MaintenanceOptions = &ec2.LaunchTemplateInstanceMaintenanceOptions{AutoRecovery: new(ec2.LaunchTemplateAutoRecoveryStateDisabled)}
+	}
 	if len(i.UserData) > 0 {
 		out.UserData = new(base64.StdEncoding.EncodeToString(i.UserData))
 	}

@@ -171,16 +171,14 @@ func (l *launch) parse() error {
 		Isolation: cloud.IsolationContainer, Architecture: l.size.Architecture, Type: name, KeyName: deref(req.KeyName), UserData: userData,
 		SourceDestCheck: true, DisableAPITermination: deref(req.DisableApiTermination), DisableAPIStop: deref(req.DisableApiStop),
 		ShutdownBehavior: cloud.ShutdownStop, EBSOptimized: deref(req.EbsOptimized), Monitoring: req.Monitoring != nil && deref(req.Monitoring.Enabled),
-		Metadata: cloud.DefaultMetadataOptions(), Tags: tags["instance"], Desired: cloud.DesiredRunning, Boot: 1,
+		Tags: tags["instance"], Desired: cloud.DesiredRunning, Boot: 1,
 		State: cloud.StatePending, StateReason: cloud.ReasonPending, StateChanged: call.Now,
 	}
 	if b := deref(req.InstanceInitiatedShutdownBehavior); b != "" {
 		i.ShutdownBehavior = cloud.ShutdownBehavior(b)
 	}
-	if m := req.MetadataOptions; m != nil {
-		if err := applyMetadataOptions(&i.Metadata, m.HttpTokens, m.HttpEndpoint, m.InstanceMetadataTags, m.HttpProtocolIpv6, m.HttpPutResponseHopLimit); err != nil {
-			return err
-		}
+	if m := req.MaintenanceOptions; m != nil {
+		i.NoAutoRecovery = deref(m.AutoRecovery) == ec2.InstanceAutoRecoveryStateDisabled
 	}
 	if p := req.Placement; p != nil && deref(p.Tenancy) != "" && deref(p.Tenancy) != "default" {
 		return awsapi.Unsupported("The tenancy '%s' is not supported by this cloud.", deref(p.Tenancy))
@@ -218,10 +216,31 @@ func (l *launch) resolve(tx *store.Tx) error {
 		}
 		i.PublicKey = key.PublicKey
 	}
+	if err := l.resolveMetadata(tx); err != nil {
+		return err
+	}
+	if err := l.chooseCredits(tx); err != nil {
+		return err
+	}
 	if err := l.resolveGroup(tx); err != nil {
 		return err
 	}
 	return l.resolveInterfaces(tx)
+}
+
+// resolveMetadata takes the metadata options from the call, and else from what the account has chosen.
+func (l *launch) resolveMetadata(tx *store.Tx) error {
+	i := &l.template
+	i.Metadata = settingsOf(tx, l.call.Account).Metadata.Options()
+	if m := l.req.MetadataOptions; m != nil {
+		if err := applyMetadataOptions(&i.Metadata, m.HttpTokens, m.HttpEndpoint, m.InstanceMetadataTags, m.HttpProtocolIpv6, m.HttpPutResponseHopLimit); err != nil {
+			return err
+		}
+	}
+	if i.Metadata.InstanceTags {
+		return visibleTags(i.Tags)
+	}
+	return nil
 }
 
 // zone is the one that the call asks for, "" for any.

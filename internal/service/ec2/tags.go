@@ -56,8 +56,27 @@ func tagTable[K interface {
 	}
 }
 
+// instancesTagged keeps tags readable for instances that see theirs in their metadata.
+func instancesTagged(t taggable) taggable {
+	change := t.change
+	t.change = func(tx *store.Tx, account cloud.AccountID, id string, apply func(cloud.Tags) (cloud.Tags, error)) (bool, error) {
+		i, ok := store.Get(tx, store.Instances, cloud.InstanceID(id))
+		if !ok || !i.Metadata.InstanceTags {
+			return change(tx, account, id, apply)
+		}
+		return change(tx, account, id, func(tags cloud.Tags) (cloud.Tags, error) {
+			tags, err := apply(tags)
+			if err != nil {
+				return nil, err
+			}
+			return tags, visibleTags(tags)
+		})
+	}
+	return t
+}
+
 var taggables = []taggable{
-	tagTable("instance", kindInstance, store.Instances, store.InstancesByAccount, ownerOfInstance, func(x *cloud.Instance) cloud.InstanceID { return x.ID }, func(x *cloud.Instance) *cloud.Tags { return &x.Tags }),
+	instancesTagged(tagTable("instance", kindInstance, store.Instances, store.InstancesByAccount, ownerOfInstance, func(x *cloud.Instance) cloud.InstanceID { return x.ID }, func(x *cloud.Instance) *cloud.Tags { return &x.Tags })),
 	tagTable("image", kindImage, store.Images, store.ImagesByAccount, func(x *cloud.Image) cloud.AccountID { return x.Account }, func(x *cloud.Image) cloud.ImageID { return x.ID }, func(x *cloud.Image) *cloud.Tags { return &x.Tags }),
 	tagTable("network-interface", kindInterface, store.Interfaces, store.InterfacesByAccount, ownerOfInterface, func(x *cloud.Interface) cloud.InterfaceID { return x.ID }, func(x *cloud.Interface) *cloud.Tags { return &x.Tags }),
 	tagTable("vpc", kindVPC, store.VPCs, store.VPCsByAccount, ownerOfVPC, func(x *cloud.VPC) cloud.VPCID { return x.ID }, func(x *cloud.VPC) *cloud.Tags { return &x.Tags }),
