@@ -118,7 +118,7 @@ func associated() *ec2.RouteTableAssociationState {
 // tableWith finds the table of an association.
 func tableWith(tx *store.Tx, account cloud.AccountID, id string) (*cloud.RouteTable, int, error) {
 	if !cloud.ValidID[cloud.RouteAssociationID](id) {
-		return nil, 0, awsapi.Malformed("InvalidRouteTableAssociationID.Malformed", id)
+		return nil, 0, awsapi.Malformed("InvalidAssociationID.Malformed", id)
 	}
 	for _, t := range store.ListBy(tx, store.RouteTablesByAssociation, cloud.RouteAssociationID(id)) {
 		if t.Account != account {
