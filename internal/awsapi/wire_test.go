@@ -164,7 +164,10 @@ func TestWhatIsNotBuiltOrNotHonouredIsRefusedByName(t *testing.T) {
 		code string
 		says string
 	}{
-		"action":    {func() error { _, err := c.CreateVpc(t.Context(), &sdk.CreateVpcInput{}); return err }(), "UnsupportedOperation", "CreateVpc"},
+		"action": {func() error {
+			_, err := c.CreateTransitGateway(t.Context(), &sdk.CreateTransitGatewayInput{})
+			return err
+		}(), "UnsupportedOperation", "CreateTransitGateway"},
 		"parameter": {run(func(in *sdk.RunInstancesInput) { in.RamdiskId = aws.String("ari-1") }), "UnsupportedOperation", "RamdiskId"},
 		"member of a structure": {run(func(in *sdk.RunInstancesInput) {
 			in.Placement = &types.Placement{AvailabilityZone: aws.String("a"), HostId: aws.String("h")}

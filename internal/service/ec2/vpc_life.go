@@ -236,7 +236,7 @@ func locals(t *cloud.RouteTable) int {
 func (s *Service) disassociateVPCRange(ctx context.Context, call *awsapi.Call, req *ec2.DisassociateVpcCidrBlockRequest) (*ec2.DisassociateVpcCidrBlockResult, error) {
 	id := deref(req.AssociationId)
 	if !cloud.ValidID[cloud.VPCRangeID](id) {
-		return nil, awsapi.Malformed("InvalidVpcCidrBlockAssociationID.Malformed", id)
+		return nil, awsapi.Malformed("InvalidAssociationID.Malformed", id)
 	}
 	var gone cloud.VPCRange
 	var of cloud.VPCID
