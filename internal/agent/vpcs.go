@@ -222,6 +222,9 @@ func networkVPC(m *agentrpc.VPC) network.VPC {
 	for _, s := range m.Subnets {
 		v.Subnets = append(v.Subnets, network.Subnet{ACL: s.Subnet.ACL, ID: s.Subnet.ID, CIDR: s.Subnet.CIDR, Routes: networkRoutes(s.Routes)})
 	}
+	for _, g := range m.NATs {
+		v.NATGateways = append(v.NATGateways, network.NATGateway{ID: g.Gateway.ID, Interface: networkInterface("", g.Interface, 0)})
+	}
 	for _, acl := range m.ACLs {
 		v.ACLs = append(v.ACLs, network.ACL{ID: acl.ID, Entries: acl.Entries})
 	}

@@ -36,6 +36,7 @@ type VPC struct {
 	Subnets []Subnet
 	Groups  []Group
 	ACLs    []cloud.NetworkACL // all of the VPC; each subnet names its own
+	NATs    []NATGateway       // those of the VPC that work on the node
 	// FlowLogs are all of the VPC, its subnets and interfaces.
 	FlowLogs []cloud.FlowLog
 	// Public tells the resolver which private address stands behind a public one in this VPC.
@@ -69,6 +70,12 @@ type Route struct {
 	Kind        RouteKind
 	Interface   cloud.InterfaceID
 	Peering     cloud.PeeringID
+}
+
+// NATGateway is a NAT gateway with its own interface. It carries intent only: its State and Deleted are always as when it was made.
+type NATGateway struct {
+	Gateway   cloud.NATGateway
+	Interface cloud.Interface
 }
 
 // Group is a security group with the private addresses that carry it in its VPC.

@@ -57,7 +57,12 @@ func (n *Network) Plug(_ context.Context, i Interface) (Namespaces, error) {
 	if !ok {
 		return fail(fmt.Errorf("its subnet %s is not known on this node", i.Subnet))
 	}
-	files, err := n.MachineNamespaces(i.Instance, i.IDBase)
+	var files Namespaces
+	if i.Gateway {
+		files, err = n.gatewayNamespace(i.Instance)
+	} else {
+		files, err = n.MachineNamespaces(i.Instance, i.IDBase)
+	}
 	if err != nil {
 		return fail(err)
 	}

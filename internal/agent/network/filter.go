@@ -29,6 +29,14 @@ func compile(spec VPC, interfaces []Interface) *ruleset {
 	for _, g := range spec.Groups {
 		addGroup(r, g)
 	}
+	if len(spec.NATGateways) > 0 {
+		machines := interfaces
+		interfaces = nil
+		for _, g := range spec.NATGateways {
+			interfaces = append(interfaces, g.attached())
+		}
+		interfaces = append(interfaces, machines...)
+	}
 	internet := internetOf(spec)
 	// Nobody has a public address twice: who got it last has it.
 	holder := map[netip.Addr]cloud.InterfaceID{}
@@ -165,9 +173,14 @@ func protocolMatch(r cloud.SecurityGroupRule) string {
 // addInterface lets an interface in.
 func addInterface(r *ruleset, i Interface) {
 	link := fmt.Sprintf("%q", linkOf(i.ID))
-	from, to := pairFor(r, i.Groups)
-	r.element("out", link, "jump "+from)
-	r.element("in", link, "jump "+to)
+	if i.Gateway {
+		r.element("out", link, "goto arriving")
+		r.element("in", link, "accept")
+	} else {
+		from, to := pairFor(r, i.Groups)
+		r.element("out", link, "jump "+from)
+		r.element("in", link, "jump "+to)
+	}
 	r.element("subnets", link, fmt.Sprintf("0x%08x", numberOf(i.Subnet)))
 	if !i.SourceDestCheck {
 		r.element("unchecked", link, "")

@@ -98,6 +98,9 @@ func (n *Network) Flows(ctx context.Context, id cloud.VPCID) ([]Flow, error) {
 	for _, i := range v.interfaces {
 		byLink[linkOf(i.ID)] = i.ID
 	}
+	for _, g := range v.spec.NATGateways {
+		byLink[linkOf(g.Interface.ID)] = g.Interface.ID
+	}
 	v.mu.Unlock()
 	var flows []Flow
 	for _, verdict := range []string{"accepted", "rejected"} {

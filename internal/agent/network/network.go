@@ -36,7 +36,9 @@ type VPC struct {
 	Subnets []Subnet
 	Groups  []Group // every group that an interface here carries or refers to
 	ACLs    []ACL   // every one that a subnet names
-	Logged  []Logged
+	// NATGateways are those that work on this node.
+	NATGateways []NATGateway
+	Logged      []Logged
 }
 
 // resolver is the address of the VPC's DNS server: its first range's base plus two.
@@ -76,7 +78,8 @@ type Interface struct {
 	Secondary       []Address  // its other private addresses; the machine itself sets them up, as on EC2
 	Groups          []cloud.SecurityGroupID
 	SourceDestCheck bool
-	DeviceIndex     int // its name inside is eth<DeviceIndex>
+	DeviceIndex     int  // its name inside is eth<DeviceIndex>
+	Gateway         bool // a NAT gateway's: in no security group
 }
 
 // Address is a private address with the public one that stands for it, zero when none does.

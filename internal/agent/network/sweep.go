@@ -15,10 +15,11 @@ import (
 // Sweep removes everything of this cloud that is not to be kept.
 func (n *Network) Sweep(ctx context.Context, keep Keep) error {
 	var problems []error
+	instances := n.keepNATGateways(keep)
 	n.mu.Lock()
 	var stray []cloud.InterfaceID
 	for id, i := range n.interfaces {
-		if !keep.Interfaces[id] && !keep.Instances[i.Instance] {
+		if !keep.Interfaces[id] && !instances[i.Instance] {
 			stray = append(stray, id)
 		}
 	}
@@ -30,7 +31,7 @@ func (n *Network) Sweep(ctx context.Context, keep Keep) error {
 		names, err := listFiles(filepath.Join(n.cfg.RunDir, dir), "")
 		problems = append(problems, err)
 		for _, name := range names {
-			if !keep.Instances[cloud.InstanceID(name)] {
+			if !instances[cloud.InstanceID(name)] {
 				problems = append(problems, n.RemoveInstance(ctx, cloud.InstanceID(name)))
 			}
 		}

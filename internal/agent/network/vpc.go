@@ -35,6 +35,8 @@ type vpc struct {
 	routing sync.Mutex                         // over changes of the subnets' tables
 	routed  map[cloud.SubnetID][]netlink.Route // what they have; nil when that isn't known
 
+	translating map[cloud.NATGatewayID]bool // NAT gateways that this process has set up; only OpenVPC touches it
+
 	mu         sync.Mutex
 	spec       VPC         // as last told
 	interfaces []Interface // those that the packet filter lets in, in the order of their last change
@@ -88,6 +90,9 @@ func (n *Network) OpenVPC(spec VPC) error {
 	v.mu.Lock()
 	v.spec = spec
 	v.mu.Unlock()
+	if err := n.openNATGateways(context.Background(), v, spec); err != nil {
+		return err
+	}
 	if err := n.routeSubnets(v, spec); err != nil {
 		return err
 	}
@@ -175,9 +180,9 @@ func (n *Network) openVPC(id cloud.VPCID) (*vpc, error) {
 		ns.Close()
 		return nil, fmt.Errorf("VPC %s: %w", id, err)
 	}
-	v := &vpc{ns: ns, nl: nl}
+	v := &vpc{ns: ns, nl: nl, translating: map[cloud.NATGatewayID]bool{}}
 	for _, i := range n.interfaces {
-		if i.VPC == id {
+		if i.VPC == id && !i.Gateway {
 			v.interfaces = append(v.interfaces, i)
 		}
 	}
@@ -284,7 +289,10 @@ func (n *Network) closeGateway(id cloud.VPCID) error {
 }
 
 // RemoveVPC takes a VPC off this node, with everything in its namespace.
-func (n *Network) RemoveVPC(_ context.Context, id cloud.VPCID) error {
+func (n *Network) RemoveVPC(ctx context.Context, id cloud.VPCID) error {
+	if err := n.closeNATGateways(ctx, id, func(cloud.InstanceID) bool { return false }); err != nil {
+		return err
+	}
 	n.mu.Lock()
 	v := n.vpcs[id]
 	delete(n.vpcs, id)
