@@ -30,7 +30,9 @@ func TestEveryVariantOfEveryRequestIsHonouredOrRefused(t *testing.T) {
 	for _, action := range newStage(t).built() {
 		t.Run(action, func(t *testing.T) {
 			s := newStage(t)
-			for _, v := range s.variants(action) {
+			variants := s.variants(action)
+			plain := with(variants[0].form, "DryRun", "true")
+			for _, v := range variants {
 				asked++
 				before := s.revision()
 				dry := ""
@@ -50,8 +52,8 @@ func TestEveryVariantOfEveryRequestIsHonouredOrRefused(t *testing.T) {
 				case code != "success" && s.revision() != before:
 					t.Errorf("%s: it was refused with %s and changed the store", v.about, code)
 				}
-				if s.revision() != before {
-					// The next variant wants the resources as they were, and room for its own.
+				if s.revision() != before && (!s.hasDryRun(action) || codeIn(s.ask(plain)) != "DryRunOperation") {
+					// The next variant wants the resources that it is about, and room for its own.
 					s = newStage(t)
 				}
 			}
