@@ -54,6 +54,17 @@ type View struct {
 // the higher revision is the later one.
 func (v *View) Revision() int64 { return v.revision }
 
+// Each calls fn with every object, table by table and in the order of their keys: for tools and tests that compare whole
+// stores. Objects are the view's own and must not be changed.
+func (v *View) Each(fn func(table, key string, obj any)) {
+	for i, s := range schemas {
+		v.tables[i].rows.Ascend(func(r *row) bool {
+			fn(s.name, r.key, r.obj)
+			return true
+		})
+	}
+}
+
 // tableView is one table at one revision. The trees are copied on write.
 type tableView struct {
 	rows     *btree.BTreeG[*row]

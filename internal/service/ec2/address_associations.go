@@ -139,6 +139,9 @@ func (s *Service) disassociateAddress(ctx context.Context, call *awsapi.Call, re
 
 // associatedAddress finds an Elastic IP by its association or, for callers of old, by the address itself.
 func associatedAddress(tx *store.Tx, account cloud.AccountID, association, public string) (*cloud.Address, error) {
+	if association != "" && public != "" {
+		return nil, awsapi.InvalidCombination("You may specify public IP or association id, but not both in the same call")
+	}
 	if association == "" {
 		if public == "" {
 			return nil, awsapi.MissingParameter("AssociationId")

@@ -66,6 +66,9 @@ func (s *Service) allocateAddress(ctx context.Context, call *awsapi.Call, req *e
 
 // findAddress finds an Elastic IP by its allocation or by its address.
 func findAddress(r store.Reader, account cloud.AccountID, allocation, public string) (*cloud.Address, error) {
+	if allocation != "" && public != "" {
+		return nil, awsapi.InvalidCombination("You may specify public IP or allocation id, but not both in the same call")
+	}
 	if allocation != "" {
 		return lookup(r, store.Addresses, ownerOfAddress, kindAllocation, account, allocation)
 	}

@@ -49,8 +49,14 @@ func (s *Service) modifyImageAttribute(ctx context.Context, call *awsapi.Call, r
 	if deref(req.Attribute) == "description" && req.Value != nil {
 		description = &ec2.AttributeValue{Value: req.Value}
 	}
-	if description == nil && len(add) == 0 && len(remove) == 0 {
+	permissions := len(add)+len(remove) > 0
+	switch {
+	case description == nil && !permissions:
 		return nil, awsapi.InvalidCombination("No attributes specified.")
+	case req.Description != nil && description != req.Description:
+		return nil, awsapi.InvalidCombination("The description is given twice: as Value and as Description.")
+	case req.OperationType != nil && !permissions:
+		return nil, awsapi.InvalidCombination("OperationType is for launch permissions.")
 	}
 	err = s.update(ctx, call, func(tx *store.Tx) error {
 		img, err := ownImage(tx, call.Account, deref(req.ImageId))

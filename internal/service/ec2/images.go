@@ -124,6 +124,8 @@ func (s *Service) registerImage(ctx context.Context, call *awsapi.Call, req *ec2
 		return nil, awsapi.MissingParameter("ImageLocation")
 	case deref(req.VirtualizationType) == "paravirtual":
 		return nil, awsapi.Unsupported("The virtualization type paravirtual is not supported by this cloud.")
+	case deref(req.VirtualizationType) != "" && *req.VirtualizationType != "hvm":
+		return nil, awsapi.InvalidParameterValue("Invalid value '%.100s' for VirtualizationType. Expecting one of [hvm, paravirtual]", *req.VirtualizationType)
 	case deref(req.RootDeviceName) != "" && deref(req.RootDeviceName) != rootDeviceName:
 		return nil, awsapi.Unsupported("The root device is called %s in this cloud.", rootDeviceName)
 	case req.EnaSupport != nil && !*req.EnaSupport:

@@ -79,6 +79,14 @@ func (s *Service) describeInstanceAttribute(_ context.Context, call *awsapi.Call
 	return out, nil
 }
 
+// changes tells whether a request gives a new value to an attribute.
+func changes(req *ec2.ModifyInstanceAttributeRequest, attribute string) bool {
+	return map[string]bool{"instanceType": req.InstanceType != nil, "userData": req.UserData != nil, "groupSet": len(req.Groups) > 0,
+		"disableApiTermination": req.DisableApiTermination != nil, "disableApiStop": req.DisableApiStop != nil,
+		"instanceInitiatedShutdownBehavior": req.InstanceInitiatedShutdownBehavior != nil, "sourceDestCheck": req.SourceDestCheck != nil,
+		"ebsOptimized": req.EbsOptimized != nil}[attribute]
+}
+
 // legacyAttribute moves the older form of a change, Attribute and Value, into the member that it means.
 func legacyAttribute(req *ec2.ModifyInstanceAttributeRequest) error {
 	attribute, v := deref(req.Attribute), req.Value
@@ -140,6 +148,8 @@ func (s *Service) modifyInstanceAttribute(ctx context.Context, call *awsapi.Call
 	switch {
 	case given == 0:
 		return nil, awsapi.InvalidCombination("No attributes specified.")
+	case req.Attribute != nil && !changes(req, *req.Attribute):
+		return nil, awsapi.InvalidCombination("The attribute '%s' is named and another one is given.", *req.Attribute)
 	case given > 1:
 		return nil, awsapi.InvalidCombination("Fields for multiple attribute types specified: change one attribute a call.")
 	}

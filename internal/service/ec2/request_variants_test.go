@@ -13,6 +13,7 @@ import (
 // variant is one request of those that AWS's model lets one think of.
 type variant struct {
 	about string // the member and what is done to it
+	path  string // the member
 	form  url.Values
 	want  string // the one error code that is right; empty when any answer but a failure is
 }
@@ -41,7 +42,9 @@ type variations struct {
 }
 
 func (v *variations) add(about string, form url.Values, want string) {
-	v.list = append(v.list, variant{about, form, want})
+	path, _, _ := strings.Cut(about, " ")
+	path, _, _ = strings.Cut(path, "=")
+	v.list = append(v.list, variant{about, path, form, want})
 }
 
 func with(form url.Values, pairs ...string) url.Values {

@@ -84,6 +84,9 @@ func everythingOut(ipv6 bool, id, id6 cloud.SecurityGroupRuleID) []cloud.Securit
 
 // namedGroup finds the group that a call means: by its id, or by its name in the default VPC.
 func namedGroup(r store.Reader, account cloud.AccountID, id, name string) (*cloud.SecurityGroup, error) {
+	if id != "" && name != "" {
+		return nil, awsapi.InvalidCombination("The parameters GroupId and GroupName cannot be used together")
+	}
 	if id != "" {
 		return lookup(r, store.SecurityGroups, ownerOfGroup, kindGroup, account, id)
 	}
