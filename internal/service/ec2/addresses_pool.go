@@ -35,9 +35,13 @@ func usable(subnet netip.Prefix, addr netip.Addr) bool {
 	return n >= reservedFirst && n < sizeOf(subnet)-reservedLast
 }
 
-// availableAddresses is how many interfaces a subnet has room for.
+// availableAddresses is how many private addresses a subnet has left: interfaces may hold several each.
 func availableAddresses(r store.Reader, s *cloud.Subnet) int64 {
-	return int64(sizeOf(s.CIDR)) - reservedFirst - reservedLast - int64(len(store.ListBy(r, store.InterfacesBySubnet, s.ID)))
+	left := int64(sizeOf(s.CIDR)) - reservedFirst - reservedLast
+	for _, n := range store.ListBy(r, store.InterfacesBySubnet, s.ID) {
+		left -= 1 + int64(len(n.Secondary))
+	}
+	return left
 }
 
 // claimPrivate takes a free address of a subnet for an interface. It starts looking at a place that the

@@ -51,6 +51,9 @@ func (s *Service) createVPC(ctx context.Context, call *awsapi.Call, req *ec2.Cre
 	if err != nil {
 		return nil, err
 	}
+	if !cloud.Assignable(block) {
+		return nil, awsapi.Errorf("InvalidVpc.Range", "The CIDR '%s' is invalid.", block)
+	}
 	if t := deref(req.InstanceTenancy); t != "" && t != "default" {
 		return nil, awsapi.Unsupported("The tenancy '%s' is not supported by this cloud: no account has servers of its own.", t)
 	}
@@ -197,8 +200,11 @@ func (s *Service) associateVPCRange(ctx context.Context, call *awsapi.Call, req 
 		if 1+len(vpc.Secondary) >= maxRangesPerVPC {
 			return awsapi.Errorf("CidrLimitExceeded", "This network '%s' has met its maximum number of allowed CIDRs: %d", vpc.ID, maxRangesPerVPC)
 		}
-		if slices.ContainsFunc(vpc.Ranges(), block.Overlaps) || slices.ContainsFunc(reservedRanges, block.Overlaps) {
-			return awsapi.Errorf("InvalidVpc.Range", "The CIDR '%s' is restricted or overlaps with another CIDR of the VPC.", block)
+		if slices.ContainsFunc(vpc.Ranges(), block.Overlaps) {
+			return awsapi.Errorf("InvalidVpc.Range", "The CIDR '%s' overlaps with another CIDR of the VPC.", block)
+		}
+		if !vpc.Admits(block) {
+			return awsapi.Errorf("InvalidVpc.Range", "The CIDR '%s' is restricted. Use a CIDR from the same private address range as the current VPC CIDR, or use a publicly-routable CIDR.", block)
 		}
 		for _, t := range store.ListBy(tx, store.RouteTablesByVPC, vpc.ID) {
 			for _, r := range t.Routes {
@@ -220,9 +226,6 @@ func (s *Service) associateVPCRange(ctx context.Context, call *awsapi.Call, req 
 	shape := rangeShape(added, "associating")
 	return &ec2.AssociateVpcCidrBlockResult{VpcId: text(id), CidrBlockAssociation: &shape}, nil
 }
-
-// reservedRanges can be no VPC's: links, metadata and loopback have them.
-var reservedRanges = []netip.Prefix{netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/3"), netip.MustParsePrefix("0.0.0.0/8")}
 
 // locals is how many local routes a table begins with.
 func locals(t *cloud.RouteTable) int {

@@ -116,7 +116,7 @@ func TestANewVPCHasWhatEC2PutsIntoIt(t *testing.T) {
 
 func TestRangesOfVPCsAndSubnetsAreChecked(t *testing.T) {
 	w := newWorld(t)
-	for block, code := range map[string]string{"10.0.0.0/8": "InvalidVpc.Range", "10.0.0.0/29": "InvalidVpc.Range", "10.0.0.0": "InvalidParameterValue", "fd00::/56": "InvalidParameterValue", "": "InvalidParameterValue"} {
+	for block, code := range map[string]string{"10.0.0.0/8": "InvalidVpc.Range", "10.0.0.0/29": "InvalidVpc.Range", "169.254.0.0/16": "InvalidVpc.Range", "127.0.0.0/24": "InvalidVpc.Range", "10.0.0.0": "InvalidParameterValue", "fd00::/56": "InvalidParameterValue", "": "InvalidParameterValue"} {
 		_, err := w.CreateVpc(t.Context(), &sdk.CreateVpcInput{CidrBlock: &block})
 		refused(t, err, code)
 	}
@@ -135,6 +135,8 @@ func TestRangesOfVPCsAndSubnetsAreChecked(t *testing.T) {
 	}
 	_, err = w.AssociateVpcCidrBlock(t.Context(), &sdk.AssociateVpcCidrBlockInput{VpcId: &id, CidrBlock: aws.String("10.9.0.0/25")})
 	refused(t, err, "InvalidVpc.Range")
+	_, err = w.AssociateVpcCidrBlock(t.Context(), &sdk.AssociateVpcCidrBlockInput{VpcId: &id, CidrBlock: aws.String("192.168.0.0/24")})
+	refused(t, err, "InvalidVpc.Range", "restricted")
 	subnet := w.subnetIn(id, "10.9.0.0/28")
 	drop := &sdk.DisassociateVpcCidrBlockInput{AssociationId: more.CidrBlockAssociation.AssociationId}
 	_, err = w.DisassociateVpcCidrBlock(t.Context(), drop)
@@ -286,4 +288,26 @@ func TestNothingGoesWhileSomethingStandsOnIt(t *testing.T) {
 	if err != nil || slices.ContainsFunc(left.Vpcs, func(v types.Vpc) bool { return *v.VpcId == vpc }) {
 		t.Errorf("left are %+v, %v", left, err)
 	}
+}
+
+func TestASubnetCountsEachAddressThatItHasLent(t *testing.T) {
+	w := newWorld(t)
+	subnet := w.subnetIn(w.vpc("10.1.0.0/16"), "10.1.0.0/28")
+	left := func(want int32) {
+		t.Helper()
+		out, err := w.DescribeSubnets(t.Context(), &sdk.DescribeSubnetsInput{SubnetIds: []string{subnet}})
+		if err != nil || *out.Subnets[0].AvailableIpAddressCount != want {
+			t.Errorf("%+v has not %d left, %v", out, want, err)
+		}
+	}
+	left(11)
+	nic, err := w.CreateNetworkInterface(t.Context(), &sdk.CreateNetworkInterfaceInput{SubnetId: &subnet, SecondaryPrivateIpAddressCount: aws.Int32(3)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left(7)
+	if _, err := w.DeleteNetworkInterface(t.Context(), &sdk.DeleteNetworkInterfaceInput{NetworkInterfaceId: nic.NetworkInterface.NetworkInterfaceId}); err != nil {
+		t.Fatal(err)
+	}
+	left(11)
 }
