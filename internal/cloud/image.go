@@ -8,6 +8,7 @@ type ImageState string
 const (
 	ImageAvailable    ImageState = "available"
 	ImageDeregistered ImageState = "deregistered"
+	ImageDisabled     ImageState = "disabled" // its owner has taken it out of use; its content stays
 )
 
 // Image is an AMI: a name, attributes, and the digest of an OCI image.
@@ -29,6 +30,17 @@ type Image struct {
 	Created time.Time
 	// LastLaunched is coarse: EC2 reports it with a day's delay.
 	LastLaunched time.Time
+	Source       ImageID   // the one that it is a copy of, "" for none
+	DeprecateAt  time.Time // from then on only its owner finds it unasked; zero for never
+	Protection   ImageProtection
+	TokensOnly   bool // ImdsSupport=v2.0: launches that don't say get metadata with tokens only
+}
+
+// ImageProtection keeps an image from being deregistered.
+type ImageProtection struct {
+	Enabled  bool
+	Cooldown bool      // it goes on for a day after it is disabled
+	Until    time.Time // the end of that day, once it has begun
 }
 
 // ImportState is the state of an image import.

@@ -105,7 +105,7 @@ func vpcOf(r store.Reader, id cloud.VPCID) *agentrpc.VPC {
 func imagesToKeep(r store.Reader) []string {
 	seen := map[string]bool{}
 	for _, i := range store.List(r, store.Images) {
-		if i.State == cloud.ImageAvailable {
+		if i.State != cloud.ImageDeregistered {
 			seen[i.Digest] = true
 		}
 	}

@@ -34,6 +34,31 @@ func (s *Service) describeImageAttribute(_ context.Context, call *awsapi.Call, r
 		out.ProductCodes = shared.noProductCodes
 	case "blockDeviceMapping":
 		out.BlockDeviceMappings = []ec2.BlockDeviceMapping{}
+	case "lastLaunchedTime":
+		out.LastLaunchedTime = &ec2.AttributeValue{}
+		if !img.LastLaunched.IsZero() {
+			out.LastLaunchedTime.Value = new(timeText(img.LastLaunched))
+		}
+	case "imdsSupport":
+		out.ImdsSupport = &ec2.AttributeValue{}
+		if img.TokensOnly {
+			out.ImdsSupport.Value = new(ec2.ImdsSupportValuesV20)
+		}
+	case "deregistrationProtection":
+		out.DeregistrationProtection = &ec2.AttributeValue{Value: new(protectionText(img.Protection))}
+	// What images of this cloud don't have is there without a value, as EC2 has it.
+	case "kernel":
+		out.KernelId = &ec2.AttributeValue{}
+	case "ramdisk":
+		out.RamdiskId = &ec2.AttributeValue{}
+	case "sriovNetSupport":
+		out.SriovNetSupport = &ec2.AttributeValue{}
+	case "bootMode":
+		out.BootMode = &ec2.AttributeValue{}
+	case "tpmSupport":
+		out.TpmSupport = &ec2.AttributeValue{}
+	case "uefiData":
+		out.UefiData = &ec2.AttributeValue{}
 	default:
 		return nil, awsapi.Unsupported("The attribute '%s' is not supported by this cloud.", a)
 	}
@@ -49,9 +74,17 @@ func (s *Service) modifyImageAttribute(ctx context.Context, call *awsapi.Call, r
 	if deref(req.Attribute) == "description" && req.Value != nil {
 		description = &ec2.AttributeValue{Value: req.Value}
 	}
+	tokens := req.ImdsSupport
+	if deref(req.Attribute) == "imdsSupport" && req.Value != nil {
+		tokens = &ec2.AttributeValue{Value: req.Value}
+	}
 	permissions := len(add)+len(remove) > 0
 	switch {
-	case description == nil && !permissions:
+	case tokens != nil && deref(tokens.Value) != ec2.ImdsSupportValuesV20:
+		return nil, awsapi.InvalidParameterValue("Invalid value '%s' for ImdsSupport. The valid value is %s.", deref(tokens.Value), ec2.ImdsSupportValuesV20)
+	case tokens != nil && req.ImdsSupport != nil && tokens != req.ImdsSupport:
+		return nil, awsapi.InvalidCombination("The support of metadata is given twice: as Value and as ImdsSupport.")
+	case description == nil && tokens == nil && !permissions:
 		return nil, awsapi.InvalidCombination("No attributes specified.")
 	case req.Description != nil && description != req.Description:
 		return nil, awsapi.InvalidCombination("The description is given twice: as Value and as Description.")
@@ -65,6 +98,10 @@ func (s *Service) modifyImageAttribute(ctx context.Context, call *awsapi.Call, r
 		}
 		if description != nil {
 			img.Description = deref(description.Value)
+		}
+		img.TokensOnly = img.TokensOnly || tokens != nil
+		if img.State != cloud.ImageAvailable && len(add) > 0 {
+			return imageUnavailable(img) // EC2 shares no image that is disabled
 		}
 		for _, p := range add {
 			if err := permit(img, p, true); err != nil {

@@ -16,11 +16,11 @@ import (
 func (s *Service) registerImages(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionDescribeImages, s.describeImages, awsapi.Honours("ExecutableUsers", "Filters", "ImageIds", "Owners", "MaxResults", "NextToken",
 		"IncludeDeprecated", "IncludeDisabled"))
-	awsapi.Handle(r, ec2.ActionRegisterImage, s.registerImage, awsapi.Honours("Name", "Description", "ImageLocation", "Architecture", "TagSpecifications", "RootDeviceName", "VirtualizationType", "EnaSupport"))
+	awsapi.Handle(r, ec2.ActionRegisterImage, s.registerImage, awsapi.Honours("Name", "Description", "ImageLocation", "Architecture", "TagSpecifications", "RootDeviceName", "VirtualizationType", "EnaSupport", "ImdsSupport"))
 	awsapi.Handle(r, ec2.ActionDeregisterImage, s.deregisterImage, awsapi.Honours("ImageId"))
 	awsapi.Handle(r, ec2.ActionDescribeImageAttribute, s.describeImageAttribute, awsapi.Honours("Attribute", "ImageId"))
 	awsapi.Handle(r, ec2.ActionModifyImageAttribute, s.modifyImageAttribute, awsapi.Honours("ImageId", "Attribute", "OperationType", "UserIds", "UserGroups", "Value",
-		"Description", "LaunchPermission.Add.UserId", "LaunchPermission.Add.Group", "LaunchPermission.Remove.UserId", "LaunchPermission.Remove.Group"))
+		"Description", "ImdsSupport", "LaunchPermission.Add.UserId", "LaunchPermission.Add.Group", "LaunchPermission.Remove.UserId", "LaunchPermission.Remove.Group"))
 	awsapi.Handle(r, ec2.ActionResetImageAttribute, s.resetImageAttribute, awsapi.Honours("Attribute", "ImageId"))
 }
 
@@ -67,10 +67,16 @@ func (s *Service) describeImages(_ context.Context, call *awsapi.Call, req *ec2.
 		return nil, err
 	}
 	list = slices.DeleteFunc(list, func(img *cloud.Image) bool {
-		return !mayLaunch(img, call.Account) || img.State != cloud.ImageAvailable || !owned(img) || !executable(img) || !pass(img)
+		switch {
+		case img.State != cloud.ImageAvailable && (img.State != cloud.ImageDisabled || !deref(req.IncludeDisabled)):
+			return true
+		case img.Account != call.Account && deprecated(img, call.Now) && !deref(req.IncludeDeprecated):
+			return true
+		}
+		return !mayLaunch(img, call.Account) || !owned(img) || !executable(img) || !pass(img)
 	})
 	slices.SortFunc(list, func(a, b *cloud.Image) int { return cmp.Compare(a.ID, b.ID) })
-	page, err := awsapi.Paginate(list, func(img *cloud.Image) string { return string(img.ID) }, req.MaxResults, req.NextToken, []any{req.Filters, req.Owners, req.ExecutableUsers})
+	page, err := awsapi.Paginate(list, func(img *cloud.Image) string { return string(img.ID) }, req.MaxResults, req.NextToken, []any{req.Filters, req.Owners, req.ExecutableUsers, req.IncludeDeprecated, req.IncludeDisabled})
 	if err != nil {
 		return nil, err
 	}
@@ -82,12 +88,23 @@ func (s *Service) describeImages(_ context.Context, call *awsapi.Call, req *ec2.
 }
 
 func imageShape(img *cloud.Image) ec2.Image {
-	return ec2.Image{
+	out := ec2.Image{
 		ImageId: text(img.ID), ImageLocation: new(img.Location), State: text(img.State), OwnerId: text(img.Account), CreationDate: new(timeText(img.Created)),
 		Public: &img.Public, Architecture: &img.Architecture, ImageType: new("machine"), Name: &img.Name, Description: optional(img.Description),
 		RootDeviceType: new("ebs"), RootDeviceName: &shared.rootDevice, BlockDeviceMappings: []ec2.BlockDeviceMapping{}, VirtualizationType: new("hvm"),
 		Hypervisor: new("xen"), EnaSupport: new(true), PlatformDetails: new("Linux/UNIX"), UsageOperation: new("RunInstances"), Tags: tagList(img.Tags),
+		DeregistrationProtection: new(protectionText(img.Protection)),
 	}
+	if !img.DeprecateAt.IsZero() {
+		out.DeprecationTime = new(timeText(img.DeprecateAt))
+	}
+	if !img.LastLaunched.IsZero() {
+		out.LastLaunchedTime = new(timeText(img.LastLaunched))
+	}
+	if img.TokensOnly {
+		out.ImdsSupport = new(ec2.ImdsSupportValuesV20)
+	}
+	return out
 }
 
 // imageFilters are the documented filters of DescribeImages.
@@ -103,7 +120,12 @@ var imageFilters = func() awsapi.FilterSet[*cloud.Image] {
 		"block-device-mapping.volume-type": none, "block-device-mapping.encrypted": none, "boot-mode": none,
 		"creation-date": one(func(i *cloud.Image) string { return timeText(i.Created) }), "description": one(func(i *cloud.Image) string { return i.Description }),
 		"ena-support": fixed("true"), "hypervisor": fixed("xen"), "image-allowed": fixed("true"), "image-id": one(func(i *cloud.Image) string { return string(i.ID) }),
-		"image-type": fixed("machine"), "imds-support": none, "is-public": one(func(i *cloud.Image) string { return boolText(i.Public) }), "kernel-id": none,
+		"image-type": fixed("machine"), "imds-support": func(i *cloud.Image) []string {
+			if i.TokensOnly {
+				return []string{ec2.ImdsSupportValuesV20}
+			}
+			return nil
+		}, "is-public": one(func(i *cloud.Image) string { return boolText(i.Public) }), "kernel-id": none,
 		"manifest-location": one(func(i *cloud.Image) string { return i.Location }), "name": one(func(i *cloud.Image) string { return i.Name }),
 		"owner-alias": none, "owner-id": one(func(i *cloud.Image) string { return string(i.Account) }), "platform": none, "product-code": none,
 		"product-code.type": none, "ramdisk-id": none, "root-device-name": fixed(rootDeviceName), "root-device-type": fixed("ebs"),
@@ -154,7 +176,7 @@ func (s *Service) registerImage(ctx context.Context, call *awsapi.Call, req *ec2
 		}
 		store.Put(tx, store.Images, &cloud.Image{ID: id, Account: call.Account, Name: name, Description: deref(req.Description), Digest: from.Digest,
 			Location: from.Location, Architecture: from.Architecture, State: cloud.ImageAvailable, System: from.System, SizeMiB: from.SizeMiB,
-			Tags: tags["image"], Created: call.Now})
+			Tags: tags["image"], Created: call.Now, TokensOnly: deref(req.ImdsSupport) == ec2.ImdsSupportValuesV20})
 		return nil
 	})
 	return &ec2.RegisterImageResult{ImageId: text(id)}, err
@@ -186,8 +208,8 @@ func (s *Service) deregisterImage(ctx context.Context, call *awsapi.Call, req *e
 		if err != nil {
 			return err
 		}
-		if img.State != cloud.ImageAvailable {
-			return awsapi.Errorf("InvalidAMIID.Unavailable", "The image id '[%s]' is no longer available", img.ID)
+		if err := deregistrable(img, call.Now); err != nil {
+			return err
 		}
 		store.Delete(tx, store.Images, img.ID)
 		store.Delete(tx, store.Claims, store.NameClaim("image", call.Account, img.Name))

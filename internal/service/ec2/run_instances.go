@@ -36,6 +36,7 @@ type launch struct {
 	min, max int
 	nicTags  cloud.Tags
 	group    *placement.Group // nil for none
+	image    *cloud.Image
 
 	interfaces []launchInterface // by device index
 }
@@ -123,6 +124,11 @@ func (l launch) commit(tx *store.Tx, reservation cloud.ReservationID, ids launch
 
 // write makes count instances of a launch that was resolved.
 func (l *launch) write(tx *store.Tx, reservation cloud.ReservationID, ids launchIDs, count int) error {
+	// Once a day is enough, and keeps launches side by side from meeting at the image.
+	if l.call.Now.Sub(l.image.LastLaunched) > 24*time.Hour {
+		l.image.LastLaunched = l.call.Now
+		store.Put(tx, store.Images, l.image)
+	}
 	for n := range count {
 		i, k := l.template, len(l.interfaces)
 		i.ID, i.Reservation, i.LaunchIndex = ids.instances[n], reservation, n
@@ -199,13 +205,14 @@ func (l *launch) resolve(tx *store.Tx) error {
 		return err
 	}
 	if img.State != cloud.ImageAvailable {
-		return awsapi.Errorf("InvalidAMIID.Unavailable", "The image id '[%s]' is no longer available", img.ID)
+		return imageUnavailable(img)
 	}
 	if img.Architecture != l.size.Architecture {
 		return awsapi.InvalidParameterValue("The architecture '%s' of the specified instance type does not match the architecture '%s' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and try again.",
 			l.size.Architecture, img.Architecture)
 	}
 	i.Image, i.ImageDigest = img.ID, img.Digest
+	l.image = img
 	if i.KeyName != "" {
 		key, ok := keyPairNamed(tx.View(), account, i.KeyName)
 		if !ok {
@@ -231,7 +238,14 @@ func (l *launch) resolve(tx *store.Tx) error {
 // resolveMetadata takes the metadata options from the call, and else from what the account has chosen.
 func (l *launch) resolveMetadata(tx *store.Tx) error {
 	i := &l.template
-	i.Metadata = settingsOf(tx, l.call.Account).Metadata.Options()
+	chosen := settingsOf(tx, l.call.Account).Metadata
+	i.Metadata = chosen.Options()
+	if l.image.TokensOnly && chosen.Tokens == "" {
+		i.Metadata.TokensRequired = true
+	}
+	if l.image.TokensOnly && chosen.HopLimit == 0 {
+		i.Metadata.HopLimit = 2 // EC2's for images that say so: containers inside reach the service too
+	}
 	if m := l.req.MetadataOptions; m != nil {
 		if err := applyMetadataOptions(&i.Metadata, m.HttpTokens, m.HttpEndpoint, m.InstanceMetadataTags, m.HttpProtocolIpv6, m.HttpPutResponseHopLimit); err != nil {
 			return err

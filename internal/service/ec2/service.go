@@ -58,6 +58,7 @@ func (s *Service) Register(r *awsapi.Registry) {
 	s.registerNetworkInterfaces(r)
 	s.registerKeyPairs(r)
 	s.registerImages(r)
+	s.registerImageLife(r)
 	s.registerImports(r)
 	s.registerVPCs(r)
 	s.registerSecurityGroups(r)

@@ -95,6 +95,7 @@ func added(plain url.Values, v variant) (key, value string) {
 // indifferent are parameters that make no difference on the stage, with the reason.
 var indifferent = map[string]string{
 	"AssociateAddress.AllowReassociation":                                "the address is free",
+	"CopyImage.CopyImageTags":                                            "the image has no tags",
 	"CreateLaunchTemplateVersion.ResolveAlias":                           "the image has no alias",
 	"DeleteTags.Tag.1.Key":                                               "there is no tag of that name",
 	"DetachNetworkInterface.Force":                                       "the instance is there to let go",
