@@ -108,9 +108,10 @@ func TestRawNonsenseNeitherBreaksNorBlocksTheEndpoint(t *testing.T) {
 func TestDebiansAWSCLIDrivesTheCloud(t *testing.T) {
 	t.Parallel()
 	c := cloudtest.Start(t)
+	door := c.Door()
 	aws := func(args ...string) string {
 		t.Helper()
-		cmd := exec.Command("/usr/bin/aws", append([]string{"--endpoint-url", c.Endpoint, "--output", "text"}, args...)...)
+		cmd := exec.Command("/usr/bin/aws", append([]string{"--endpoint-url", door, "--output", "text"}, args...)...)
 		cmd.Env = append(cmd.Environ(), "AWS_ACCESS_KEY_ID="+c.Key.AccessKey, "AWS_SECRET_ACCESS_KEY="+c.Key.Secret,
 			"AWS_DEFAULT_REGION="+c.Key.Region, "AWS_PAGER=", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null")
 		out, err := cmd.CombinedOutput()
