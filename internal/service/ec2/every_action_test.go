@@ -132,14 +132,19 @@ var passing = regexp.MustCompile(`<(requestId|status|state)>[^<]*</`)
 
 func lasting(text string) string { return passing.ReplaceAllString(text, "") }
 
+// more makes one more of each kind of resource.
+func (s *stage) more() {
+	for _, action := range s.built() {
+		if makes(action) && action != "RunInstances" {
+			s.ask(s.form(action))
+		}
+	}
+}
+
 func TestPagesAreTheWholeListInPieces(t *testing.T) {
 	s := newStage(t)
 	for range 6 {
-		for _, action := range s.built() {
-			if makes(action) && action != "RunInstances" {
-				s.ask(s.form(action))
-			}
-		}
+		s.more()
 	}
 	several := 0
 	for _, action := range s.built() {
@@ -188,6 +193,69 @@ func TestPagesAreTheWholeListInPieces(t *testing.T) {
 	if several < 5 {
 		t.Errorf("only %d lists had several pages", several)
 	}
+}
+
+var anID = regexp.MustCompile(`>([a-z]+(?:-[a-z]+)*-[0-9a-f]{17})<`)
+
+func TestPagesHoldOnceWhatWasThereWhenMoreComesMeanwhile(t *testing.T) {
+	s := newStage(t)
+	for range 6 {
+		s.more()
+	}
+	several := 0
+	for _, action := range s.built() {
+		if !honours(action, "MaxResults") || !honours(action, "NextToken") {
+			continue
+		}
+		form := with(s.form(action), "MaxResults", fmt.Sprint(pageSize(action)))
+		whole, ok := s.list(s.form(action))
+		if !ok || len(whole) <= pageSize(action) {
+			continue
+		}
+		seen := map[string]int{}
+		for token := ""; ; {
+			ask := form
+			if token != "" {
+				ask = with(form, "NextToken", token)
+			}
+			status, text := s.ask(ask)
+			if status != http.StatusOK {
+				t.Errorf("%s: %s", action, said(status, text))
+				break
+			}
+			var page []string
+			page, token = listed(t, text)
+			for _, item := range page {
+				if m := anID.FindStringSubmatch(item); m != nil {
+					seen[m[1]]++
+				}
+			}
+			if token == "" {
+				break
+			}
+			s.more()
+		}
+		for _, item := range whole {
+			if m := anID.FindStringSubmatch(item); m != nil && len(whole) == len(slices.Compact(idsIn(whole))) && seen[m[1]] != 1 {
+				t.Errorf("%s: %s is on %d pages", action, m[1], seen[m[1]])
+			}
+		}
+		several++
+	}
+	if several < 5 {
+		t.Errorf("only %d lists had several pages", several)
+	}
+}
+
+// idsIn is the first id of each item, sorted.
+func idsIn(items []string) (ids []string) {
+	for _, item := range items {
+		if m := anID.FindStringSubmatch(item); m != nil {
+			ids = append(ids, m[1])
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // pageSize is the smallest page that an action gives.
