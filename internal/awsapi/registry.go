@@ -13,18 +13,23 @@ import (
 
 // Registry holds the built actions of all services.
 type Registry struct {
-	services map[string]*Service // by name
-	handlers map[string]*handler // by "service/Action"
+	services map[string]*Service                   // by name
+	handlers map[string]*handler                   // by "service/Action"
+	refusals map[string]func(action string) string // by the service's name
 }
 
 // NewRegistry returns a registry of services without handlers.
 func NewRegistry(services ...*Service) *Registry {
-	r := &Registry{services: map[string]*Service{}, handlers: map[string]*handler{}}
+	r := &Registry{services: map[string]*Service{}, handlers: map[string]*handler{}, refusals: map[string]func(string) string{}}
 	for _, s := range services {
 		r.services[s.Name] = s
 	}
 	return r
 }
+
+// Refuse lets a service's actions that have no handler be refused with a reason: why returns a clause, or "" for an action that
+// is only not built yet.
+func (r *Registry) Refuse(s *Service, why func(action string) string) { r.refusals[s.Name] = why }
 
 type handler struct {
 	service  *Service

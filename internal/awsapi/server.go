@@ -155,6 +155,9 @@ func (r *Registry) find(service *Service, form url.Values) (*handler, error) {
 		return h, nil
 	}
 	if slices.Contains(service.Actions, action) {
+		if why := r.refusals[service.Name]; why != nil && why(action) != "" {
+			return nil, Unsupported("The action %s is not supported by this cloud: %s.", action, why(action))
+		}
 		return nil, Unsupported("The action %s is not built.", action)
 	}
 	return nil, Errorf("InvalidAction", "The action %s is not valid for this web service.", shorten(action))

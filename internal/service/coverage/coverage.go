@@ -25,7 +25,7 @@ const introduction = `# What of AWS's API is built
 Made by ` + "`make generate`" + ` from AWS's models and from the actions that the server answers; not to be edited.
 
 Every action is **built**, **refused** by design for the reason that its chapter gives, or **not yet** built. An
-action that isn't built answers UnsupportedOperation. A built action refuses each parameter that it doesn't honour, by its name, when a
+action that isn't built answers UnsupportedOperation, with the reason if it is refused. A built action refuses each parameter that it doesn't honour, by its name, when a
 request gives it; the tables list those, and a name stands for all parameters below it.
 `
 

@@ -1,6 +1,10 @@
 package coverage
 
-import "regexp"
+import (
+	"regexp"
+
+	"github.com/nacre-cloud/nacre/internal/service/ec2"
+)
 
 // group is a chapter of the page. An action belongs to the first group whose pattern its name matches.
 type group struct {
@@ -15,29 +19,9 @@ func open(title, pattern string) group {
 	return group{title: title, match: regexp.MustCompile(pattern)}
 }
 
-func refused(title, pattern, why string) group {
-	return group{title: title, match: regexp.MustCompile(pattern), refused: why}
-}
-
-// ec2Groups are the chapters of EC2: the special ones first, because their names hold the words of the general ones.
-var ec2Groups = []group{
-	refused("Verified Access", `VerifiedAccess`, "it is a sign-in proxy that AWS hosts at its edge"),
-	refused("Outposts and local gateways", `LocalGateway|Coip`, "it needs an Outpost, which is AWS's own hardware"),
-	refused("Wavelength carrier gateways", `CarrierGateway`, "it needs a telephone carrier's network"),
-	refused("FPGA images", `Fpga`, "there are no servers with FPGAs behind this API"),
-	refused("Elastic graphics", `ElasticGpus`, "AWS has retired it"),
-	refused("EC2-Classic", `Classic|MovingAddresses|MoveAddressToVpc`, "AWS has retired EC2-Classic"),
-	refused("Mac hosts", `MacHosts`, "it needs Apple's hardware"),
-	refused("Nitro Enclaves", `Enclave`, "it needs the Nitro hypervisor"),
-	refused("Reserved and scheduled instances", `ReservedInstances|ScheduledInstance|HostReservation|CapacityBlock`,
-		"it is a contract with AWS about prices, or its marketplace"),
-	refused("Bundling and Windows", `Bundle|FastLaunch`, "it is for Windows and for instance-store AMIs"),
-	refused("Retired import and export", `ImportInstance$|ImportVolume|ConversionTask|ConfirmProductInstance|CreateInstanceExportTask|ExportTasks$|CancelExportTask`,
-		"ImportImage and ExportImage replace it"),
-	refused("AWS's own address ranges", `Byoip|Byoasn|PublicIpv4Pool|ExternalResourceVerification`, "it has AWS announce ranges by BGP; the operator gives this cloud its ranges"),
-	refused("AWS's own network", `AwsNetworkPerformance|VpnTunnelReplacement|ReplaceVpnTunnel`, "it is about AWS's own network"),
-	refused("Longer ids", `IdFormat|IdentityIdFormat`, "all ids have been long since 2018; there is nothing to opt into"),
-	refused("Permissions on network interfaces", `NetworkInterfacePermission`, "an account's interfaces are attached to its own instances only"),
+// ec2Groups are the chapters of EC2: those that are refused and the special ones first, because their names hold the words
+// of the general ones.
+var ec2Groups = append(refused(), []group{
 	open("IP address manager", `Ipam`),
 	open("Transit gateways", `TransitGateway`),
 	open("Client VPN", `ClientVpn`),
@@ -77,6 +61,13 @@ var ec2Groups = []group{
 	open("Credits", `CreditSpecification`),
 	open("Tags", `Tags$`),
 	open("Regions, zones and account", `Region|AvailabilityZone|AccountAttributes|PrivateDnsName`),
+}...)
+
+func refused() (groups []group) {
+	for _, r := range ec2.Refusals {
+		groups = append(groups, group{title: r.Title, match: r.Actions, refused: r.Why})
+	}
+	return groups
 }
 
 // stsGroups are the chapters of STS.

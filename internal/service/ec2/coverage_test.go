@@ -2,6 +2,7 @@ package ec2_test
 
 import (
 	"bytes"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -26,4 +27,12 @@ func TestTheCoveragePageSaysWhatIsBuilt(t *testing.T) {
 		}
 	}
 	t.Fatalf("docs/api-coverage.md has %d lines and should have %d; run `make generate`", len(have), len(want))
+}
+
+func TestAnActionThatIsRefusedByDesignSaysWhy(t *testing.T) {
+	w := newWorld(t)
+	status, text := w.ask(url.Values{"Action": {"CreateFpgaImage"}})
+	if got := said(status, text); !strings.HasPrefix(got, "UnsupportedOperation (") || !strings.Contains(got, "there are no servers with FPGAs behind this API") {
+		t.Errorf("answered %s", got)
+	}
 }

@@ -45,6 +45,7 @@ func New(cfg Config) *Service { return &Service{cfg: cfg, store: cfg.Store} }
 
 // Register adds the service's actions.
 func (s *Service) Register(r *awsapi.Registry) {
+	r.Refuse(ec2.Service, refusal)
 	s.registerRegions(r)
 	s.registerInstances(r)
 	s.registerInstanceAttributes(r)
