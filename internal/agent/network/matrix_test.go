@@ -25,21 +25,25 @@ var askedPorts = []int{80, 81, 443}
 type matrix struct {
 	w     *world
 	boxes []*box
+	gates []*box       // forward what routes lead to them, and answer for the far addresses
+	far   []netip.Addr // of the pool, so that beyond the uplink there is nobody who answers for them
+	ref   reference
 	next  int // the next port, or number of an echo, that no flow has had
 
 	mu       sync.Mutex
-	arrived  map[uint32]bool
+	arrived  map[uint32]string // where, and under which source
 	answered map[uint32]bool
 }
 
 // question is one probe of a round.
 type question struct {
 	probe
-	number   uint32
-	from, to *box
+	number uint32
+	from   *box
+	to     netip.Addr
 }
 
-func TestRandomGroupsAndACLsLetPassWhatEC2sRulesSay(t *testing.T) {
+func TestPacketsGoWhereRandomGroupsACLsAndRoutesSay(t *testing.T) {
 	const rounds = 15
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -52,29 +56,30 @@ func TestRandomGroupsAndACLsLetPassWhatEC2sRulesSay(t *testing.T) {
 		for _, b := range m.boxes {
 			b.attach()
 		}
+		m.refer(v)
 		questions := m.questions(rnd)
-		m.ask(v, questions)
+		m.ask(questions)
 		for _, q := range questions {
-			from, to := endOf(q.from), endOf(q.to)
-			arrived, answered := arrives(v, from, to, q.probe), answers(v, from, to, q.probe)
+			arrival, answered := m.ref.follow(endOf(q.from), q.to, q.probe)
 			asked++
 			if answered {
 				passed++
 			}
 			// Of a connection only the answer is seen.
-			if got := m.arrived[q.number]; got != arrived && q.protocol != cloud.ProtocolTCP {
-				t.Errorf("round %d: %s: arrived %v, want %v", round, q, got, arrived)
+			if got := m.arrived[q.number]; got != arrival && q.protocol != cloud.ProtocolTCP {
+				t.Errorf("round %d: %s: arrived at %q, want %q", round, q, got, arrival)
 			}
 			if got := m.answered[q.number]; got != answered {
 				t.Errorf("round %d: %s: answered %v, want %v", round, q, got, answered)
 			}
 		}
 		if t.Failed() {
-			t.Fatalf("the groups and ACLs are\n%+v\n%+v\nwith the boxes %v", v.Groups, v.ACLs, m.boxes)
+			t.Fatalf("the groups, ACLs and subnets are\n%+v\n%+v\n%+v", v.Groups, v.ACLs, v.Subnets)
 		}
 	}
+	t.Logf("%d of %d questions were answered", passed, asked)
 	if passed < asked/20 || passed > asked*19/20 {
-		t.Errorf("%d of %d questions were to be answered: that tries too little", passed, asked)
+		t.Error("that tries too little")
 	}
 }
 
@@ -95,54 +100,107 @@ var matrixSubnets = []Subnet{
 }
 
 func newMatrix(t *testing.T) *matrix {
-	m := &matrix{w: newWorld(t), arrived: map[uint32]bool{}, answered: map[uint32]bool{}}
-	v := vpcOf("vpc-m", Group{ID: "sg-0"})
+	m := &matrix{w: newWorld(t), arrived: map[uint32]string{}, answered: map[uint32]bool{}}
+	for _, last := range []byte{65, 129, 193} {
+		m.far = append(m.far, m.w.public(last))
+	}
+	v := vpcOf("vpc-m", Group{ID: "sg-0"}, gateGroup)
 	v.Subnets = slices.Clone(matrixSubnets)
 	m.w.apply(v)
-	for n := range 6 {
-		m.w.ids += 65536
-		b := &box{m.w, Interface{ID: cloud.InterfaceID(fmt.Sprintf("eni-%017x", n)), Instance: cloud.InstanceID(fmt.Sprintf("i-%017x", n)), IDBase: m.w.ids, VPC: v.ID,
-			Subnet: matrixSubnets[n%3].ID, MAC: fmt.Sprintf("0a:00:0a:07:01:%02x", n), PrivateIP: netip.AddrFrom4([4]byte{10, 7, byte(n % 3 * 16), byte(10 + n)}),
-			Groups: []cloud.SecurityGroupID{"sg-0"}, SourceDestCheck: true}}
+	for n := range 8 {
+		b := m.w.unplugged("vpc-m", byte(10+n), "sg-0")
+		b.i.Subnet, b.i.PrivateIP = matrixSubnets[n%3].ID, netip.AddrFrom4([4]byte{10, 7, byte(n % 3 * 16), byte(10 + n)})
+		switch {
+		case n >= 6:
+			b.i.SourceDestCheck, b.i.Groups = false, []cloud.SecurityGroupID{gateGroup.ID}
+			m.gates = append(m.gates, b)
+		default:
+			if n < 3 {
+				b.i.PublicIP = m.w.public(byte(10 + n))
+			}
+			m.boxes = append(m.boxes, b)
+		}
 		b.attach()
-		m.boxes = append(m.boxes, b)
-		m.serve(b)
+		own := []netip.Addr{b.i.PrivateIP}
+		if n >= 6 {
+			for _, far := range m.far {
+				b.inside("ip", "addr", "add", far.String()+"/32", "dev", "lo")
+			}
+			own = append(own, m.far...)
+		}
+		m.serve(b, own...)
 	}
+	m.ref.outside = m.w.outside(askedPorts[0])
 	return m
 }
 
+// gateGroup is the gates'.
+var gateGroup = Group{ID: "sg-gate", Rules: []cloud.SecurityGroupRule{out(), {Protocol: cloud.ProtocolAll, FromPort: -1, ToPort: -1, CIDR: everything}}}
+
+func (w *world) public(last byte) netip.Addr {
+	base := w.cfg.PublicPool.Addr().As4()
+	return netip.AddrFrom4([4]byte{base[0], base[1], base[2], last})
+}
+
+// refer tells the reference of a VPC.
+func (m *matrix) refer(v VPC) {
+	m.ref.vpc, m.ref.ends, m.ref.gates, m.ref.public = v, nil, map[cloud.InterfaceID]end{}, map[netip.Addr]bool{}
+	for _, b := range m.boxes {
+		m.ref.ends = append(m.ref.ends, endOf(b))
+		for _, s := range v.Subnets {
+			if s.ID == b.i.Subnet && slices.ContainsFunc(s.Routes, func(r Route) bool { return r.Kind == RouteInternet }) {
+				m.ref.public[b.i.PrivateIP] = b.i.PublicIP.IsValid()
+			}
+		}
+	}
+	for _, b := range m.gates {
+		m.ref.gates[b.i.ID] = endOf(b)
+	}
+	nat := v.NATGateways[0].Interface
+	m.ref.nat, m.ref.public[nat.PrivateIP] = end{addr: nat.PrivateIP, subnet: nat.Subnet}, nat.PublicIP.IsValid()
+}
+
 // serve lets a box answer to UDP on the asked ports, and note what comes; to TCP, and to echoes, which its kernel answers.
-func (m *matrix) serve(b *box) {
+func (m *matrix) serve(b *box, own ...netip.Addr) {
 	m.w.t.Helper()
 	for _, port := range askedPorts {
 		b.serve(port)
-		c := m.listen(b, "udp4", fmt.Sprintf(":%d", port))
-		m.read(c, func(p []byte, from net.Addr) {
-			if len(p) == 4 {
-				m.note(m.arrived, binary.BigEndian.Uint32(p))
-				c.WriteTo(p, from)
-			}
-		})
+		for _, addr := range own {
+			c := m.listen(b, "udp4", netip.AddrPortFrom(addr, uint16(port)).String())
+			m.read(c, func(p []byte, from net.Addr) {
+				if len(p) == 4 {
+					m.arrive(binary.BigEndian.Uint32(p), b, from.(*net.UDPAddr).IP)
+					c.WriteTo(p, from)
+				}
+			})
+		}
 	}
-	m.read(m.listen(b, "ip4:icmp", "0.0.0.0"), func(p []byte, _ net.Addr) {
+	m.read(m.listen(b, "ip4:icmp", "0.0.0.0"), func(p []byte, from net.Addr) {
 		msg, err := icmp.ParseMessage(1, p)
 		if err != nil {
 			return
 		}
 		if echo, ok := msg.Body.(*icmp.Echo); ok && len(echo.Data) == 4 {
-			seen := m.arrived
-			if msg.Type == ipv4.ICMPTypeEchoReply {
-				seen = m.answered
+			if number := binary.BigEndian.Uint32(echo.Data); msg.Type == ipv4.ICMPTypeEchoReply {
+				m.answer(number)
+			} else {
+				m.arrive(number, b, from.(*net.IPAddr).IP)
 			}
-			m.note(seen, binary.BigEndian.Uint32(echo.Data))
 		}
 	})
 }
 
-func (m *matrix) note(seen map[uint32]bool, number uint32) {
+func (m *matrix) arrive(number uint32, at *box, source net.IP) {
+	from, _ := netip.AddrFromSlice(source.To4())
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	seen[number] = true
+	m.arrived[number] = arrivalAt(at.i.PrivateIP, from)
+}
+
+func (m *matrix) answer(number uint32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.answered[number] = true
 }
 
 // listen opens a socket in a box until the test ends.
@@ -169,7 +227,7 @@ func (m *matrix) read(c net.PacketConn, each func([]byte, net.Addr)) {
 	}()
 }
 
-// questions are a round's: each box asks each other one, with every protocol. No two flows are ever the same to the kernel, which would take
+// questions are a round's: each box asks each other one and what is far, with every protocol. No two flows are ever the same to the kernel, which would take
 // the later one for a part of the earlier.
 func (m *matrix) questions(rnd *rand.Rand) (list []question) {
 	fresh := func() int {
@@ -177,10 +235,14 @@ func (m *matrix) questions(rnd *rand.Rand) (list []question) {
 		return []int{10000, 40000}[rnd.IntN(2)] + m.next
 	}
 	for _, from := range m.boxes {
-		for _, to := range m.boxes {
-			if from == to {
-				continue
+		var others []netip.Addr
+		for _, b := range m.boxes {
+			if b != from {
+				others = append(others, b.i.PrivateIP)
 			}
+		}
+		list = append(list, question{probe{cloud.ProtocolTCP, askedPorts[0], fresh()}, rnd.Uint32(), from, m.ref.outside})
+		for _, to := range append(others, m.far...) {
 			for _, protocol := range []cloud.Protocol{cloud.ProtocolTCP, cloud.ProtocolUDP, cloud.ProtocolICMP} {
 				p := probe{protocol: protocol, port: askedPorts[rnd.IntN(len(askedPorts))], from: fresh()}
 				list = append(list, question{p, rnd.Uint32(), from, to})
@@ -192,7 +254,7 @@ func (m *matrix) questions(rnd *rand.Rand) (list []question) {
 
 // ask puts questions and returns when all that should arrive has, or when that takes too long; and then a moment later, for
 // what should not.
-func (m *matrix) ask(v VPC, questions []question) {
+func (m *matrix) ask(questions []question) {
 	const patience, moment = 5 * time.Second, 150 * time.Millisecond
 	var asking sync.WaitGroup
 	for _, q := range questions {
@@ -202,7 +264,7 @@ func (m *matrix) ask(v VPC, questions []question) {
 		}
 		asking.Go(func() {
 			limit := moment
-			if answers(v, endOf(q.from), endOf(q.to), q.probe) {
+			if _, answered := m.ref.follow(endOf(q.from), q.to, q.probe); answered {
 				limit = patience
 			}
 			m.connect(q, limit)
@@ -212,8 +274,8 @@ func (m *matrix) ask(v VPC, questions []question) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		return !slices.ContainsFunc(questions, func(q question) bool {
-			from, to := endOf(q.from), endOf(q.to)
-			return q.protocol != cloud.ProtocolTCP && (arrives(v, from, to, q.probe) && !m.arrived[q.number] || answers(v, from, to, q.probe) && !m.answered[q.number])
+			arrival, answered := m.ref.follow(endOf(q.from), q.to, q.probe)
+			return q.protocol != cloud.ProtocolTCP && (arrival != m.arrived[q.number] || answered && !m.answered[q.number])
 		})
 	}
 	for begin := time.Now(); !all() && time.Since(begin) < patience; {
@@ -234,11 +296,11 @@ func (m *matrix) send(q question) {
 		if merr != nil {
 			m.w.t.Fatal(merr)
 		}
-		_, err = m.listen(q.from, "ip4:icmp", "0.0.0.0").WriteTo(packet, &net.IPAddr{IP: q.to.i.PrivateIP.AsSlice()})
+		_, err = m.listen(q.from, "ip4:icmp", "0.0.0.0").WriteTo(packet, &net.IPAddr{IP: q.to.AsSlice()})
 	} else {
 		c := m.listen(q.from, "udp4", fmt.Sprintf(":%d", q.probe.from))
-		m.read(c, func(p []byte, _ net.Addr) { m.note(m.answered, q.number) })
-		_, err = c.WriteTo(data, net.UDPAddrFromAddrPort(netip.AddrPortFrom(q.to.i.PrivateIP, uint16(q.port))))
+		m.read(c, func(p []byte, _ net.Addr) { m.answer(q.number) })
+		_, err = c.WriteTo(data, net.UDPAddrFromAddrPort(netip.AddrPortFrom(q.to, uint16(q.port))))
 	}
 	if err != nil {
 		m.w.t.Fatal(err)
@@ -252,21 +314,27 @@ func (m *matrix) connect(q question, limit time.Duration) {
 	var c net.Conn
 	err := m.w.n.inside(q.from.i.Instance, func() (err error) {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{Port: q.probe.from}}
-		c, err = d.DialContext(ctx, "tcp4", netip.AddrPortFrom(q.to.i.PrivateIP, uint16(q.port)).String())
+		c, err = d.DialContext(ctx, "tcp4", netip.AddrPortFrom(q.to, uint16(q.port)).String())
 		return err
 	})
 	if err == nil {
-		m.note(m.answered, q.number)
+		m.answer(q.number)
 		c.Close()
 	}
 }
 
-// randomVPC gives the boxes groups, which it makes of rules that some packets of the matrix meet, and the subnets ACLs.
+// randomVPC gives the boxes groups, which it makes of rules that some packets of the matrix meet, and the subnets ACLs and routes.
 func (m *matrix) randomVPC(rnd *rand.Rand) VPC {
 	const groups = 4
 	group := func(n int) cloud.SecurityGroupID { return cloud.SecurityGroupID(fmt.Sprintf("sg-%d", n)) }
-	v := vpcOf("vpc-m")
+	v := vpcOf("vpc-m", gateGroup)
 	v.Subnets = slices.Clone(matrixSubnets)
+	nat := matrixSubnets[2]
+	v.NATGateways = []NATGateway{{ID: "nat-00000000000000001", Interface: Interface{ID: natInterface, VPC: v.ID, Subnet: nat.ID, MAC: "0a:00:0a:07:00:fe",
+		PrivateIP: netip.MustParseAddr("10.7.32.200"), PublicIP: m.w.public(200)}}}
+	for n := range v.Subnets {
+		v.Subnets[n].Routes = m.randomRoutes(rnd, v.Subnets[n].ID != nat.ID)
+	}
 	for _, b := range m.boxes {
 		b.i.Groups = nil
 		for _, n := range rnd.Perm(groups)[:1+rnd.IntN(2)] {
@@ -316,6 +384,29 @@ func (m *matrix) randomVPC(rnd *rand.Rand) VPC {
 	return v
 }
 
+// randomRoutes lead far, and to the internet, by any way there is; toNAT says that the NAT gateway, which is not in this subnet, is one.
+func (m *matrix) randomRoutes(rnd *rand.Rand, toNAT bool) (list []Route) {
+	for _, prefix := range []netip.Prefix{everything, m.w.cfg.PublicPool, netip.PrefixFrom(m.w.public(128), 25), netip.PrefixFrom(m.w.public(192), 26),
+		netip.PrefixFrom(m.far[0], 32), netip.MustParsePrefix("198.51.100.0/24")} {
+		r := Route{Destination: prefix, Kind: RouteInterface}
+		switch n := rnd.IntN(7); {
+		case n < 2:
+			continue
+		case n == 2:
+			r.Kind = RouteBlackhole
+		case n == 3 || n == 4 && !toNAT:
+			r.Kind = RouteInternet
+		case n == 4:
+			r.Interface = natInterface
+		default:
+			r.Interface = m.gates[n-5].i.ID
+		}
+		list = append(list, r)
+	}
+	rnd.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	return list
+}
+
 func randomMatch(rnd *rand.Rand) (protocol cloud.Protocol, from, to int) {
 	protocol = []cloud.Protocol{cloud.ProtocolAll, cloud.ProtocolTCP, cloud.ProtocolTCP, cloud.ProtocolUDP, cloud.ProtocolUDP, cloud.ProtocolICMP}[rnd.IntN(6)]
 	switch protocol {
@@ -329,9 +420,11 @@ func randomMatch(rnd *rand.Rand) (protocol cloud.Protocol, from, to int) {
 	return protocol, m[0], m[1]
 }
 
-// randomPrefix is everything, a subnet or an address of a box.
+// randomPrefix is everything, a subnet, what is far or an address of a box.
 func (m *matrix) randomPrefix(rnd *rand.Rand) netip.Prefix {
-	switch rnd.IntN(5) {
+	switch rnd.IntN(6) {
+	case 5:
+		return netip.PrefixFrom(m.w.public(128), 25)
 	case 0, 1:
 		return everything
 	case 2:

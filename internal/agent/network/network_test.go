@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
@@ -141,6 +143,20 @@ func (b *box) attach() {
 	b.w.t.Helper()
 	if _, err := b.w.n.Attach(b.w.t.Context(), b.i); err != nil {
 		b.w.t.Fatal(err)
+	}
+	// The kernel takes a new link's packets a moment after it was told to, which a machine's start hides and a test sees.
+	v, err := b.w.n.known(b.i.VPC)
+	if err != nil {
+		b.w.t.Fatal(err)
+	}
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		link, err := v.nl.LinkByName(linkOf(b.i.ID))
+		if err == nil && link.Attrs().OperState == netlink.OperUp {
+			return
+		}
+		if time.Since(begin) > 5*time.Second {
+			b.w.t.Fatalf("the link of %s does not come up: %v", b.i.ID, err)
+		}
 	}
 }
 

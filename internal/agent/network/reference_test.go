@@ -6,7 +6,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
-// What EC2's documentation says of a packet between two interfaces of a VPC, written from it and without a look at the packet
+// What EC2's documentation says of a packet that an interface of a VPC sends, written from it and without a look at the packet
 // filter. It is slow and plain on purpose: the packet filter is held against it.
 
 // end is one side of a flow.
@@ -23,14 +23,89 @@ type probe struct {
 	from     int // the port that asks
 }
 
-// arrives tells whether the first packet of a flow comes to its end.
-func arrives(v VPC, from, to end, p probe) bool {
-	return groupsAllow(v, from, to.addr, true, p) && groupsAllow(v, to, from.addr, false, p) && aclsAllow(v, from, to, p, false)
+// reference is all that decides on a packet.
+type reference struct {
+	vpc     VPC
+	ends    []end                     // interfaces of machines
+	gates   map[cloud.InterfaceID]end // those that forward, which take far addresses as their own
+	nat     end                       // a NAT gateway, the target of routes to natInterface
+	public  map[netip.Addr]bool       // private addresses that have a public one
+	outside netip.Addr                // a host in the internet
 }
 
-// answers tells whether the answer to it comes back. Groups remember the flow; ACLs remember nothing.
-func answers(v VPC, from, to end, p probe) bool {
-	return arrives(v, from, to, p) && aclsAllow(v, to, from, p, true)
+const natInterface = cloud.InterfaceID("eni-0000000000000nat1")
+
+// leg is a part of a packet's way: from one subnet to another, or, without to, to the internet.
+type leg struct {
+	source, destination netip.Addr
+	from, to            cloud.SubnetID
+}
+
+// follow tells where a flow's first packet ends, and under which source, "" when it arrives nowhere; and whether the answer comes back.
+// Groups remember the flow; ACLs remember nothing.
+func (r reference) follow(from end, to netip.Addr, p probe) (arrival string, answered bool) {
+	legs, last, ok := r.way(from, to)
+	if !ok || !groupsAllow(r.vpc, from, to, true, p) {
+		return "", false
+	}
+	source := legs[len(legs)-1].source
+	if last.addr != r.outside && !groupsAllow(r.vpc, last, source, false, p) {
+		return "", false
+	}
+	answered = true
+	for _, l := range legs {
+		if l.from == l.to {
+			continue // it meets no ACL
+		}
+		if !aclAllows(r.vpc, l.from, l.destination, true, p, false) || l.to != "" && !aclAllows(r.vpc, l.to, l.source, false, p, false) {
+			return "", false
+		}
+		answered = answered && aclAllows(r.vpc, l.from, l.destination, false, p, true) && (l.to == "" || aclAllows(r.vpc, l.to, l.source, true, p, true))
+	}
+	return arrivalAt(last.addr, source), answered
+}
+
+func arrivalAt(at, source netip.Addr) string { return at.String() + " from " + source.String() }
+
+// way is where routes lead a packet: within the VPC straight to its end, else by the longest prefix of the sender's subnet.
+func (r reference) way(from end, to netip.Addr) (legs []leg, last end, ok bool) {
+	for _, e := range r.ends {
+		if e.addr == to {
+			return []leg{{from.addr, to, from.subnet, e.subnet}}, e, true
+		}
+	}
+	source, at := from.addr, from.subnet
+	for {
+		route, found := longest(r.vpc, at, to)
+		switch {
+		case !found || route.Kind == RouteBlackhole:
+			return nil, end{}, false
+		case route.Kind == RouteInternet:
+			if to != r.outside || !r.public[source] {
+				return nil, end{}, false
+			}
+			return append(legs, leg{source, to, at, ""}), end{addr: to}, true
+		case route.Interface == natInterface:
+			legs = append(legs, leg{source, to, at, r.nat.subnet})
+			source, at = r.nat.addr, r.nat.subnet
+		case to == r.outside:
+			return nil, end{}, false // the gates don't forward it
+		default:
+			gate := r.gates[route.Interface]
+			return append(legs, leg{source, to, at, gate.subnet}), gate, true
+		}
+	}
+}
+
+func longest(v VPC, subnet cloud.SubnetID, to netip.Addr) (best Route, found bool) {
+	for _, s := range v.Subnets {
+		for _, r := range s.Routes {
+			if s.ID == subnet && r.Destination.Contains(to) && (!found || r.Destination.Bits() > best.Destination.Bits()) {
+				best, found = r, true
+			}
+		}
+	}
+	return best, found
 }
 
 // groupsAllow: any rule of any group is enough.
@@ -65,14 +140,6 @@ func isPeer(v VPC, r cloud.SecurityGroupRule, peer netip.Addr) bool {
 		}
 	}
 	return false
-}
-
-// aclsAllow: between subnets a packet meets the sender's ACL on its way out and the receiver's on its way in.
-func aclsAllow(v VPC, from, to end, p probe, answer bool) bool {
-	if from.subnet == to.subnet {
-		return true
-	}
-	return aclAllows(v, from.subnet, to.addr, true, p, answer) && aclAllows(v, to.subnet, from.addr, false, p, answer)
 }
 
 // aclAllows: the lowest number that matches decides.

@@ -89,7 +89,7 @@ func (n *Network) routeSubnets(v *vpc, spec VPC) error {
 	wanted := map[cloud.SubnetID]bool{}
 	for _, s := range spec.Subnets {
 		wanted[s.ID] = true
-		if err := n.routeSubnet(v, spec, s); err != nil {
+		if err := n.routeSubnet(v, spec, s, false); err != nil {
 			return err
 		}
 	}
@@ -105,15 +105,15 @@ func (n *Network) routeSubnets(v *vpc, spec VPC) error {
 	return nil
 }
 
-// routeSubnet makes one subnet's table what its routes say.
-func (n *Network) routeSubnet(v *vpc, spec VPC, s Subnet) error {
+// routeSubnet makes one subnet's table what its routes say. again says that the kernel may have less than is known.
+func (n *Network) routeSubnet(v *vpc, spec VPC, s Subnet, again bool) error {
 	table := int(numberOf(s.ID))
 	next, err := n.kernelRoutes(v, spec, s, table)
 	if err != nil {
 		return err
 	}
 	had, known := v.routed[s.ID]
-	if known && reflect.DeepEqual(had, next) {
+	if known && !again && reflect.DeepEqual(had, next) {
 		return nil
 	}
 	if !known {
@@ -261,8 +261,8 @@ func (n *Network) rerouteTo(v *vpc, id cloud.InterfaceID) error {
 		if !slices.ContainsFunc(s.Routes, func(r Route) bool { return r.Kind == RouteInterface && r.Interface == id }) {
 			continue
 		}
-		v.routed[s.ID] = slices.DeleteFunc(v.routed[s.ID], func(r netlink.Route) bool { return r.LinkIndex > 0 }) // the kernel may have dropped some with a link
-		if err := n.routeSubnet(v, spec, s); err != nil {
+		// The kernel drops routes with their link.
+		if err := n.routeSubnet(v, spec, s, true); err != nil {
 			return err
 		}
 	}
