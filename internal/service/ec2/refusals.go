@@ -23,6 +23,8 @@ var Refusals = []Refusal{
 		"AWS has retired it"},
 	{"EC2-Classic", regexp.MustCompile(`Classic|MovingAddresses|MoveAddressToVpc`),
 		"AWS has retired EC2-Classic"},
+	{"Scheduled events", regexp.MustCompile(`ModifyInstanceEventStartTime`),
+		"no events are scheduled for instances: the upkeep of servers is their operator's"},
 	{"Mac hosts", regexp.MustCompile(`MacHosts`),
 		"it needs Apple's hardware"},
 	{"Nitro Enclaves", regexp.MustCompile(`Enclave`),
