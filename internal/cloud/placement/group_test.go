@@ -1,6 +1,7 @@
 package placement_test
 
 import (
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -85,6 +86,60 @@ func TestRoomOfASpreadGroupIsOneAServerAndLeavesTheCandidatesAlone(t *testing.T)
 	for range 2 {
 		if n, _ := placement.Room(servers, in(t, "t3.nano", cloud.PlaceSpread, 0), 10); n != 3 {
 			t.Errorf("room for %d", n)
+		}
+	}
+}
+
+// Whatever comes in whatever order, no server ever carries two of a spread group, or two partitions of one group, and no
+// cluster is in two zones.
+func TestRandomPlacementsKeepToTheirGroups(t *testing.T) {
+	for seed := range uint64(200) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		servers := make([]placement.Candidate, 1+rnd.IntN(6))
+		for n := range servers {
+			servers[n] = node("node-"+string(rune('a'+n)), 4+rnd.IntN(28), 16<<10)
+			servers[n].Node.Zone = "us-east-1" + string(rune('a'+rnd.IntN(2)))
+		}
+		groups := []placement.Group{{ID: "pg-s", Strategy: cloud.PlaceSpread}, {ID: "pg-c", Strategy: cloud.PlaceCluster}, {ID: "pg-p", Strategy: cloud.PlacePartition, Partitions: 1 + rnd.IntN(4)}}
+		type seat struct {
+			group cloud.PlacementGroupID
+			node  cloud.NodeID
+		}
+		held, partitions, zones := map[seat]int{}, map[seat]int{}, map[string]bool{}
+		for range 40 {
+			r := request(t, []cloud.InstanceType{"t3.nano", "m5.large", "c5.xlarge"}[rnd.IntN(3)])
+			r.Zone = []string{"", "us-east-1a", "us-east-1b"}[rnd.IntN(3)]
+			g := groups[rnd.IntN(len(groups))]
+			if g.Strategy == cloud.PlacePartition {
+				g.Partition = rnd.IntN(g.Partitions + 1)
+			}
+			r.Group = &g
+			res := placement.Take(servers, r)
+			if res.Node == "" {
+				if res.Reason() == "" {
+					t.Fatalf("seed %d: ruled out without a reason", seed)
+				}
+				continue
+			}
+			at := seat{g.ID, res.Node}
+			switch {
+			case g.Strategy == cloud.PlaceSpread && held[at] > 0:
+				t.Fatalf("seed %d: %s has two of a spread group", seed, res.Node)
+			case g.Strategy == cloud.PlacePartition && held[at] > 0 && partitions[at] != res.Partition:
+				t.Fatalf("seed %d: %s has the partitions %d and %d", seed, res.Node, partitions[at], res.Partition)
+			case g.Strategy == cloud.PlacePartition && (res.Partition < 1 || res.Partition > g.Partitions || g.Partition > 0 && res.Partition != g.Partition):
+				t.Fatalf("seed %d: in partition %d of %d, asked for %d", seed, res.Partition, g.Partitions, g.Partition)
+			}
+			held[at]++
+			partitions[at] = res.Partition
+			for _, s := range servers {
+				if s.Node.ID == res.Node && g.Strategy == cloud.PlaceCluster {
+					zones[s.Node.Zone] = true
+				}
+			}
+		}
+		if len(zones) > 1 {
+			t.Fatalf("seed %d: a cluster is in the zones %v", seed, zones)
 		}
 	}
 }

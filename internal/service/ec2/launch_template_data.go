@@ -142,6 +142,11 @@ func settleTemplate(doc document) (string, *ec2.ValidationWarning, error) {
 		problems = append(problems, ec2.ValidationError{Code: new("UnsupportedOperation"),
 			Message: new("The parameter " + name + " is kept, but not supported by this cloud: launches with it are refused.")})
 	}
+	for _, spec := range order.TagSpecifications {
+		if kind := deref(spec.ResourceType); !slices.Contains(launchTagged, kind) {
+			problems = append(problems, ec2.ValidationError{Code: new("InvalidParameterValue"), Message: new("Tags of the kind " + kind + " are kept, but launches of this cloud make nothing of that kind and are refused.")})
+		}
+	}
 	if t := deref(order.InstanceType); t != "" {
 		if _, ok := cloud.LookupInstanceType(cloud.InstanceType(t)); !ok {
 			problems = append(problems, ec2.ValidationError{Code: new("Unsupported"), Message: new("The instance type " + t + " is not served by this cloud.")})

@@ -19,6 +19,7 @@ func (s *Service) registerPlacement(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionDeletePlacementGroup, s.deletePlacementGroup, awsapi.Honours("GroupName"))
 	awsapi.Handle(r, ec2.ActionDescribePlacementGroups, s.describePlacementGroups, awsapi.Honours("GroupIds", "GroupNames", "Filters"))
 	awsapi.Handle(r, ec2.ActionModifyInstancePlacement, s.modifyInstancePlacement, awsapi.Honours("InstanceId", "GroupName", "GroupId", "PartitionNumber", "Tenancy", "Affinity"))
+	awsapi.Handle(r, ec2.ActionDescribeInstanceTopology, s.describeInstanceTopology, awsapi.Honours("InstanceIds", "GroupNames", "Filters", "MaxResults", "NextToken"))
 	awsapi.Handle(r, ec2.ActionDescribeHosts, s.describeHosts, awsapi.Honours("HostIds", "Filter", "MaxResults", "NextToken"))
 }
 

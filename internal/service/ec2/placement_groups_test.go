@@ -158,3 +158,30 @@ func TestPlacementGroupsThatCannotBeAreRefused(t *testing.T) {
 		t.Error(hosts, err)
 	}
 }
+
+func TestTheTopologyTellsWhoSharesAServer(t *testing.T) {
+	w := newWorld(t)
+	near, far := w.launch(count(2, 2)), ""
+	w.settle()
+	w.addNode()
+	w.update(func(tx *store.Tx) {
+		for _, n := range store.List(tx, store.Nodes) {
+			if i, _ := store.Get(tx, store.Instances, cloud.InstanceID(*near[0].InstanceId)); n.ID != i.Node {
+				w.node = n.ID // where settle puts what follows
+			}
+		}
+	})
+	far = w.running()
+	out, err := w.DescribeInstanceTopology(t.Context(), &sdk.DescribeInstanceTopologyInput{Filters: filterList("availability-zone", "us-east-1a", "instance-type", "t3.*")})
+	if err != nil || len(out.Instances) != 3 {
+		t.Fatal(out, err)
+	}
+	nodes := map[string][]string{}
+	for _, i := range out.Instances {
+		nodes[*i.InstanceId] = i.NetworkNodes
+	}
+	a, b, c := nodes[*near[0].InstanceId], nodes[*near[1].InstanceId], nodes[far]
+	if len(a) != 3 || a[2] != b[2] || a[2] == c[2] || a[1] != c[1] || a[0] != c[0] || a[0] == a[1] {
+		t.Errorf("the layers are %v, %v and %v", a, b, c)
+	}
+}

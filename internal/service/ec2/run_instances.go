@@ -27,6 +27,9 @@ const (
 	commandTag = "nacre:command"
 )
 
+// launchTagged are the kinds of resources that a launch makes and tags.
+var launchTagged = []string{"instance", "network-interface"}
+
 // launch is a RunInstances call that was found valid, ready to be committed.
 type launch struct {
 	call     *awsapi.Call
@@ -166,7 +169,7 @@ func (l *launch) parse() error {
 	if err != nil {
 		return err
 	}
-	tags, err := tagsFor(req.TagSpecifications, "instance", "network-interface")
+	tags, err := tagsFor(req.TagSpecifications, launchTagged...)
 	if err != nil {
 		return err
 	}
