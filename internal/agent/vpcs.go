@@ -222,6 +222,9 @@ func networkVPC(m *agentrpc.VPC) network.VPC {
 	for _, s := range m.Subnets {
 		v.Subnets = append(v.Subnets, network.Subnet{ACL: s.Subnet.ACL, ID: s.Subnet.ID, CIDR: s.Subnet.CIDR, Routes: networkRoutes(s.Routes)})
 	}
+	for _, p := range m.Peerings {
+		v.Peerings = append(v.Peerings, network.Peering{ID: p.ID, Peer: p.Peer, Ranges: p.PeerRanges})
+	}
 	for _, g := range m.NATs {
 		v.NATGateways = append(v.NATGateways, network.NATGateway{ID: g.Gateway.ID, Interface: networkInterface("", g.Interface, 0)})
 	}
@@ -246,6 +249,8 @@ func networkRoutes(list []agentrpc.Route) []network.Route {
 			out[i].Kind = network.RouteInternet
 		case agentrpc.RouteInterface:
 			out[i].Kind = network.RouteInterface
+		case agentrpc.RoutePeering:
+			out[i].Kind, out[i].Peering = network.RoutePeering, r.Peering
 		}
 	}
 	return out

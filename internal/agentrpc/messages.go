@@ -31,12 +31,13 @@ type Welcome struct {
 
 // VPC is a virtual private network of which this node runs at least one interface.
 type VPC struct {
-	VPC     cloud.VPC
-	Gateway bool // an internet gateway is attached
-	Subnets []Subnet
-	Groups  []Group
-	ACLs    []cloud.NetworkACL // all of the VPC; each subnet names its own
-	NATs    []NATGateway       // those of the VPC that work on the node
+	VPC      cloud.VPC
+	Gateway  bool // an internet gateway is attached
+	Subnets  []Subnet
+	Groups   []Group
+	ACLs     []cloud.NetworkACL // all of the VPC; each subnet names its own
+	NATs     []NATGateway       // those of the VPC that work on the node
+	Peerings []Peering          // those that are active
 	// FlowLogs are all of the VPC, its subnets and interfaces.
 	FlowLogs []cloud.FlowLog
 	// Public tells the resolver which private address stands behind a public one in this VPC.
@@ -70,6 +71,13 @@ type Route struct {
 	Kind        RouteKind
 	Interface   cloud.InterfaceID
 	Peering     cloud.PeeringID
+}
+
+// Peering is a peering with the other VPC and its ranges. Both VPCs are told to every node that has one of them.
+type Peering struct {
+	ID         cloud.PeeringID
+	Peer       cloud.VPCID
+	PeerRanges []netip.Prefix
 }
 
 // NATGateway is a NAT gateway with its own interface. It carries intent only: its State and Deleted are always as when it was made.

@@ -65,10 +65,11 @@ func frame(r *ruleset, v VPC, acls bool) {
 	r.set("set", "senders", "type ipv4_addr")
 	r.set("map", "public", "type ipv4_addr : ipv4_addr")
 	r.set("map", "private", "type ipv4_addr : ipv4_addr")
-	r.chain("spoof", "type filter hook prerouting priority raw; policy drop",
+	sources, between, toPeers, own := peeringRules(v)
+	r.chain("spoof", "type filter hook prerouting priority raw; policy drop", append([]string{
 		`iifname { "lo", "uplink" } accept`,
 		"iifname . ip saddr @own accept",
-		"iifname @unchecked accept")
+		"iifname @unchecked accept"}, sources...)...)
 	r.chain("translate", "type nat hook prerouting priority dstnat; policy accept",
 		`iifname "uplink" dnat to ip daddr map @public`,
 		"ip saddr @senders dnat to ip daddr map @public")
@@ -78,20 +79,19 @@ func frame(r *ruleset, v VPC, acls bool) {
 	if acls {
 		forward = append(forward, "iifname vmap @leaving", "oifname vmap @entering")
 	}
+	forward = append(append(forward, "ct state established,related accept"), between...)
 	r.chain("forward", "type filter hook forward priority filter; policy drop", append(forward,
-		"ct state established,related accept",
 		"iifname vmap @out",
 		`iifname "uplink" goto arriving`)...)
-	r.chain("arriving", "",
-		"oifname vmap @in",
+	r.chain("arriving", "", append(append([]string{"oifname vmap @in"}, toPeers...),
 		`oifname "uplink" ip saddr @senders accept`,
-		"drop")
-	r.chain("input", "type filter hook input priority filter; policy drop",
+		"drop")...)
+	r.chain("input", "type filter hook input priority filter; policy drop", append(own,
 		"ct state established,related accept",
 		`iifname "lo" accept`,
 		fmt.Sprintf("ip daddr %s tcp dport 80 accept", metadataAddr),
 		fmt.Sprintf("ip daddr { %s, %s } meta l4proto { tcp, udp } th dport 53 accept", resolverAddr, v.resolver()),
-		"icmp type echo-request accept")
+		"icmp type echo-request accept")...)
 	r.chain("leave", "type nat hook postrouting priority srcnat; policy accept",
 		`oifname "uplink" snat to ip saddr map @private`,
 		"ct status dnat ip saddr @senders snat to ip saddr map @private")

@@ -38,6 +38,7 @@ type VPC struct {
 	ACLs    []ACL   // every one that a subnet names
 	// NATGateways are those that work on this node.
 	NATGateways []NATGateway
+	Peerings    []Peering
 	Logged      []Logged
 }
 

@@ -27,6 +27,7 @@ const (
 	RouteBlackhole RouteKind = iota
 	RouteInternet
 	RouteInterface // an interface here that doesn't check its packets' addresses; a black hole while there is none
+	RoutePeering   // a peer VPC that is here too; a black hole while it isn't
 )
 
 // Route sends a destination to a target.
@@ -34,6 +35,7 @@ type Route struct {
 	Destination netip.Prefix
 	Kind        RouteKind
 	Interface   cloud.InterfaceID
+	Peering     cloud.PeeringID
 }
 
 const (
@@ -175,6 +177,12 @@ func (n *Network) kernelRoutes(v *vpc, spec VPC, s Subnet, table int) ([]netlink
 				break // it is not plugged in yet, or not any more
 			}
 			route = through(link, target.PrivateIP, r.Destination, table)
+		case RoutePeering:
+			link, err := v.nl.LinkByName(peeringLink(r.Peering))
+			if err != nil {
+				break // the peer is not here yet, or not any more
+			}
+			route = through(link, outsideAddr, r.Destination, table)
 		}
 		list = append(list, *route)
 	}
@@ -249,6 +257,11 @@ func (v *vpc) dropTable(id cloud.SubnetID) error {
 
 // rerouteTo brings the routes that lead to an interface up to date: it came, went, or began to check addresses.
 func (n *Network) rerouteTo(v *vpc, id cloud.InterfaceID) error {
+	return n.reroute(v, func(r Route) bool { return r.Kind == RouteInterface && r.Interface == id })
+}
+
+// reroute brings the routes that match up to date, with all others of their subnets.
+func (n *Network) reroute(v *vpc, match func(Route) bool) error {
 	v.mu.Lock()
 	spec := v.spec
 	v.mu.Unlock()
@@ -258,7 +271,7 @@ func (n *Network) rerouteTo(v *vpc, id cloud.InterfaceID) error {
 		return nil // the first routing takes it along
 	}
 	for _, s := range spec.Subnets {
-		if !slices.ContainsFunc(s.Routes, func(r Route) bool { return r.Kind == RouteInterface && r.Interface == id }) {
+		if !slices.ContainsFunc(s.Routes, match) {
 			continue
 		}
 		// The kernel drops routes with their link.

@@ -37,6 +37,8 @@ type vpc struct {
 
 	translating map[cloud.NATGatewayID]bool // NAT gateways that this process has set up; only OpenVPC touches it
 
+	joined []Peering // those whose links may be here; nil when that isn't known; only OpenVPC touches it
+
 	mu         sync.Mutex
 	spec       VPC         // as last told
 	interfaces []Interface // those that the packet filter lets in, in the order of their last change
@@ -90,6 +92,9 @@ func (n *Network) OpenVPC(spec VPC) error {
 	v.mu.Lock()
 	v.spec = spec
 	v.mu.Unlock()
+	if err := n.joinPeers(v, spec); err != nil {
+		return err
+	}
 	if err := n.openNATGateways(context.Background(), v, spec); err != nil {
 		return err
 	}
