@@ -2,6 +2,7 @@ package ec2_test
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"net/url"
 	"strings"
 	"testing"
@@ -233,6 +234,18 @@ func TestAnInstanceTellsHowToLaunchOneMore(t *testing.T) {
 	d := out.LaunchTemplateData
 	if *d.ImageId != w.image || d.InstanceType != "t3.small" || *d.UserData != "aGk=" || *d.TagSpecifications[0].Tags[0].Value != "b" || len(d.NetworkInterfaces) != 1 {
 		t.Errorf("told %+v", d)
+	}
+	text, err := json.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again templateData
+	if err := json.Unmarshal(text, &again); err != nil {
+		t.Fatal(err)
+	}
+	twin := w.launch(from(w.template("twin", &again), ""))[0]
+	if first := w.instance(i); twin.InstanceType != first.InstanceType || *twin.SubnetId != *first.SubnetId || *twin.SecurityGroups[0].GroupId != *first.SecurityGroups[0].GroupId {
+		t.Errorf("one more is %+v", twin)
 	}
 }
 
