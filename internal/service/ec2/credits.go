@@ -2,6 +2,7 @@ package ec2
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
 
@@ -116,9 +117,13 @@ func (s *Service) modifyInstanceCreditSpecification(ctx context.Context, call *a
 	err := s.update(ctx, call, func(tx *store.Tx) error {
 		out.SuccessfulInstanceCreditSpecifications = []ec2.SuccessfulInstanceCreditSpecificationItem{}
 		out.UnsuccessfulInstanceCreditSpecifications = []ec2.UnsuccessfulInstanceCreditSpecificationItem{}
-		// A retry sets the same once more, and is told of each instance again.
-		if _, err := once(tx, call, "ModifyInstanceCreditSpecification", deref(req.ClientToken), hash, "done"); err != nil {
+		token := deref(req.ClientToken)
+		done, err := replay(tx, call, "ModifyInstanceCreditSpecification", token, hash)
+		if err != nil {
 			return err
+		}
+		if done != "" { // another call may have set something else since: a retry only gets its answer again
+			return json.Unmarshal([]byte(done), out)
 		}
 		for _, spec := range req.InstanceCreditSpecifications {
 			err := setCredits(tx, call.Account, deref(spec.InstanceId), *spec.CpuCredits)
@@ -133,6 +138,14 @@ func (s *Service) modifyInstanceCreditSpecification(ctx context.Context, call *a
 				out.SuccessfulInstanceCreditSpecifications = append(out.SuccessfulInstanceCreditSpecifications, ec2.SuccessfulInstanceCreditSpecificationItem{InstanceId: spec.InstanceId})
 			}
 		}
+		if token == "" {
+			return nil
+		}
+		answer, err := json.Marshal(out)
+		if err != nil {
+			return err
+		}
+		remember(tx, call, "ModifyInstanceCreditSpecification", token, hash, string(answer))
 		return nil
 	})
 	return out, err

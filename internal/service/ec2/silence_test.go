@@ -76,6 +76,46 @@ func TestNoParameterIsAcceptedAndIgnored(t *testing.T) {
 	}
 }
 
+// The same for what only asks: the answer is different for one of the values at least.
+func TestNoParameterOfAQuestionIsAcceptedAndIgnored(t *testing.T) {
+	s := newStage(t)
+	tried := 0
+	for _, action := range s.built() {
+		if !strings.HasPrefix(action, "Describe") && !strings.HasPrefix(action, "Get") {
+			continue
+		}
+		variants := s.variants(action)
+		plain := variants[0].form
+		status, answer := s.ask(plain)
+		if status != http.StatusOK {
+			continue
+		}
+		difference, accepted := map[string]bool{}, map[string][]string{}
+		for _, v := range variants[1:] {
+			key, value := added(plain, v)
+			if key == "" || value == "" || key == "DryRun" || key == "MaxResults" || key == "NextToken" || strings.HasPrefix(key, "Filter.") ||
+				difference[key] || slices.Contains(accepted[key], value) {
+				continue // pages and filters have tests of their own
+			}
+			status, text := s.ask(v.form)
+			if status != http.StatusOK {
+				continue
+			}
+			tried++
+			accepted[key] = append(accepted[key], value)
+			difference[key] = lasting(text) != lasting(answer)
+		}
+		for key, values := range accepted {
+			if len(values) > 1 && !difference[key] && indifferent[action+"."+key] == "" {
+				t.Errorf("%s takes %s, be it %.40q, and answers the same: refuse it, or say in indifferent why that is right", action, key, values)
+			}
+		}
+	}
+	if tried < 60 {
+		t.Errorf("only %d parameters were tried", tried)
+	}
+}
+
 // added is the one parameter that a variant has and the plain request hasn't.
 func added(plain url.Values, v variant) (key, value string) {
 	for name := range v.form {
@@ -98,6 +138,12 @@ var indifferent = map[string]string{
 	"CopyImage.CopyImageTags":                                            "the image has no tags",
 	"CreateLaunchTemplateVersion.ResolveAlias":                           "the image has no alias",
 	"DeleteTags.Tag.1.Key":                                               "there is no tag of that name",
+	"DescribeAvailabilityZones.AllAvailabilityZones":                     "every zone is one of the account's",
+	"DescribeImages.IncludeDeprecated":                                   "an image's owner sees it in any case",
+	"DescribeImages.IncludeDisabled":                                     "no image on the stage is disabled",
+	"DescribeLaunchTemplateVersions.ResolveAlias":                        "the image has no alias",
+	"DescribeRegions.AllRegions":                                         "every region is one of the account's",
+	"GetConsoleOutput.Latest":                                            "the output is always the latest",
 	"DetachNetworkInterface.Force":                                       "the instance is there to let go",
 	"ImportImage.DiskContainer.1.Description":                            "the task's own description comes first",
 	"ReportInstanceStatus.Description":                                   "a report goes into the log, and EC2 shows it nowhere either",

@@ -1,6 +1,7 @@
 package ec2_test
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/xml"
 	"fmt"
@@ -38,6 +39,7 @@ var extras = map[string]string{
 	"AssignPrivateIpAddresses":                   "SecondaryPrivateIpAddressCount=1",
 	"AssociateAddress":                           "AllocationId=$spare.allocationId&NetworkInterfaceId=$spare.networkInterfaceId",
 	"AssociateRouteTable":                        "SubnetId=$subnetId",
+	"AssociateSubnetCidrBlock":                   "SubnetId=$subnetId&Ipv6CidrBlock=$ipv6Subnet",
 	"AssociateVpcCidrBlock":                      "CidrBlock=100.64.%.0/24",
 	"AttachInternetGateway":                      "VpcId=$CreateVpc.vpcId",
 	"AttachNetworkInterface":                     "NetworkInterfaceId=$spare.networkInterfaceId&DeviceIndex=2",
@@ -65,6 +67,7 @@ var extras = map[string]string{
 	"DeleteNetworkInterface":                     "NetworkInterfaceId=$spare.networkInterfaceId",
 	"DeletePlacementGroup":                       "GroupName=$CreatePlacementGroup.groupName",
 	"DeleteRoute":                                "RouteTableId=$DescribeRouteTables.routeTableId&DestinationCidrBlock=0.0.0.0/0",
+	"DeleteRouteTable":                           "RouteTableId=$spare.routeTableId",
 	"DeleteSecurityGroup":                        "GroupId=$groupId",
 	"DeleteSubnet":                               "SubnetId=$CreateSubnet.subnetId",
 	"DeleteVpc":                                  "VpcId=$CreateVpc.vpcId",
@@ -76,13 +79,17 @@ var extras = map[string]string{
 	"DisassociateAddress":                        "AssociationId=$AssociateAddress.associationId",
 	"DisassociateRouteTable":                     "AssociationId=$AssociateRouteTable.associationId",
 	"DisassociateVpcCidrBlock":                   "AssociationId=$AssociateVpcCidrBlock.associationId",
+	"GetInstanceTypesFromInstanceRequirements":   "ArchitectureType.1=x86_64&VirtualizationType.1=hvm&InstanceRequirements.VCpuCount.Min=1&InstanceRequirements.MemoryMiB.Min=1",
 	"ImportImage":                                "DiskContainer.1.Url=docker://debian&Description=imported-%",
 	"ImportKeyPair":                              "KeyName=key-%",
 	"ModifyAddressAttribute":                     "DomainName=a.example.com",
+	"ModifyDefaultCreditSpecification":           "InstanceFamily=t3&CpuCredits=standard",
 	"ModifyImageAttribute":                       "Attribute=description&Value=changed",
 	"ModifyInstanceAttribute":                    "DisableApiTermination.Value=true",
+	"ModifyInstanceCreditSpecification":          "InstanceCreditSpecification.1.InstanceId=$instanceId&InstanceCreditSpecification.1.CpuCredits=standard",
+	"ModifyInstanceMaintenanceOptions":           "AutoRecovery=disabled",
 	"ModifyInstanceMetadataOptions":              "HttpTokens=required",
-	"ModifyInstancePlacement":                    "Tenancy=default",
+	"ModifyInstancePlacement":                    "InstanceId=$stopped.instanceId&Tenancy=default",
 	"ModifyLaunchTemplate":                       "LaunchTemplateId=$launchTemplateId&SetDefaultVersion=1",
 	"ModifyNetworkInterfaceAttribute":            "Description.Value=changed",
 	"ModifySecurityGroupRules":                   "SecurityGroupRule.1.SecurityGroupRule.IpProtocol=tcp&SecurityGroupRule.1.SecurityGroupRule.FromPort=1&SecurityGroupRule.1.SecurityGroupRule.ToPort=1&SecurityGroupRule.1.SecurityGroupRule.CidrIpv4=10.0.0.0/8&SecurityGroupRule.1.SecurityGroupRuleId=$securityGroupRuleId",
@@ -100,7 +107,8 @@ var extras = map[string]string{
 	"RevokeSecurityGroupEgress":                  "GroupId=$groupId&IpPermissions.1.IpProtocol=-1&IpPermissions.1.IpRanges.1.CidrIp=0.0.0.0/0",
 	"RevokeSecurityGroupIngress":                 "GroupId=$groupId&SecurityGroupRuleId.1=$securityGroupRuleId",
 	"RunInstances":                               "ImageId=$imageId&MinCount=1&MaxCount=1&InstanceType=t3.medium",
-	"UnassignIpv6Addresses":                      "Ipv6Addresses.1=fd00::1",
+	"StartInstances":                             "InstanceId.1=$stopped.instanceId",
+	"UnassignIpv6Addresses":                      "NetworkInterfaceId=$AssignIpv6Addresses.networkInterfaceId&Ipv6Addresses.1=$AssignIpv6Addresses.assignedIpv6Addresses",
 	"UnassignPrivateIpAddresses":                 "NetworkInterfaceId=$networkInterfaceId&PrivateIpAddress.1=$AssignPrivateIpAddresses.privateIpAddress",
 	"UpdateSecurityGroupRuleDescriptionsEgress":  "GroupId=$groupId&IpPermissions.1.IpProtocol=-1&IpPermissions.1.IpRanges.1.CidrIp=0.0.0.0/0&IpPermissions.1.IpRanges.1.Description=d",
 	"UpdateSecurityGroupRuleDescriptionsIngress": "GroupId=$groupId&SecurityGroupRuleDescription.1.SecurityGroupRuleId=$securityGroupRuleId&SecurityGroupRuleDescription.1.Description=d",
@@ -153,24 +161,42 @@ func newStage(t testing.TB) *stage {
 		}
 	}
 	s.settle()
-	for _, form := range []url.Values{
-		s.form("AuthorizeSecurityGroupIngress"),
-		with(s.form("AttachNetworkInterface"), "DeviceIndex", "1"),
-		with(s.form("AssociateAddress"), "NetworkInterfaceId", s.props["networkInterfaceId"], "AllocationId", s.props["allocationId"]),
-		s.form("AssignPrivateIpAddresses"),
-		s.form("AssociateRouteTable"),
-		s.form("AssociateVpcCidrBlock"),
+	for _, step := range []struct {
+		action  string
+		instead []string
+	}{
+		{"AuthorizeSecurityGroupIngress", nil},
+		{"AttachNetworkInterface", []string{"DeviceIndex", "1"}},
+		{"AssociateAddress", []string{"NetworkInterfaceId", "$networkInterfaceId", "AllocationId", "$allocationId"}},
+		{"AssignPrivateIpAddresses", nil},
+		{"AssociateRouteTable", nil},
+		{"AssociateVpcCidrBlock", nil},
+		{"AssociateVpcCidrBlock", []string{"CidrBlock", "", "AmazonProvidedIpv6CidrBlock", "true"}},
+		{"DescribeVpcs", nil},
+		{"AssociateSubnetCidrBlock", nil},
+		{"AssignIpv6Addresses", nil},
 	} {
+		form := s.form(step.action)
+		for i := 0; i < len(step.instead); i += 2 {
+			if form.Del(step.instead[i]); step.instead[i+1] != "" {
+				form.Set(step.instead[i], cmp.Or(s.props[strings.TrimPrefix(step.instead[i+1], "$")], step.instead[i+1]))
+			}
+		}
 		if status, text := s.ask(form); status == http.StatusOK {
-			s.learn(form.Get("Action"), text)
+			s.learn(step.action, text)
+			s.settle()
 		}
 	}
-	s.settle()
 	// These are free still: what is above hangs together.
-	for _, action := range []string{"AllocateAddress", "CreateNetworkInterface", "RunInstances", "CreateFlowLogs"} {
+	for _, action := range []string{"AllocateAddress", "CreateNetworkInterface", "RunInstances", "CreateRouteTable", "CreateFlowLogs"} {
 		if status, text := s.ask(s.form(action)); status == http.StatusOK {
 			s.learn("spare", text)
 		}
+	}
+	if status, text := s.ask(s.form("RunInstances")); status == http.StatusOK {
+		s.learn("stopped", text)
+		s.settle()
+		s.ask(url.Values{"Action": {"StopInstances"}, "InstanceId.1": {s.props["stopped.instanceId"]}})
 	}
 	s.settle()
 	return s
@@ -227,6 +253,9 @@ func (s *stage) learn(action, text string) {
 			name := path[len(path)-1]
 			if name == "item" { // of a list of values
 				name = strings.TrimSuffix(path[len(path)-2], "Set")
+			}
+			if name == "ipv6CidrBlock" { // the first range of a subnet in it
+				s.props["ipv6Subnet"] = strings.Replace(string(t), "/56", "/64", 1)
 			}
 			for _, key := range []string{name, action + "." + name} {
 				if s.props[key] == "" || name == own {
