@@ -1,6 +1,9 @@
 package cloud
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Region is what the first start of a control plane settles for good.
 type Region struct {
@@ -15,6 +18,9 @@ type Region struct {
 
 	// PublicPool is the range that public addresses are drawn from, such as "198.18.0.0/20".
 	PublicPool string
+
+	// IPv6Pool is the /40 of unique local addresses that VPCs get their IPv6 ranges from. It was drawn for this cloud.
+	IPv6Pool netip.Prefix
 
 	// Root is the account of the operator. Only it may name files and recipes on nodes.
 	Root AccountID

@@ -36,13 +36,17 @@ func Bootstrap(ctx context.Context, s *store.Store, f FirstStart) (cloud.Region,
 	var key cloud.AccessKey
 	err := s.Update(ctx, func(tx *store.Tx) error {
 		if r, ok := store.Region(tx); ok {
+			if !r.IPv6Pool.IsValid() { // it was made before there was IPv6
+				r.IPv6Pool = newIPv6Pool(f.Rand)
+				store.Put(tx, store.Regions, r)
+			}
 			region = *r
 			return findRootKey(tx, region.Root, &key)
 		}
 		account := cloud.Account{ID: newAccountID(f.Rand), Name: "root", Created: f.Now}
 		region = cloud.Region{
 			Name: f.Region, Zones: []cloud.Zone{{Name: f.Region + "a", ID: zoneID(f.Region, 1)}}, Created: f.Now,
-			CloudID: newCloudID(f.Rand), PublicPool: f.PublicPool.String(), Root: account.ID,
+			CloudID: newCloudID(f.Rand), PublicPool: f.PublicPool.String(), Root: account.ID, IPv6Pool: newIPv6Pool(f.Rand),
 		}
 		key = newAccessKey(f.Rand, account.ID, f.Now)
 		store.Put(tx, store.Regions, &region)
@@ -130,6 +134,13 @@ func newAccountID(r io.Reader) cloud.AccountID {
 		panic(fmt.Sprintf("control: draw an account number: %v", err))
 	}
 	return cloud.AccountID(fmt.Sprint(n.Int64() + 100_000_000_000))
+}
+
+// newIPv6Pool draws a /40 of the unique local addresses that anybody may assign.
+func newIPv6Pool(r io.Reader) netip.Prefix {
+	b := [16]byte{0xfd}
+	copy(b[1:5], draw(r, 4))
+	return netip.PrefixFrom(netip.AddrFrom16(b), 40)
 }
 
 func newCloudID(r io.Reader) string { return hex.EncodeToString(draw(r, 3)) }

@@ -28,6 +28,9 @@ func PublicAddressClaim(addr netip.Addr) ClaimKey {
 	return ClaimKey(JoinKey("public", addr.String()))
 }
 
+// IPv6RangeClaim is a VPC's range of the region's IPv6 pool.
+func IPv6RangeClaim(p netip.Prefix) ClaimKey { return ClaimKey(JoinKey("ipv6", p.String())) }
+
 // NameClaim is a name of one kind of resource ("keypair", "image", "security-group") that
 // is unique in scope: an account, or a VPC.
 func NameClaim[S ~string](kind string, scope S, name string) ClaimKey {

@@ -128,7 +128,7 @@ func (a addressing) assign(tx *store.Tx, n *cloud.Interface, subnet *cloud.Subne
 		return err
 	}
 	count := a.ipv6Count
-	if !a.ipv6Given && assignsIPv6(subnet) {
+	if !a.ipv6Given && subnet.AssignIPv6OnCreation {
 		count = 1
 	}
 	return assignIPv6(tx, n, subnet, a.ipv6, count)

@@ -8,14 +8,10 @@ import (
 	"github.com/nacre-cloud/nacre/internal/store"
 )
 
-func subnetIPv6(s *cloud.Subnet) netip.Prefix { return netip.Prefix{} }
-
-func assignsIPv6(s *cloud.Subnet) bool { return false }
-
 // claimIPv6 takes a free IPv6 address of a subnet for an interface: the one that is wanted, else one that the interface's id
 // decides. A subnet has so many that looking for a free one ends soon.
 func claimIPv6(tx *store.Tx, s *cloud.Subnet, owner cloud.InterfaceID, wanted netip.Addr) (netip.Addr, error) {
-	within := subnetIPv6(s)
+	within := s.IPv6
 	if !within.IsValid() {
 		return wanted, awsapi.InvalidParameterValue("The subnet %s has no IPv6 CIDR block", s.ID)
 	}
@@ -68,4 +64,7 @@ func usableIPv6(within netip.Prefix, addr netip.Addr) bool {
 	return addr != netip.AddrFrom16(last)
 }
 
-func vpcHasIPv6(r store.Reader, id cloud.VPCID) bool { return false }
+func vpcHasIPv6(r store.Reader, id cloud.VPCID) bool {
+	vpc, ok := store.Get(r, store.VPCs, id)
+	return ok && len(vpc.IPv6) > 0
+}

@@ -14,18 +14,27 @@ import (
 )
 
 func (s *Service) registerRoutes(r *awsapi.Registry) {
-	awsapi.Handle(r, ec2.ActionCreateRoute, s.createRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "GatewayId", "InstanceId", "NetworkInterfaceId"))
-	awsapi.Handle(r, ec2.ActionReplaceRoute, s.replaceRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "GatewayId", "InstanceId", "NetworkInterfaceId", "LocalTarget"))
-	awsapi.Handle(r, ec2.ActionDeleteRoute, s.deleteRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock"))
+	awsapi.Handle(r, ec2.ActionCreateRoute, s.createRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock", "GatewayId", "EgressOnlyInternetGatewayId", "InstanceId", "NetworkInterfaceId"))
+	awsapi.Handle(r, ec2.ActionReplaceRoute, s.replaceRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock", "GatewayId", "EgressOnlyInternetGatewayId", "InstanceId", "NetworkInterfaceId", "LocalTarget"))
+	awsapi.Handle(r, ec2.ActionDeleteRoute, s.deleteRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock"))
 }
 
 // maxRoutesPerTable is EC2's default limit.
 const maxRoutesPerTable = 500
 
 // destinationOf parses a route's destination, in its canonical form as EC2 keeps it.
-func destinationOf(block *string) (netip.Prefix, error) {
-	if block == nil {
+func destinationOf(block, block6 *string) (netip.Prefix, error) {
+	switch {
+	case block == nil && block6 == nil:
 		return netip.Prefix{}, awsapi.Errorf("MissingParameter", "The request must contain exactly one of destinationCidrBlock, destinationIpv6CidrBlock, destinationPrefixListId")
+	case block != nil && block6 != nil:
+		return netip.Prefix{}, awsapi.InvalidCombination("The request must contain exactly one of destinationCidrBlock, destinationIpv6CidrBlock, destinationPrefixListId")
+	case block6 != nil:
+		p, err := netip.ParsePrefix(*block6)
+		if err != nil || !p.Addr().Is6() || p.Addr().Is4In6() {
+			return p, awsapi.InvalidParameterValue("Value (%s) for parameter destinationIpv6CidrBlock is invalid. This is not a valid IPv6 CIDR block.", *block6)
+		}
+		return p.Masked(), nil
 	}
 	p, err := netip.ParsePrefix(*block)
 	if err != nil || !p.Addr().Is4() {
@@ -35,11 +44,11 @@ func destinationOf(block *string) (netip.Prefix, error) {
 }
 
 // routeTarget is what a call's parameters name.
-type routeTarget struct{ gateway, instance, nic *string }
+type routeTarget struct{ gateway, egress, instance, nic *string }
 
 func (t routeTarget) given() int {
 	n := 0
-	for _, p := range []*string{t.gateway, t.instance, t.nic} {
+	for _, p := range []*string{t.gateway, t.egress, t.instance, t.nic} {
 		if p != nil {
 			n++
 		}
@@ -48,7 +57,7 @@ func (t routeTarget) given() int {
 }
 
 // find checks that a target exists and is the VPC's own, and returns how a route names it.
-func (t routeTarget) find(r store.Reader, account cloud.AccountID, table *cloud.RouteTable) (string, error) {
+func (t routeTarget) find(r store.Reader, account cloud.AccountID, table *cloud.RouteTable, destination netip.Prefix) (string, error) {
 	if t.given() != 1 {
 		return "", awsapi.Errorf("InvalidParameterCombination", "The request must contain exactly one of gatewayId, natGatewayId, networkInterfaceId, vpcPeeringConnectionId, egressOnlyInternetGatewayId or instanceId")
 	}
@@ -63,6 +72,17 @@ func (t routeTarget) find(r store.Reader, account cloud.AccountID, table *cloud.
 		}
 		if g.VPC != table.VPC {
 			return "", awsapi.InvalidParameterValue("route table %s and network gateway %s belong to different networks", table.ID, g.ID)
+		}
+		return string(g.ID), nil
+	case t.egress != nil:
+		g, err := lookup(r, store.EgressOnlyGateways, ownerOfEgressGateway, kindEgressGateway, account, *t.egress)
+		switch {
+		case err != nil:
+			return "", err
+		case g.VPC != table.VPC:
+			return "", awsapi.InvalidParameterValue("route table %s and network gateway %s belong to different networks", table.ID, g.ID)
+		case destination.Addr().Is4():
+			return "", awsapi.InvalidParameterValue("A route to the egress-only internet gateway %s needs an IPv6 destination.", g.ID)
 		}
 		return string(g.ID), nil
 	case t.instance != nil:
@@ -104,7 +124,7 @@ func routeFor(t *cloud.RouteTable, destination netip.Prefix) int {
 }
 
 func (s *Service) createRoute(ctx context.Context, call *awsapi.Call, req *ec2.CreateRouteRequest) (*ec2.CreateRouteResult, error) {
-	destination, err := destinationOf(req.DestinationCidrBlock)
+	destination, err := destinationOf(req.DestinationCidrBlock, req.DestinationIpv6CidrBlock)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +133,7 @@ func (s *Service) createRoute(ctx context.Context, call *awsapi.Call, req *ec2.C
 		if err != nil {
 			return err
 		}
-		target, err := routeTarget{req.GatewayId, req.InstanceId, req.NetworkInterfaceId}.find(tx, call.Account, t)
+		target, err := routeTarget{gateway: req.GatewayId, egress: req.EgressOnlyInternetGatewayId, instance: req.InstanceId, nic: req.NetworkInterfaceId}.find(tx, call.Account, t, destination)
 		if err != nil {
 			return err
 		}
@@ -137,7 +157,7 @@ func (s *Service) createRoute(ctx context.Context, call *awsapi.Call, req *ec2.C
 }
 
 func (s *Service) replaceRoute(ctx context.Context, call *awsapi.Call, req *ec2.ReplaceRouteRequest) (*ec2.ReplaceRouteResult, error) {
-	destination, err := destinationOf(req.DestinationCidrBlock)
+	destination, err := destinationOf(req.DestinationCidrBlock, req.DestinationIpv6CidrBlock)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +179,7 @@ func (s *Service) replaceRoute(ctx context.Context, call *awsapi.Call, req *ec2.
 		if deref(req.LocalTarget) {
 			return awsapi.InvalidParameterValue("The route %s of %s is not a local one.", destination, t.ID)
 		}
-		if t.Routes[n].Target, err = (routeTarget{req.GatewayId, req.InstanceId, req.NetworkInterfaceId}).find(tx, call.Account, t); err != nil {
+		if t.Routes[n].Target, err = (routeTarget{gateway: req.GatewayId, egress: req.EgressOnlyInternetGatewayId, instance: req.InstanceId, nic: req.NetworkInterfaceId}).find(tx, call.Account, t, destination); err != nil {
 			return err
 		}
 		store.Put(tx, store.RouteTables, t)
@@ -169,7 +189,7 @@ func (s *Service) replaceRoute(ctx context.Context, call *awsapi.Call, req *ec2.
 }
 
 func (s *Service) deleteRoute(ctx context.Context, call *awsapi.Call, req *ec2.DeleteRouteRequest) (*ec2.DeleteRouteResult, error) {
-	destination, err := destinationOf(req.DestinationCidrBlock)
+	destination, err := destinationOf(req.DestinationCidrBlock, req.DestinationIpv6CidrBlock)
 	if err != nil {
 		return nil, err
 	}

@@ -46,6 +46,7 @@ var extras = map[string]string{
 	"AuthorizeSecurityGroupEgress":               "GroupId=$groupId&" + aRule,
 	"AuthorizeSecurityGroupIngress":              "GroupId=$groupId&" + aRule,
 	"CancelImportTask":                           "ImportTaskId=$importTaskId",
+	"CreateEgressOnlyInternetGateway":            "VpcId=$vpcId",
 	"CreateFleet":                                "Type=instant&LaunchTemplateConfigs.1.LaunchTemplateSpecification.LaunchTemplateId=$launchTemplateId&LaunchTemplateConfigs.1.LaunchTemplateSpecification.Version=1",
 	"CreateFlowLogs":                             "LogDestination=arn:aws:s3:::nacre-flow-logs/at-%&LogDestinationType=s3&TrafficType=ALL&ResourceType=NetworkInterface&ResourceId.1=$spare.networkInterfaceId",
 	"CreateKeyPair":                              "KeyName=key-%&KeyType=ed25519",
@@ -140,7 +141,7 @@ func newStage(t testing.TB) *stage {
 	s := &stage{world: newWorldFrom(t, "198.18.0.0/24", mathrand.NewChaCha8([32]byte{})), props: map[string]string{}}
 	s.update(func(tx *store.Tx) { // a node on which every launch has room
 		node, _ := store.Get(tx, store.Nodes, s.node)
-		node.CPUs, node.MemoryMiB = 256, 1<<20
+		node.CPUs, node.MemoryMiB, node.IPv6 = 256, 1<<20, true
 		store.Put(tx, store.Nodes, node)
 	})
 	door := s.door

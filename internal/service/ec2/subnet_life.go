@@ -2,6 +2,7 @@ package ec2
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -12,9 +13,9 @@ import (
 )
 
 func (s *Service) registerSubnetLife(r *awsapi.Registry) {
-	awsapi.Handle(r, ec2.ActionCreateSubnet, s.createSubnet, awsapi.Honours("VpcId", "CidrBlock", "AvailabilityZone", "AvailabilityZoneId", "TagSpecifications"))
+	awsapi.Handle(r, ec2.ActionCreateSubnet, s.createSubnet, awsapi.Honours("VpcId", "CidrBlock", "Ipv6CidrBlock", "AvailabilityZone", "AvailabilityZoneId", "TagSpecifications"))
 	awsapi.Handle(r, ec2.ActionDeleteSubnet, s.deleteSubnet, awsapi.Honours("SubnetId"))
-	awsapi.Handle(r, ec2.ActionModifySubnetAttribute, s.modifySubnetAttribute, awsapi.Honours("SubnetId", "MapPublicIpOnLaunch"))
+	awsapi.Handle(r, ec2.ActionModifySubnetAttribute, s.modifySubnetAttribute, awsapi.Honours("SubnetId", "MapPublicIpOnLaunch", "AssignIpv6AddressOnCreation"))
 }
 
 // maxSubnetsPerVPC is EC2's default limit.
@@ -52,6 +53,13 @@ func (s *Service) createSubnet(ctx context.Context, call *awsapi.Call, req *ec2.
 	if err != nil {
 		return nil, err
 	}
+	var block6 netip.Prefix
+	if req.Ipv6CidrBlock != nil {
+		if block6, err = subnetIPv6Of(*req.Ipv6CidrBlock); err != nil {
+			return nil, err
+		}
+	}
+	range6 := newID[cloud.SubnetRangeID](s)
 	subnet := cloud.Subnet{ID: newID[cloud.SubnetID](s), Account: call.Account, CIDR: block, ACLAssociation: newID[cloud.ACLAssociationID](s), Tags: tags["subnet"], Created: call.Now}
 	err = s.update(ctx, call, func(tx *store.Tx) error {
 		vpc, err := lookup(tx, store.VPCs, ownerOfVPC, kindVPC, call.Account, deref(req.VpcId))
@@ -64,6 +72,11 @@ func (s *Service) createSubnet(ctx context.Context, call *awsapi.Call, req *ec2.
 		if err := placeSubnet(tx, vpc, &subnet); err != nil {
 			return err
 		}
+		if block6.IsValid() {
+			if err := giveSubnetIPv6(tx, vpc, &subnet, block6, range6); err != nil {
+				return err
+			}
+		}
 		store.Put(tx, store.Subnets, &subnet)
 		return nil
 	})
@@ -72,6 +85,9 @@ func (s *Service) createSubnet(ctx context.Context, call *awsapi.Call, req *ec2.
 	}
 	shape := subnetShape(s.store.View(), call.Region, &subnet)
 	shape.State = new("pending")
+	for n := range shape.Ipv6CidrBlockAssociationSet {
+		shape.Ipv6CidrBlockAssociationSet[n].Ipv6CidrBlockState.State = new("associating")
+	}
 	return &ec2.CreateSubnetResult{Subnet: &shape}, nil
 }
 
@@ -121,15 +137,28 @@ func (s *Service) deleteSubnet(ctx context.Context, call *awsapi.Call, req *ec2.
 }
 
 func (s *Service) modifySubnetAttribute(ctx context.Context, call *awsapi.Call, req *ec2.ModifySubnetAttributeRequest) (*ec2.ModifySubnetAttributeResult, error) {
-	if req.MapPublicIpOnLaunch == nil || req.MapPublicIpOnLaunch.Value == nil {
+	public, v6 := req.MapPublicIpOnLaunch, req.AssignIpv6AddressOnCreation
+	switch {
+	case public == nil && v6 == nil:
 		return nil, awsapi.Errorf("MissingParameter", "An attribute to be modified must be specified")
+	case public != nil && v6 != nil:
+		return nil, awsapi.InvalidCombination("Fields for multiple attribute types specified")
+	case public != nil && public.Value == nil || v6 != nil && v6.Value == nil:
+		return nil, awsapi.MissingParameter("value")
 	}
 	err := s.update(ctx, call, func(tx *store.Tx) error {
 		subnet, err := lookup(tx, store.Subnets, ownerOfSubnet, kindSubnet, call.Account, deref(req.SubnetId))
 		if err != nil {
 			return err
 		}
-		subnet.MapPublicIPOnLaunch = *req.MapPublicIpOnLaunch.Value
+		switch {
+		case public != nil:
+			subnet.MapPublicIPOnLaunch = *public.Value
+		case *v6.Value && !subnet.IPv6.IsValid():
+			return awsapi.InvalidParameterValue("Invalid value 'true' for assignIpv6AddressOnCreation. The subnet %s does not have any IPv6 CIDR block associated with it", subnet.ID)
+		default:
+			subnet.AssignIPv6OnCreation = *v6.Value
+		}
 		store.Put(tx, store.Subnets, subnet)
 		return nil
 	})
@@ -143,9 +172,12 @@ func subnetARN(region string, n *cloud.Subnet) string {
 func subnetShape(r store.Reader, region string, n *cloud.Subnet) ec2.Subnet {
 	out := ec2.Subnet{SubnetId: text(n.ID), SubnetArn: new(subnetARN(region, n)), OwnerId: text(n.Account), VpcId: text(n.VPC), State: new("available"),
 		CidrBlock: new(n.CIDR.String()), AvailabilityZone: &n.Zone, AvailableIpAddressCount: new(availableAddresses(r, n)),
-		DefaultForAz: &n.DefaultForAZ, MapPublicIpOnLaunch: &n.MapPublicIPOnLaunch, MapCustomerOwnedIpOnLaunch: new(false), AssignIpv6AddressOnCreation: new(false),
+		DefaultForAz: &n.DefaultForAZ, MapPublicIpOnLaunch: &n.MapPublicIPOnLaunch, MapCustomerOwnedIpOnLaunch: new(false), AssignIpv6AddressOnCreation: &n.AssignIPv6OnCreation,
 		EnableDns64: new(false), Ipv6Native: new(false), Ipv6CidrBlockAssociationSet: []ec2.SubnetIpv6CidrBlockAssociation{}, Tags: tagList(n.Tags),
 		PrivateDnsNameOptionsOnLaunch: &ec2.PrivateDnsNameOptionsOnLaunch{HostnameType: new("ip-name"), EnableResourceNameDnsARecord: new(false), EnableResourceNameDnsAAAARecord: new(false)}}
+	if n.IPv6.IsValid() {
+		out.Ipv6CidrBlockAssociationSet = append(out.Ipv6CidrBlockAssociationSet, subnetRangeShape(n.IPv6Range, n.IPv6, "associated"))
+	}
 	if reg, ok := store.Region(r); ok {
 		for _, z := range reg.Zones {
 			if z.Name == n.Zone {

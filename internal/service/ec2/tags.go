@@ -82,6 +82,7 @@ var taggables = []taggable{
 	tagTable("vpc", kindVPC, store.VPCs, store.VPCsByAccount, ownerOfVPC, func(x *cloud.VPC) cloud.VPCID { return x.ID }, func(x *cloud.VPC) *cloud.Tags { return &x.Tags }),
 	tagTable("subnet", kindSubnet, store.Subnets, store.SubnetsByAccount, ownerOfSubnet, func(x *cloud.Subnet) cloud.SubnetID { return x.ID }, func(x *cloud.Subnet) *cloud.Tags { return &x.Tags }),
 	tagTable("internet-gateway", kindGateway, store.InternetGateways, store.InternetGatewaysByAccount, ownerOfGateway, func(x *cloud.InternetGateway) cloud.InternetGatewayID { return x.ID }, func(x *cloud.InternetGateway) *cloud.Tags { return &x.Tags }),
+	tagTable("egress-only-internet-gateway", kindEgressGateway, store.EgressOnlyGateways, store.EgressOnlyGatewaysByAccount, ownerOfEgressGateway, func(x *cloud.EgressOnlyGateway) cloud.EgressGatewayID { return x.ID }, func(x *cloud.EgressOnlyGateway) *cloud.Tags { return &x.Tags }),
 	tagTable("route-table", kindRouteTable, store.RouteTables, store.RouteTablesByAccount, ownerOfRoutes, func(x *cloud.RouteTable) cloud.RouteTableID { return x.ID }, func(x *cloud.RouteTable) *cloud.Tags { return &x.Tags }),
 	tagTable("network-acl", kindACL, store.NetworkACLs, store.NetworkACLsByAccount, ownerOfACL, func(x *cloud.NetworkACL) cloud.NetworkACLID { return x.ID }, func(x *cloud.NetworkACL) *cloud.Tags { return &x.Tags }),
 	tagTable("vpc-flow-log", kindFlowLog, store.FlowLogs, store.FlowLogsByAccount, ownerOfFlowLog, func(x *cloud.FlowLog) cloud.FlowLogID { return x.ID }, func(x *cloud.FlowLog) *cloud.Tags { return &x.Tags }),

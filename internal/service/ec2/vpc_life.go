@@ -12,11 +12,11 @@ import (
 )
 
 func (s *Service) registerVPCLife(r *awsapi.Registry) {
-	awsapi.Handle(r, ec2.ActionCreateVpc, s.createVPC, awsapi.Honours("CidrBlock", "InstanceTenancy", "TagSpecifications"))
+	awsapi.Handle(r, ec2.ActionCreateVpc, s.createVPC, awsapi.Honours("CidrBlock", "AmazonProvidedIpv6CidrBlock", "InstanceTenancy", "TagSpecifications"))
 	awsapi.Handle(r, ec2.ActionDeleteVpc, s.deleteVPC, awsapi.Honours("VpcId"))
 	awsapi.Handle(r, ec2.ActionModifyVpcAttribute, s.modifyVPCAttribute, awsapi.Honours("VpcId", "EnableDnsSupport", "EnableDnsHostnames", "EnableNetworkAddressUsageMetrics"))
 	awsapi.Handle(r, ec2.ActionModifyVpcTenancy, s.modifyVPCTenancy, awsapi.Honours("VpcId", "InstanceTenancy"))
-	awsapi.Handle(r, ec2.ActionAssociateVpcCidrBlock, s.associateVPCRange, awsapi.Honours("VpcId", "CidrBlock"))
+	awsapi.Handle(r, ec2.ActionAssociateVpcCidrBlock, s.associateVPCRange, awsapi.Honours("VpcId", "CidrBlock", "AmazonProvidedIpv6CidrBlock"))
 	awsapi.Handle(r, ec2.ActionDisassociateVpcCidrBlock, s.disassociateVPCRange, awsapi.Honours("AssociationId"))
 }
 
@@ -63,14 +63,22 @@ func (s *Service) createVPC(ctx context.Context, call *awsapi.Call, req *ec2.Cre
 			return awsapi.Errorf("VpcLimitExceeded", "The maximum number of VPCs has been reached.")
 		}
 		vpc.DHCPOptions = defaultDHCPOptions(tx, call.Account)
+		vpc.IPv6 = nil
 		s.furnish(tx, &vpc)
+		if deref(req.AmazonProvidedIpv6CidrBlock) {
+			_, err := s.addIPv6Range(tx, &vpc)
+			return err
+		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	shape := vpcShape(&vpc)
+	shape := vpcShape(&vpc, call.Region)
 	shape.State = new("pending")
+	for n := range shape.Ipv6CidrBlockAssociationSet {
+		shape.Ipv6CidrBlockAssociationSet[n].Ipv6CidrBlockState.State = new("associating")
+	}
 	return &ec2.CreateVpcResult{Vpc: &shape}, nil
 }
 
@@ -121,6 +129,9 @@ func (s *Service) deleteVPC(ctx context.Context, call *awsapi.Call, req *ec2.Del
 		}
 		for _, g := range store.ListBy(tx, store.EgressOnlyGatewaysByVPC, vpc.ID) {
 			store.Delete(tx, store.EgressOnlyGateways, g.ID)
+		}
+		for _, r := range vpc.IPv6 {
+			store.Delete(tx, store.Claims, store.IPv6RangeClaim(r.Prefix))
 		}
 		store.Delete(tx, store.VPCs, vpc.ID)
 		return nil
@@ -183,7 +194,12 @@ func (s *Service) modifyVPCTenancy(_ context.Context, call *awsapi.Call, req *ec
 }
 
 func (s *Service) associateVPCRange(ctx context.Context, call *awsapi.Call, req *ec2.AssociateVpcCidrBlockRequest) (*ec2.AssociateVpcCidrBlockResult, error) {
-	if req.CidrBlock == nil {
+	switch {
+	case deref(req.AmazonProvidedIpv6CidrBlock) && req.CidrBlock != nil:
+		return nil, awsapi.InvalidCombination("Only one of amazonProvidedIpv6CidrBlock and cidrBlock may be specified")
+	case deref(req.AmazonProvidedIpv6CidrBlock):
+		return s.associateIPv6Range(ctx, call, req)
+	case req.CidrBlock == nil:
 		return nil, awsapi.MissingParameter("cidrBlock")
 	}
 	block, err := rangeOf(*req.CidrBlock, "cidrBlock", "InvalidVpc.Range")
@@ -243,10 +259,17 @@ func (s *Service) disassociateVPCRange(ctx context.Context, call *awsapi.Call, r
 	}
 	var gone cloud.VPCRange
 	var of cloud.VPCID
+	v6 := false
 	err := s.update(ctx, call, func(tx *store.Tx) error {
 		for _, vpc := range store.ListBy(tx, store.VPCsByAccount, call.Account) {
 			if string(vpc.FirstRange()) == id {
 				return awsapi.Errorf("OperationNotPermitted", "The vpc CIDR block with association ID %s may not be disassociated. It is the primary IPv4 CIDR block of the VPC", id)
+			}
+			if n := slices.IndexFunc(vpc.IPv6, func(r cloud.VPCRange) bool { return string(r.ID) == id }); n >= 0 {
+				var err error
+				of, v6 = vpc.ID, true
+				gone, err = dropIPv6Range(tx, vpc, n)
+				return err
 			}
 			n := slices.IndexFunc(vpc.Secondary, func(r cloud.VPCRange) bool { return string(r.ID) == id })
 			if n < 0 {
@@ -271,6 +294,9 @@ func (s *Service) disassociateVPCRange(ctx context.Context, call *awsapi.Call, r
 	if err != nil {
 		return nil, err
 	}
+	if v6 {
+		return &ec2.DisassociateVpcCidrBlockResult{VpcId: text(of), Ipv6CidrBlockAssociation: new(ipv6RangeShape(gone, call.Region, "disassociating"))}, nil
+	}
 	shape := rangeShape(gone, "disassociating")
 	return &ec2.DisassociateVpcCidrBlockResult{VpcId: text(of), CidrBlockAssociation: &shape}, nil
 }
@@ -279,7 +305,7 @@ func rangeShape(r cloud.VPCRange, state string) ec2.VpcCidrBlockAssociation {
 	return ec2.VpcCidrBlockAssociation{AssociationId: text(r.ID), CidrBlock: new(r.Prefix.String()), CidrBlockState: &ec2.VpcCidrBlockState{State: &state}}
 }
 
-func vpcShape(v *cloud.VPC) ec2.Vpc {
+func vpcShape(v *cloud.VPC, region string) ec2.Vpc {
 	out := ec2.Vpc{VpcId: text(v.ID), OwnerId: text(v.Account), State: new("available"), CidrBlock: new(v.CIDR.String()), DhcpOptionsId: new("default"),
 		InstanceTenancy: new("default"), IsDefault: &v.Default, Tags: tagList(v.Tags), Ipv6CidrBlockAssociationSet: []ec2.VpcIpv6CidrBlockAssociation{},
 		CidrBlockAssociationSet: []ec2.VpcCidrBlockAssociation{rangeShape(cloud.VPCRange{ID: v.FirstRange(), Prefix: v.CIDR}, "associated")}}
@@ -288,6 +314,9 @@ func vpcShape(v *cloud.VPC) ec2.Vpc {
 	}
 	for _, r := range v.Secondary {
 		out.CidrBlockAssociationSet = append(out.CidrBlockAssociationSet, rangeShape(r, "associated"))
+	}
+	for _, r := range v.IPv6 {
+		out.Ipv6CidrBlockAssociationSet = append(out.Ipv6CidrBlockAssociationSet, ipv6RangeShape(r, region, "associated"))
 	}
 	return out
 }

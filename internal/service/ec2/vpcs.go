@@ -17,7 +17,9 @@ func (s *Service) registerVPCs(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionDescribeSubnets, s.describeSubnets, awsapi.Honours("Filters", "SubnetIds", "MaxResults", "NextToken"))
 	s.registerVPCLife(r)
 	s.registerSubnetLife(r)
+	s.registerSubnetIPv6(r)
 	s.registerInternetGateways(r)
+	s.registerEgressOnlyGateways(r)
 	s.registerRouteTables(r)
 }
 
@@ -66,12 +68,19 @@ func one[T any](f func(T) string) func(T) []string {
 
 func (s *Service) describeVPCs(_ context.Context, call *awsapi.Call, req *ec2.DescribeVpcsRequest) (*ec2.DescribeVpcsResult, error) {
 	type V = *cloud.VPC
-	none := func(V) []string { return nil }
 	cidr := one(func(v V) string { return v.CIDR.String() })
 	ranges := func(f func(cloud.VPCRange) string) func(V) []string {
 		return func(v V) []string {
 			out := []string{f(cloud.VPCRange{ID: v.FirstRange(), Prefix: v.CIDR})}
 			for _, r := range v.Secondary {
+				out = append(out, f(r))
+			}
+			return out
+		}
+	}
+	ranges6 := func(f func(cloud.VPCRange) string) func(V) []string {
+		return func(v V) (out []string) {
+			for _, r := range v.IPv6 {
 				out = append(out, f(r))
 			}
 			return out
@@ -84,8 +93,10 @@ func (s *Service) describeVPCs(_ context.Context, call *awsapi.Call, req *ec2.De
 			"cidr-block-association.association-id": ranges(func(r cloud.VPCRange) string { return string(r.ID) }),
 			"cidr-block-association.state":          func(V) []string { return []string{"associated"} },
 			"dhcp-options-id":                       one(func(v V) string { return string(v.DHCPOptions) }), "dhcpOptionsId": one(func(v V) string { return string(v.DHCPOptions) }),
-			"ipv6-cidr-block-association.ipv6-cidr-block": none, "ipv6-cidr-block-association.ipv6-pool": none, "ipv6-cidr-block-association.association-id": none,
-			"ipv6-cidr-block-association.state": none, "is-default": isDefault, "isDefault": isDefault,
+			"ipv6-cidr-block-association.ipv6-cidr-block": ranges6(func(r cloud.VPCRange) string { return r.Prefix.String() }),
+			"ipv6-cidr-block-association.ipv6-pool":       ranges6(func(cloud.VPCRange) string { return "Amazon" }),
+			"ipv6-cidr-block-association.association-id":  ranges6(func(r cloud.VPCRange) string { return string(r.ID) }),
+			"ipv6-cidr-block-association.state":           ranges6(func(cloud.VPCRange) string { return "associated" }), "is-default": isDefault, "isDefault": isDefault,
 			"owner-id": one(func(v V) string { return string(v.Account) }), "state": func(V) []string { return []string{"available"} },
 			"vpc-id": one(func(v V) string { return string(v.ID) }),
 		}}}
@@ -95,7 +106,7 @@ func (s *Service) describeVPCs(_ context.Context, call *awsapi.Call, req *ec2.De
 	}
 	out := &ec2.DescribeVpcsResult{NextToken: page.Next, Vpcs: []ec2.Vpc{}}
 	for _, v := range page.Items {
-		out.Vpcs = append(out.Vpcs, vpcShape(v))
+		out.Vpcs = append(out.Vpcs, vpcShape(v, call.Region))
 	}
 	return out, nil
 }
@@ -139,8 +150,19 @@ func (s *Service) describeSubnets(_ context.Context, call *awsapi.Call, req *ec2
 		Tags: func(n S) map[string]string { return n.Tags }, Values: map[string]func(S) []string{
 			"availability-zone": zone, "availabilityZone": zone, "availability-zone-id": zoneID, "availabilityZoneId": zoneID, "available-ip-address-count": available,
 			"cidr": cidr, "cidr-block": cidr, "cidrBlock": cidr, "customer-owned-ipv4-pool": none, "default-for-az": def, "defaultForAz": def,
-			"enable-dns64": fixed("false"), "enable-lni-at-device-index": none, "ipv6-cidr-block-association.ipv6-cidr-block": none,
-			"ipv6-cidr-block-association.association-id": none, "ipv6-cidr-block-association.state": none, "ipv6-native": fixed("false"),
+			"enable-dns64": fixed("false"), "enable-lni-at-device-index": none, "ipv6-cidr-block-association.ipv6-cidr-block": one(func(n S) string {
+				if !n.IPv6.IsValid() {
+					return ""
+				}
+				return n.IPv6.String()
+			}),
+			"ipv6-cidr-block-association.association-id": one(func(n S) string { return string(n.IPv6Range) }),
+			"ipv6-cidr-block-association.state": one(func(n S) string {
+				if !n.IPv6.IsValid() {
+					return ""
+				}
+				return "associated"
+			}), "ipv6-native": fixed("false"),
 			"map-customer-owned-ip-on-launch": fixed("false"), "map-public-ip-on-launch": one(func(n S) string { return boolText(n.MapPublicIPOnLaunch) }),
 			"outpost-arn": none, "owner-id": one(func(n S) string { return string(n.Account) }), "private-dns-name-options-on-launch.hostname-type": fixed("ip-name"),
 			"private-dns-name-options-on-launch.enable-resource-name-dns-a-record":    fixed("false"),
