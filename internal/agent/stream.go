@@ -117,7 +117,11 @@ func (c *conversation) handle(life, ctx context.Context, m *agentrpc.ToAgent) er
 			if err := open(); err != nil {
 				return err
 			}
-			return a.vpcs.filter(ctx, m.VPC.VPC.ID)
+			if err := a.vpcs.filter(ctx, m.VPC.VPC.ID); err != nil {
+				return err
+			}
+			a.vpcs.report(m.VPC)
+			return nil
 		})
 	case m.ForgetVPC != "":
 		delete(c.vpcs, m.ForgetVPC)

@@ -121,6 +121,19 @@ func (v *vpcs) filter(ctx context.Context, id cloud.VPCID) error {
 	return err
 }
 
+// report tells the control plane that a VPC is as told, unless that has been told anew meanwhile.
+func (v *vpcs) report(m *agentrpc.VPC) {
+	st := agentrpc.VPCStatus{VPC: m.VPC.ID}
+	for _, g := range m.NATs {
+		st.NATs = append(st.NATs, g.Gateway.ID)
+	}
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if v.known[m.VPC.ID] == m {
+		v.a.out.put("vpc/"+string(m.VPC.ID), &agentrpc.FromAgent{VPC: &st})
+	}
+}
+
 // forget removes a VPC of which no interface is left here.
 func (v *vpcs) forget(ctx context.Context, id cloud.VPCID) error {
 	v.mu.Lock()

@@ -127,6 +127,7 @@ type ConsoleQuery struct {
 type FromAgent struct {
 	Hello   *Hello         `json:"hello,omitempty"`
 	Machine *MachineStatus `json:"machine,omitempty"`
+	VPC     *VPCStatus     `json:"vpc,omitempty"`
 	Import  *ImportStatus  `json:"import,omitempty"`
 	Answer  *Answer        `json:"answer,omitempty"`
 }
@@ -161,6 +162,12 @@ type MachineStatus struct {
 	OOMKilled bool
 	Reboot    bool   // exited to be started again
 	Error     string // for PhaseFailed
+}
+
+// VPCStatus says that a node has a VPC as it was last told, with these NAT gateways and no others. It may be repeated.
+type VPCStatus struct {
+	VPC  cloud.VPCID
+	NATs []cloud.NATGatewayID
 }
 
 // ImportStatus is how far an import is.

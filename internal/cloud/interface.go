@@ -46,7 +46,7 @@ type Interface struct {
 // The types of interfaces.
 const (
 	InterfaceOrdinary = "interface"
-	InterfaceNAT      = "nat_gateway"
+	InterfaceNAT      = "natGateway"
 )
 
 // AttachState is how far an interface is on its way to its instance or away from it.

@@ -13,10 +13,12 @@ type NATGateway struct {
 	FailureCode string
 	Failure     string
 	Interface   InterfaceID // its own; gone with it
-	Node        NodeID      // where it works, "" until it is placed
-	Tags        Tags
-	Created     time.Time
-	Deleted     time.Time // zero until it was deleted
+	// Address is what it translates to, told also when the interface is gone.
+	Address PublicAddress
+	Node    NodeID // where it works, "" until it is placed
+	Tags    Tags
+	Created time.Time
+	Deleted time.Time // zero until it was deleted
 }
 
 // NATGatewayState is what EC2 calls it.

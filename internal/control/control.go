@@ -35,7 +35,7 @@ type Reconcilers struct {
 
 // Run works until ctx ends or the store fails.
 func (r *Reconcilers) Run(ctx context.Context) error {
-	_, sub := r.Store.Watch(store.Instances, store.Nodes, store.ImportTasks)
+	_, sub := r.Store.Watch(store.Instances, store.Nodes, store.ImportTasks, store.NATGateways)
 	defer sub.Close()
 	clean := time.NewTicker(janitorEvery)
 	defer clean.Stop()
@@ -75,6 +75,9 @@ func (r *Reconcilers) reconcile(ctx context.Context) error {
 	if err := finishUnplaced(ctx, r.Store, r.Now); err != nil {
 		return err
 	}
+	if err := placeNATGateways(ctx, r.Store, r.Now()); err != nil {
+		return err
+	}
 	return placeImports(ctx, r.Store)
 }
 
@@ -108,6 +111,11 @@ func (r *Reconcilers) clean(ctx context.Context) error {
 		for _, t := range store.List(view, store.ImportTasks) {
 			if !t.Ended.IsZero() && now.Sub(t.Ended) > ImportsFor {
 				store.Delete(tx, store.ImportTasks, t.ID)
+			}
+		}
+		for _, g := range store.List(view, store.NATGateways) {
+			if !g.Deleted.IsZero() && now.Sub(g.Deleted) > NATGatewaysFor {
+				store.Delete(tx, store.NATGateways, g.ID)
 			}
 		}
 		for _, f := range store.List(view, store.Fleets) {

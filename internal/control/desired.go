@@ -1,6 +1,7 @@
 package control
 
 import (
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -27,10 +28,17 @@ func desiredOf(r store.Reader, node cloud.NodeID) desired {
 			continue
 		}
 		d.machines[i.ID] = machineOf(r, i)
-		if d.vpcs[i.VPC] == nil {
-			if v := vpcOf(r, i.VPC); v != nil {
-				d.vpcs[i.VPC] = v
-			}
+		d.want(r, node, i.VPC)
+	}
+	for _, g := range store.ListBy(r, store.NATGatewaysByNode, node) {
+		// One that is being deleted is wanted as a VPC that hasn't it: the node's answer ends it.
+		if g.State == cloud.NATPending || g.State == cloud.NATAvailable || g.State == cloud.NATDeleting {
+			d.want(r, node, g.VPC)
+		}
+	}
+	for _, v := range slices.Collect(maps.Values(d.vpcs)) {
+		for _, p := range v.Peerings {
+			d.want(r, node, p.Peer)
 		}
 	}
 	for _, t := range store.ListBy(r, store.ImportTasksByNode, node) {
@@ -43,6 +51,16 @@ func desiredOf(r store.Reader, node cloud.NodeID) desired {
 	}
 	d.images = imagesToKeep(r)
 	return d
+}
+
+// want adds a VPC.
+func (d desired) want(r store.Reader, node cloud.NodeID, id cloud.VPCID) {
+	if d.vpcs[id] != nil {
+		return
+	}
+	if v := vpcOf(r, id, node); v != nil {
+		d.vpcs[id] = v
+	}
 }
 
 // machineOf strips an instance to what its node acts on.
@@ -65,13 +83,13 @@ func machineOf(r store.Reader, i *cloud.Instance) *agentrpc.Machine {
 }
 
 // vpcOf is a VPC with its ways out, its groups and their members.
-func vpcOf(r store.Reader, id cloud.VPCID) *agentrpc.VPC {
+func vpcOf(r store.Reader, id cloud.VPCID, node cloud.NodeID) *agentrpc.VPC {
 	vpc, ok := store.Get(r, store.VPCs, id)
 	if !ok {
 		return nil
 	}
 	v := &agentrpc.VPC{VPC: *vpc, Gateway: len(store.ListBy(r, store.InternetGatewaysByVPC, id)) > 0, Public: map[netip.Addr]netip.Addr{},
-		Names: map[netip.Addr]string{}}
+		Names: map[netip.Addr]string{}, NATs: natGatewaysOf(r, id, node), Peerings: peeringsOf(r, id)}
 	tables := store.ListBy(r, store.RouteTablesByVPC, id)
 	for _, s := range store.ListBy(r, store.SubnetsByVPC, id) {
 		v.Subnets = append(v.Subnets, agentrpc.Subnet{Subnet: *s, Routes: routesOf(r, vpc, cloud.TableOf(tables, s.ID))})

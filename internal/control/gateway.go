@@ -152,6 +152,8 @@ func (g *Gateway) receive(ctx context.Context, stream agentrpc.ServerStream, ses
 		switch {
 		case m.Machine != nil:
 			err = applyStatus(ctx, g.store, ses.node, *m.Machine, g.now())
+		case m.VPC != nil:
+			err = applyVPCStatus(ctx, g.store, ses.node, *m.VPC, g.now())
 		case m.Import != nil:
 			err = applyImport(ctx, g.store, ses.node, *m.Import, g.now())
 		case m.Answer != nil:

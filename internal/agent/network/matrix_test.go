@@ -59,6 +59,7 @@ func TestPacketsGoWhereRandomGroupsACLsAndRoutesSay(t *testing.T) {
 		m.refer(v)
 		questions := m.questions(rnd)
 		m.ask(questions)
+		m.mu.Lock()
 		for _, q := range questions {
 			arrival, answered := m.ref.follow(endOf(q.from), q.to, q.probe)
 			asked++
@@ -73,6 +74,7 @@ func TestPacketsGoWhereRandomGroupsACLsAndRoutesSay(t *testing.T) {
 				t.Errorf("round %d: %s: answered %v, want %v", round, q, got, answered)
 			}
 		}
+		m.mu.Unlock()
 		if t.Failed() {
 			t.Fatalf("the groups, ACLs and subnets are\n%+v\n%+v\n%+v", v.Groups, v.ACLs, v.Subnets)
 		}

@@ -1,6 +1,8 @@
 package ec2
 
 import (
+	"strings"
+
 	"slices"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
@@ -29,12 +31,16 @@ var (
 	kindKeyPair    = resourceKind{"InvalidKeyPair", "key pair"}
 	kindPlacement  = resourceKind{"InvalidPlacementGroup", "placement group"}
 	kindFleet      = resourceKind{"InvalidFleetId", "fleet"}
+	kindNAT        = resourceKind{"NatGateway", "natGateway"}
 	kindImport     = resourceKind{"InvalidConversionTaskId", "import task"}
 )
 
 func (k resourceKind) notFound(ids ...string) error {
 	if k == kindPlacement {
 		return placementUnknown(ids[0])
+	}
+	if k == kindNAT {
+		return awsapi.Errorf("NatGatewayNotFound", "The Nat Gateway %s was not found", strings.Join(ids, ", "))
 	}
 	code := k.code + ".NotFound"
 	if k == kindImport { // EC2 has no code of that form for tasks
@@ -53,6 +59,7 @@ var malformedCodes = map[string]string{
 	"InvalidNetworkInterfaceID":     "InvalidNetworkInterfaceId.Malformed",
 	"InvalidPrefixListID":           "InvalidPrefixListId.Malformed",
 	"InvalidRouteTableID":           "InvalidRouteTableId.Malformed",
+	"NatGateway":                    "NatGatewayMalformed",
 	"InvalidVpcPeeringConnectionID": "InvalidVpcPeeringConnectionId.Malformed",
 }
 

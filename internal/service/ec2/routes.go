@@ -14,8 +14,8 @@ import (
 )
 
 func (s *Service) registerRoutes(r *awsapi.Registry) {
-	awsapi.Handle(r, ec2.ActionCreateRoute, s.createRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock", "GatewayId", "EgressOnlyInternetGatewayId", "InstanceId", "NetworkInterfaceId"))
-	awsapi.Handle(r, ec2.ActionReplaceRoute, s.replaceRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock", "GatewayId", "EgressOnlyInternetGatewayId", "InstanceId", "NetworkInterfaceId", "LocalTarget"))
+	awsapi.Handle(r, ec2.ActionCreateRoute, s.createRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock", "GatewayId", "EgressOnlyInternetGatewayId", "InstanceId", "NatGatewayId", "NetworkInterfaceId"))
+	awsapi.Handle(r, ec2.ActionReplaceRoute, s.replaceRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock", "GatewayId", "EgressOnlyInternetGatewayId", "InstanceId", "NatGatewayId", "NetworkInterfaceId", "LocalTarget"))
 	awsapi.Handle(r, ec2.ActionDeleteRoute, s.deleteRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock"))
 }
 
@@ -44,11 +44,11 @@ func destinationOf(block, block6 *string) (netip.Prefix, error) {
 }
 
 // routeTarget is what a call's parameters name.
-type routeTarget struct{ gateway, egress, instance, nic *string }
+type routeTarget struct{ gateway, egress, instance, nat, nic *string }
 
 func (t routeTarget) given() int {
 	n := 0
-	for _, p := range []*string{t.gateway, t.egress, t.instance, t.nic} {
+	for _, p := range []*string{t.gateway, t.egress, t.instance, t.nat, t.nic} {
 		if p != nil {
 			n++
 		}
@@ -99,6 +99,18 @@ func (t routeTarget) find(r store.Reader, account cloud.AccountID, table *cloud.
 			return "", awsapi.Errorf("InvalidInstanceID", "There are multiple interfaces attached to instance '%s'. Please specify an interface ID for the operation instead.", i.ID)
 		}
 		return string(i.Interfaces[0]), nil
+	case t.nat != nil:
+		g, ok := store.Get(r, store.NATGateways, cloud.NATGatewayID(*t.nat))
+		if !ok || g.Account != account || !routing.Active(r, g.VPC, *t.nat) {
+			return "", awsapi.Errorf("InvalidNatGatewayID.NotFound", "The natGateway ID '%s' does not exist", *t.nat)
+		}
+		if g.VPC != table.VPC {
+			return "", awsapi.InvalidParameterValue("route table %s and NAT gateway %s belong to different networks", table.ID, g.ID)
+		}
+		if destination.Addr().Is6() {
+			return "", awsapi.InvalidParameterValue("A route to the NAT gateway %s needs an IPv4 destination in this cloud.", g.ID)
+		}
+		return string(g.ID), nil
 	}
 	n, err := lookup(r, store.Interfaces, ownerOfInterface, kindInterface, account, *t.nic)
 	if err != nil {
@@ -133,7 +145,7 @@ func (s *Service) createRoute(ctx context.Context, call *awsapi.Call, req *ec2.C
 		if err != nil {
 			return err
 		}
-		target, err := routeTarget{gateway: req.GatewayId, egress: req.EgressOnlyInternetGatewayId, instance: req.InstanceId, nic: req.NetworkInterfaceId}.find(tx, call.Account, t, destination)
+		target, err := routeTarget{gateway: req.GatewayId, egress: req.EgressOnlyInternetGatewayId, instance: req.InstanceId, nat: req.NatGatewayId, nic: req.NetworkInterfaceId}.find(tx, call.Account, t, destination)
 		if err != nil {
 			return err
 		}
@@ -179,7 +191,7 @@ func (s *Service) replaceRoute(ctx context.Context, call *awsapi.Call, req *ec2.
 		if deref(req.LocalTarget) {
 			return awsapi.InvalidParameterValue("The route %s of %s is not a local one.", destination, t.ID)
 		}
-		if t.Routes[n].Target, err = (routeTarget{gateway: req.GatewayId, egress: req.EgressOnlyInternetGatewayId, instance: req.InstanceId, nic: req.NetworkInterfaceId}).find(tx, call.Account, t, destination); err != nil {
+		if t.Routes[n].Target, err = (routeTarget{gateway: req.GatewayId, egress: req.EgressOnlyInternetGatewayId, instance: req.InstanceId, nat: req.NatGatewayId, nic: req.NetworkInterfaceId}).find(tx, call.Account, t, destination); err != nil {
 			return err
 		}
 		store.Put(tx, store.RouteTables, t)

@@ -65,6 +65,7 @@ func (s *Service) Register(r *awsapi.Registry) {
 	s.registerSecurityGroups(r)
 	s.registerNetworkACLs(r)
 	s.registerFlowLogs(r)
+	s.registerNATGateways(r)
 	s.registerAddresses(r)
 	s.registerTags(r)
 }
