@@ -106,6 +106,9 @@ func (s *Service) deleteKeyPair(ctx context.Context, call *awsapi.Call, req *ec2
 	if name == "" && id == "" {
 		return nil, awsapi.MissingParameter("KeyName")
 	}
+	if name != "" && id != "" {
+		return nil, awsapi.InvalidCombination("The parameters KeyName and KeyPairId cannot be used together")
+	}
 	out := &ec2.DeleteKeyPairResult{Return: new(true)}
 	err := s.update(ctx, call, func(tx *store.Tx) error {
 		out.KeyPairId = nil
