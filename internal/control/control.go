@@ -22,8 +22,10 @@ const (
 	// ImportsFor is how long an ended import can still be described.
 	ImportsFor = 24 * time.Hour
 	// FleetsFor is how long a fleet can still be described when its instances are forgotten.
-	FleetsFor  = 48 * time.Hour
-	retryAfter = time.Second
+	FleetsFor = 48 * time.Hour
+	// PeeringsFor is how long a peering that is over can still be described.
+	PeeringsFor = 2 * time.Hour
+	retryAfter  = time.Second
 )
 
 // Reconcilers are the parts of the control plane that nobody calls.
@@ -93,6 +95,23 @@ func fleetLives(r store.Reader, f *cloud.Fleet) bool {
 	return false
 }
 
+// endPeering ends a request for a peering that nobody accepted in time, and forgets a peering that is over after its time.
+func endPeering(tx *store.Tx, p *cloud.Peering, now time.Time) {
+	if !p.Ended.IsZero() {
+		if now.Sub(p.Ended) > PeeringsFor {
+			store.Delete(tx, store.Peerings, p.ID)
+		}
+		return
+	}
+	if p.Status != cloud.PeeringPending || !now.After(p.Expires) {
+		return
+	}
+	if p, ok := store.Get(tx, store.Peerings, p.ID); ok && p.Status == cloud.PeeringPending {
+		p.Status, p.Message, p.Ended = cloud.PeeringExpired, "Expired", p.Expires
+		store.Put(tx, store.Peerings, p)
+	}
+}
+
 // clean forgets terminated instances, client tokens, ended imports and fleets that are over after their time.
 func (r *Reconcilers) clean(ctx context.Context) error {
 	now := r.Now()
@@ -117,6 +136,9 @@ func (r *Reconcilers) clean(ctx context.Context) error {
 			if !g.Deleted.IsZero() && now.Sub(g.Deleted) > NATGatewaysFor {
 				store.Delete(tx, store.NATGateways, g.ID)
 			}
+		}
+		for _, p := range store.List(view, store.Peerings) {
+			endPeering(tx, p, now)
 		}
 		for _, f := range store.List(view, store.Fleets) {
 			if now.Sub(f.Created) > FleetsFor && !fleetLives(view, f) {

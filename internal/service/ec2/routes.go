@@ -14,8 +14,8 @@ import (
 )
 
 func (s *Service) registerRoutes(r *awsapi.Registry) {
-	awsapi.Handle(r, ec2.ActionCreateRoute, s.createRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock", "GatewayId", "EgressOnlyInternetGatewayId", "InstanceId", "NatGatewayId", "NetworkInterfaceId"))
-	awsapi.Handle(r, ec2.ActionReplaceRoute, s.replaceRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock", "GatewayId", "EgressOnlyInternetGatewayId", "InstanceId", "NatGatewayId", "NetworkInterfaceId", "LocalTarget"))
+	awsapi.Handle(r, ec2.ActionCreateRoute, s.createRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock", "GatewayId", "EgressOnlyInternetGatewayId", "InstanceId", "NatGatewayId", "NetworkInterfaceId", "VpcPeeringConnectionId"))
+	awsapi.Handle(r, ec2.ActionReplaceRoute, s.replaceRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock", "GatewayId", "EgressOnlyInternetGatewayId", "InstanceId", "NatGatewayId", "NetworkInterfaceId", "VpcPeeringConnectionId", "LocalTarget"))
 	awsapi.Handle(r, ec2.ActionDeleteRoute, s.deleteRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock"))
 }
 
@@ -44,11 +44,11 @@ func destinationOf(block, block6 *string) (netip.Prefix, error) {
 }
 
 // routeTarget is what a call's parameters name.
-type routeTarget struct{ gateway, egress, instance, nat, nic *string }
+type routeTarget struct{ gateway, egress, instance, nat, nic, peering *string }
 
 func (t routeTarget) given() int {
 	n := 0
-	for _, p := range []*string{t.gateway, t.egress, t.instance, t.nat, t.nic} {
+	for _, p := range []*string{t.gateway, t.egress, t.instance, t.nat, t.nic, t.peering} {
 		if p != nil {
 			n++
 		}
@@ -85,6 +85,17 @@ func (t routeTarget) find(r store.Reader, account cloud.AccountID, table *cloud.
 			return "", awsapi.InvalidParameterValue("A route to the egress-only internet gateway %s needs an IPv6 destination.", g.ID)
 		}
 		return string(g.ID), nil
+	case t.peering != nil:
+		p, err := lookupPeering(r, account, *t.peering)
+		switch {
+		case err != nil:
+			return "", err
+		case p.Requester.VPC != table.VPC && p.Accepter.VPC != table.VPC:
+			return "", awsapi.InvalidParameterValue("route table %s and peering %s belong to different networks", table.ID, p.ID)
+		case p.Status != cloud.PeeringPending && p.Status != cloud.PeeringActive:
+			return "", awsapi.Errorf("InvalidStateTransition", "The peering %s is %s.", p.ID, p.Status)
+		}
+		return string(p.ID), nil
 	case t.instance != nil:
 		i, err := lookup(r, store.Instances, ownerOfInstance, kindInstance, account, *t.instance)
 		if err != nil {
@@ -145,7 +156,7 @@ func (s *Service) createRoute(ctx context.Context, call *awsapi.Call, req *ec2.C
 		if err != nil {
 			return err
 		}
-		target, err := routeTarget{gateway: req.GatewayId, egress: req.EgressOnlyInternetGatewayId, instance: req.InstanceId, nat: req.NatGatewayId, nic: req.NetworkInterfaceId}.find(tx, call.Account, t, destination)
+		target, err := routeTarget{gateway: req.GatewayId, egress: req.EgressOnlyInternetGatewayId, instance: req.InstanceId, nat: req.NatGatewayId, nic: req.NetworkInterfaceId, peering: req.VpcPeeringConnectionId}.find(tx, call.Account, t, destination)
 		if err != nil {
 			return err
 		}
@@ -191,7 +202,7 @@ func (s *Service) replaceRoute(ctx context.Context, call *awsapi.Call, req *ec2.
 		if deref(req.LocalTarget) {
 			return awsapi.InvalidParameterValue("The route %s of %s is not a local one.", destination, t.ID)
 		}
-		if t.Routes[n].Target, err = (routeTarget{gateway: req.GatewayId, egress: req.EgressOnlyInternetGatewayId, instance: req.InstanceId, nat: req.NatGatewayId, nic: req.NetworkInterfaceId}).find(tx, call.Account, t, destination); err != nil {
+		if t.Routes[n].Target, err = (routeTarget{gateway: req.GatewayId, egress: req.EgressOnlyInternetGatewayId, instance: req.InstanceId, nat: req.NatGatewayId, nic: req.NetworkInterfaceId, peering: req.VpcPeeringConnectionId}).find(tx, call.Account, t, destination); err != nil {
 			return err
 		}
 		store.Put(tx, store.RouteTables, t)

@@ -94,6 +94,7 @@ var taggables = []taggable{
 	tagTable("placement-group", kindPlacement, store.PlacementGroups, store.PlacementGroupsByAccount, ownerOfPlacement, func(x *cloud.PlacementGroup) cloud.PlacementGroupID { return x.ID }, func(x *cloud.PlacementGroup) *cloud.Tags { return &x.Tags }),
 	tagTable("fleet", kindFleet, store.Fleets, store.FleetsByAccount, ownerOfFleet, func(x *cloud.Fleet) cloud.FleetID { return x.ID }, func(x *cloud.Fleet) *cloud.Tags { return &x.Tags }),
 	tagTable("import-image-task", kindImport, store.ImportTasks, store.ImportTasksByAccount, ownerOfImport, func(x *cloud.ImportTask) cloud.ImportTaskID { return x.ID }, func(x *cloud.ImportTask) *cloud.Tags { return &x.TaskTags }),
+	peeringTaggable,
 	{prefix: "sgr-", name: "security-group-rule", kind: resourceKind{"InvalidSecurityGroupRuleId", "security group rule"}, change: changeRuleTags, each: eachRule},
 }
 

@@ -20,6 +20,7 @@ func (s *Service) registerVPCs(r *awsapi.Registry) {
 	s.registerSubnetIPv6(r)
 	s.registerInternetGateways(r)
 	s.registerEgressOnlyGateways(r)
+	s.registerPeerings(r)
 	s.registerRouteTables(r)
 }
 
