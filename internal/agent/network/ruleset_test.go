@@ -18,6 +18,14 @@ func randomFilter(rnd *rand.Rand) (VPC, []Interface) {
 	group := func(n int) cloud.SecurityGroupID { return cloud.SecurityGroupID(fmt.Sprintf("sg-%017x", n)) }
 	v := VPC{ID: "vpc-1", CIDRs: []netip.Prefix{netip.MustParsePrefix("10.7.0.0/16")}, Gateway: rnd.IntN(4) > 0,
 		Subnets: []Subnet{{ID: "subnet-1", CIDR: netip.MustParsePrefix("10.7.0.0/20"), Routes: toInternet}, {ID: "subnet-2", CIDR: netip.MustParsePrefix("10.7.16.0/20")}}}
+	for n := range rnd.IntN(3) {
+		ranges := []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(20 + n), 0, 0}), 16), netip.MustParsePrefix("fd00:7::/56")}
+		v.Peerings = append(v.Peerings, Peering{ID: cloud.PeeringID(fmt.Sprintf("pcx-%017x", n)), Peer: "vpc-2", Ranges: ranges[:1+rnd.IntN(2)]})
+	}
+	for n := range rnd.IntN(2) {
+		v.NATGateways = append(v.NATGateways, NATGateway{ID: cloud.NATGatewayID(fmt.Sprintf("nat-%017x", n)), Interface: Interface{ID: cloud.InterfaceID(fmt.Sprintf("eni-%016xf", n)),
+			Subnet: v.Subnets[rnd.IntN(2)].ID, PrivateIP: netip.AddrFrom4([4]byte{10, 7, 0, byte(250 + n)}), PublicIP: netip.AddrFrom4([4]byte{198, 18, 0, byte(250 + n)})}})
+	}
 	for n := range 2 {
 		acl := ACL{ID: cloud.NetworkACLID(fmt.Sprintf("acl-%d", n))}
 		for number := range rnd.IntN(4) {
