@@ -2,6 +2,7 @@ package ec2
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -125,6 +126,20 @@ func fitTogether(r store.Reader, p *cloud.Peering) bool {
 		}
 	}
 	return true
+}
+
+// overlappedPeer finds an active peering of a VPC whose other side has addresses of a range: it couldn't tell the two apart.
+func overlappedPeer(r store.Reader, vpc cloud.VPCID, block netip.Prefix) cloud.PeeringID {
+	for _, p := range store.ListBy(r, store.PeeringsByVPC, vpc) {
+		other := p.Requester.VPC
+		if other == vpc {
+			other = p.Accepter.VPC
+		}
+		if peer, ok := store.Get(r, store.VPCs, other); ok && p.Status == cloud.PeeringActive && slices.ContainsFunc(peer.Ranges(), block.Overlaps) {
+			return p.ID
+		}
+	}
+	return ""
 }
 
 // badTransition is the answer to a step that a peering's status doesn't allow.

@@ -52,6 +52,8 @@ func TestAPeeringIsAskedForAcceptedRoutedAndDeleted(t *testing.T) {
 	}
 	_, err = w.AcceptVpcPeeringConnection(t.Context(), &sdk.AcceptVpcPeeringConnectionInput{VpcPeeringConnectionId: &id})
 	refused(t, err, "InvalidStateTransition")
+	_, err = w.AssociateVpcCidrBlock(t.Context(), &sdk.AssociateVpcCidrBlockInput{VpcId: &a, CidrBlock: aws.String("10.2.4.0/24")})
+	refused(t, err, "InvalidVpc.Range", id)
 	table := w.routeTable(a)
 	if _, err := w.CreateRoute(t.Context(), &sdk.CreateRouteInput{RouteTableId: &table, DestinationCidrBlock: aws.String("10.2.0.0/16"), VpcPeeringConnectionId: &id}); err != nil {
 		t.Fatal(err)

@@ -219,6 +219,9 @@ func (s *Service) associateVPCRange(ctx context.Context, call *awsapi.Call, req 
 		if slices.ContainsFunc(vpc.Ranges(), block.Overlaps) {
 			return awsapi.Errorf("InvalidVpc.Range", "The CIDR '%s' overlaps with another CIDR of the VPC.", block)
 		}
+		if p := overlappedPeer(tx, vpc.ID, block); p != "" {
+			return awsapi.Errorf("InvalidVpc.Range", "The CIDR '%s' overlaps with a CIDR of the VPC that %s joins to this one.", block, p)
+		}
 		if !vpc.Admits(block) {
 			return awsapi.Errorf("InvalidVpc.Range", "The CIDR '%s' is restricted. Use a CIDR from the same private address range as the current VPC CIDR, or use a publicly-routable CIDR.", block)
 		}
