@@ -29,9 +29,9 @@ func setUp(c *guestinit.Config) (first bool) {
 	first = strings.TrimSpace(string(old)) != c.Instance
 	note("make /etc", os.MkdirAll("/etc", 0o755))
 	note("write /etc/hostname", os.WriteFile("/etc/hostname", []byte(c.Hostname+"\n"), 0o644))
-	if c.Resolver != "" {
+	if len(c.Resolvers) > 0 {
 		os.Remove("/etc/resolv.conf") // it may be a link to where nothing is
-		note("write /etc/resolv.conf", os.WriteFile("/etc/resolv.conf", []byte("search "+c.Domain+"\nnameserver "+c.Resolver+"\n"), 0o644))
+		note("write /etc/resolv.conf", os.WriteFile("/etc/resolv.conf", []byte(resolvConf(c)), 0o644))
 	}
 	if first {
 		hosts := "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
@@ -106,4 +106,15 @@ func authorise(u user.User, key string) error {
 		return err
 	}
 	return f.Chown(u.Uid, u.Gid)
+}
+
+func resolvConf(c *guestinit.Config) string {
+	text := ""
+	if c.Domain != "" {
+		text = "search " + c.Domain + "\n"
+	}
+	for _, r := range c.Resolvers {
+		text += "nameserver " + r + "\n"
+	}
+	return text
 }

@@ -57,6 +57,10 @@ func (a *Agent) startServices(vpc cloud.VPC) (stop func(), err error) {
 	}
 	serve("metadata", func() error { return a.metadata(vpc.ID, region).Serve(ctx, meta) })
 	names := dns.New(dns.Config{Domain: cloud.PrivateDomain(region.Name), Public: cloud.PublicDomain(region.Name), CIDR: vpc.CIDR, Logger: a.log,
+		Off: func() bool {
+			v := a.vpcs.get(vpc.ID)
+			return v != nil && !v.VPC.EnableDNSSupport
+		},
 		Behind: func(public netip.Addr) (netip.Addr, bool) {
 			v := a.vpcs.get(vpc.ID)
 			if v == nil {

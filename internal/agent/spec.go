@@ -27,8 +27,8 @@ func (a *Agent) spec(d *agentrpc.Machine, img image.Config) (machine.Spec, error
 	spec := machine.Spec{
 		ID: i.ID, Boot: i.Boot, Dir: a.machineDir(i.ID),
 		Hostname: cloud.HostName(primary.PrivateIP), FQDN: cloud.PrivateDNSName(primary.PrivateIP, region),
-		Address: primary.PrivateIP.String(), Domain: cloud.PrivateDomain(region),
-		System: img.System, Args: append(append([]string(nil), img.Entrypoint...), img.Cmd...),
+		Address: primary.PrivateIP.String(),
+		System:  img.System, Args: append(append([]string(nil), img.Entrypoint...), img.Cmd...),
 		Env: img.Env, WorkingDir: img.WorkingDir, User: img.User, StopSignal: img.StopSignal,
 		Binds:    []machine.Bind{{Source: a.cfg.SFTPServer, Target: sftpTarget}},
 		UserData: i.UserData, PublicKey: i.PublicKey,
@@ -38,7 +38,7 @@ func (a *Agent) spec(d *agentrpc.Machine, img image.Config) (machine.Spec, error
 		},
 	}
 	if vpc := a.vpcs.get(i.VPC); vpc != nil {
-		spec.Resolver = vpc.VPC.Resolver().String()
+		spec.Resolvers, spec.Domain = namesOf(vpc, region)
 	}
 	if len(i.Command) > 0 {
 		// As with every container tool: the command replaces the image's command, not its entrypoint.
@@ -46,4 +46,15 @@ func (a *Agent) spec(d *agentrpc.Machine, img image.Config) (machine.Spec, error
 		spec.System = false
 	}
 	return spec, nil
+}
+
+// namesOf are the DNS servers and the search domain of a VPC's machines.
+func namesOf(vpc *agentrpc.VPC, region string) (resolvers []string, domain string) {
+	switch {
+	case vpc.DHCP != nil:
+		return vpc.DHCP.Servers(vpc.VPC.Resolver()), vpc.DHCP.Domain()
+	case vpc.VPC.DHCPOptions != "": // a control plane that keeps no sets yet
+		return []string{vpc.VPC.Resolver().String()}, cloud.PrivateDomain(region)
+	}
+	return nil, ""
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	"golang.org/x/crypto/ssh"
 
@@ -72,13 +73,13 @@ func (a *Agent) serveSSH(ctx context.Context, d *agentrpc.Machine) (stop func(),
 	}
 	target := access.Target{
 		Instance: id, HostKeys: keys, RootFS: a.rootFS(id), IDBase: rec.IDBase, LoginUser: img.Config.LoginUser, Env: img.Config.Env,
-		SFTPServer: []string{sftpTarget}, Domain: spec.Domain,
+		SFTPServer: []string{sftpTarget}, Domain: firstDomain(spec.Domain),
 		Exec: func(ctx context.Context, s machine.ExecSpec) (machine.Process, error) {
 			return a.cfg.Driver.Exec(ctx, id, s)
 		},
 	}
-	if spec.Resolver != "" {
-		if target.Resolver, err = netip.ParseAddr(spec.Resolver); err != nil {
+	if len(spec.Resolvers) > 0 {
+		if target.Resolver, err = netip.ParseAddr(spec.Resolvers[0]); err != nil {
 			return nil, fmt.Errorf("machine %s: its resolver: %w", id, err)
 		}
 	}
@@ -114,4 +115,10 @@ func (a *Agent) listenSSH(ctx context.Context, target access.Target) (stop func(
 		}
 	}()
 	return func() { cancel(); <-done }, nil
+}
+
+// firstDomain is the one of several search domains that names of forwarded connections are tried in.
+func firstDomain(domains string) string {
+	first, _, _ := strings.Cut(domains, " ")
+	return first
 }

@@ -31,13 +31,15 @@ type Welcome struct {
 
 // VPC is a virtual private network of which this node runs at least one interface.
 type VPC struct {
-	VPC      cloud.VPC
-	Gateway  bool // an internet gateway is attached
-	Subnets  []Subnet
-	Groups   []Group
-	ACLs     []cloud.NetworkACL // all of the VPC; each subnet names its own
-	NATs     []NATGateway       // those of the VPC that work on the node
-	Peerings []Peering          // those that are active
+	VPC     cloud.VPC
+	Gateway bool // an internet gateway is attached
+	Subnets []Subnet
+	Groups  []Group
+	ACLs    []cloud.NetworkACL // all of the VPC; each subnet names its own
+	// DHCP are the options for the VPC's machines, nil for none.
+	DHCP     *cloud.DHCPOptions
+	NATs     []NATGateway // those of the VPC that work on the node
+	Peerings []Peering    // those that are active
 	// FlowLogs are all of the VPC, its subnets and interfaces.
 	FlowLogs []cloud.FlowLog
 	// Public tells the resolver which private address stands behind a public one in this VPC.

@@ -41,6 +41,7 @@ func Bootstrap(ctx context.Context, s *store.Store, f FirstStart) (cloud.Region,
 				store.Put(tx, store.Regions, r)
 			}
 			region = *r
+			storeDefaultDHCPOptions(tx, region.Name)
 			return findRootKey(tx, region.Root, &key)
 		}
 		account := cloud.Account{ID: newAccountID(f.Rand), Name: "root", Created: f.Now}
@@ -65,6 +66,15 @@ func Bootstrap(ctx context.Context, s *store.Store, f FirstStart) (cloud.Region,
 		return region, key, fmt.Errorf("the public pool is %s, not %s: %w", region.PublicPool, f.PublicPool, ErrSettled)
 	}
 	return region, key, nil
+}
+
+// storeDefaultDHCPOptions makes the sets that VPCs of older clouds have by name only.
+func storeDefaultDHCPOptions(tx *store.Tx, region string) {
+	for _, v := range store.List(tx, store.VPCs) {
+		if _, ok := store.Get(tx, store.DHCPOptions, v.DHCPOptions); !ok && v.DHCPOptions != "" {
+			store.Put(tx, store.DHCPOptions, new(cloud.DefaultDHCPOptions(v.DHCPOptions, v.Account, region, v.Created)))
+		}
+	}
 }
 
 func findRootKey(tx *store.Tx, root cloud.AccountID, key *cloud.AccessKey) error {
@@ -112,6 +122,7 @@ func (d DefaultVPC) make(tx *store.Tx) {
 	acl := cloud.NetworkACL{ID: cloud.NewID[cloud.NetworkACLID](d.Rand), Account: d.Account, VPC: vpc.ID, Default: true, Created: d.Now}
 	acl.AllowAll(cloud.AllIPv4)
 	store.Put(tx, store.NetworkACLs, &acl)
+	store.Put(tx, store.DHCPOptions, new(cloud.DefaultDHCPOptions(vpc.DHCPOptions, d.Account, d.Region.Name, d.Now)))
 	store.Put(tx, store.VPCs, &vpc)
 	store.Put(tx, store.InternetGateways, &gateway)
 	store.Put(tx, store.RouteTables, &routes)

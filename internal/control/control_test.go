@@ -111,6 +111,19 @@ func TestASecondFirstStartChangesNothing(t *testing.T) {
 	}
 }
 
+func TestTheDHCPOptionsOfOlderCloudsAreMadeAtTheNextStart(t *testing.T) {
+	w := newWorld(t)
+	id := store.List(w.store.View(), store.VPCs)[0].DHCPOptions
+	w.update(func(tx *store.Tx) { store.Delete(tx, store.DHCPOptions, id) })
+	if _, _, err := Bootstrap(t.Context(), w.store, FirstStart{Region: "us-east-1", Rand: w.rand, Now: start}); err != nil {
+		t.Fatal(err)
+	}
+	o, ok := store.Get(w.store.View(), store.DHCPOptions, id)
+	if !ok || !o.Default || o.Account != w.region.Root || o.Domain() != "ec2.internal" {
+		t.Errorf("the set is %+v", o)
+	}
+}
+
 func TestAPendingInstanceIsPlacedAndRunsWhenItsNodeSaysSo(t *testing.T) {
 	w := newWorld(t)
 	id := w.launch("t3.micro", 5)

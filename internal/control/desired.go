@@ -90,6 +90,9 @@ func vpcOf(r store.Reader, id cloud.VPCID, node cloud.NodeID) *agentrpc.VPC {
 	}
 	v := &agentrpc.VPC{VPC: *vpc, Gateway: len(store.ListBy(r, store.InternetGatewaysByVPC, id)) > 0, Public: map[netip.Addr]netip.Addr{},
 		Names: map[netip.Addr]string{}, NATs: natGatewaysOf(r, id, node), Peerings: peeringsOf(r, id)}
+	if o, ok := store.Get(r, store.DHCPOptions, vpc.DHCPOptions); ok {
+		v.DHCP = &cloud.DHCPOptions{ID: o.ID, Options: o.Options}
+	}
 	tables := store.ListBy(r, store.RouteTablesByVPC, id)
 	for _, s := range store.ListBy(r, store.SubnetsByVPC, id) {
 		v.Subnets = append(v.Subnets, agentrpc.Subnet{Subnet: *s, Routes: routesOf(r, vpc, cloud.TableOf(tables, s.ID))})

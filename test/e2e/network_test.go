@@ -244,6 +244,36 @@ func TestPrivateNamesResolveInside(t *testing.T) {
 	}
 }
 
+func TestMachinesFollowTheirVPCsDHCPOptions(t *testing.T) {
+	t.Parallel()
+	c := cloudtest.Start(t)
+	key := c.KeyPair("k")
+	group := c.Group("ssh", 22)
+	before := c.Launch(cloudtest.WithKey("k"), cloudtest.WithGroups(group))
+	made, err := c.EC2.CreateDhcpOptions(t.Context(), &ec2.CreateDhcpOptionsInput{DhcpConfigurations: []types.NewDhcpConfiguration{
+		{Key: aws.String("domain-name"), Values: []string{"corp.example"}},
+		{Key: aws.String("domain-name-servers"), Values: []string{"AmazonProvidedDNS", "192.0.2.53"}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.EC2.AssociateDhcpOptions(t.Context(), &ec2.AssociateDhcpOptionsInput{DhcpOptionsId: made.DhcpOptions.DhcpOptionsId, VpcId: before.VpcId}); err != nil {
+		t.Fatal(err)
+	}
+	after := c.Launch(cloudtest.WithKey("k"), cloudtest.WithGroups(group))
+	for _, m := range []struct {
+		instance types.Instance
+		want     string
+	}{
+		{before, "search ec2.internal\nnameserver 172.31.0.2\n"},
+		{after, "search corp.example\nnameserver 172.31.0.2\nnameserver 192.0.2.53\n"},
+	} {
+		if got := c.SSH(m.instance, "root", key).WaitLogin().Run("cat /etc/resolv.conf"); strings.TrimSpace(got) != strings.TrimSpace(m.want) {
+			t.Errorf("%s has %q, not %q", *m.instance.InstanceId, got, m.want)
+		}
+	}
+}
+
 func TestCloudsSideBySideDoNotMeet(t *testing.T) {
 	t.Parallel()
 	a, b := cloudtest.Start(t), cloudtest.Start(t)

@@ -44,8 +44,9 @@ type Spec struct {
 	Hostname string // such as "ip-172-31-0-5"
 	FQDN     string // such as "ip-172-31-0-5.ec2.internal"
 	Address  string // the primary private address, for /etc/hosts
-	Resolver string // the DNS server for /etc/resolv.conf
-	Domain   string // its search domain
+	// Resolvers are the DNS servers for /etc/resolv.conf; without any, the image's file stays.
+	Resolvers []string
+	Domain    string // its search domain, several with spaces between them; may be empty
 
 	RootFS string // container: the mounted, writable root, owned by IDBase's range
 	UserNS string // container: the path of the user namespace to join, which maps IDBase's range

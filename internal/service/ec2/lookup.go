@@ -25,6 +25,7 @@ var (
 	kindGateway    = resourceKind{"InvalidInternetGatewayID", "internetGateway"}
 	kindRouteTable = resourceKind{"InvalidRouteTableID", "routeTable"}
 	kindACL        = resourceKind{"InvalidNetworkAclID", "networkAcl"}
+	kindDHCP       = resourceKind{"InvalidDhcpOptionID", "dhcpOption"}
 	kindFlowLog    = resourceKind{"InvalidFlowLogId", "flowLog"}
 	kindInterface  = resourceKind{"InvalidNetworkInterfaceID", "networkInterface"}
 	kindAllocation = resourceKind{"InvalidAllocationID", "allocation"}
@@ -124,6 +125,7 @@ func ownerOfSubnet(s *cloud.Subnet) cloud.AccountID            { return s.Accoun
 func ownerOfVPC(v *cloud.VPC) cloud.AccountID                  { return v.Account }
 func ownerOfGroup(g *cloud.SecurityGroup) cloud.AccountID      { return g.Account }
 func ownerOfACL(a *cloud.NetworkACL) cloud.AccountID           { return a.Account }
+func ownerOfDHCP(o *cloud.DHCPOptions) cloud.AccountID         { return o.Account }
 func ownerOfFlowLog(f *cloud.FlowLog) cloud.AccountID          { return f.Account }
 func ownerOfPlacement(g *cloud.PlacementGroup) cloud.AccountID { return g.Account }
 func ownerOfFleet(f *cloud.Fleet) cloud.AccountID              { return f.Account }

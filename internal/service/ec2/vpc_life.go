@@ -62,8 +62,8 @@ func (s *Service) createVPC(ctx context.Context, call *awsapi.Call, req *ec2.Cre
 		if len(store.ListBy(tx, store.VPCsByAccount, call.Account)) >= maxVPCs {
 			return awsapi.Errorf("VpcLimitExceeded", "The maximum number of VPCs has been reached.")
 		}
-		vpc.DHCPOptions = defaultDHCPOptions(tx, call.Account)
 		vpc.IPv6 = nil
+		vpc.DHCPOptions = s.defaultDHCPOptions(tx, call)
 		s.furnish(tx, &vpc)
 		if deref(req.AmazonProvidedIpv6CidrBlock) {
 			_, err := s.addIPv6Range(tx, &vpc)
@@ -80,16 +80,6 @@ func (s *Service) createVPC(ctx context.Context, call *awsapi.Call, req *ec2.Cre
 		shape.Ipv6CidrBlockAssociationSet[n].Ipv6CidrBlockState.State = new("associating")
 	}
 	return &ec2.CreateVpcResult{Vpc: &shape}, nil
-}
-
-// defaultDHCPOptions are those that an account's new VPCs get, as its default VPC has or had them.
-func defaultDHCPOptions(r store.Reader, account cloud.AccountID) cloud.DHCPOptionsID {
-	for _, v := range store.ListBy(r, store.VPCsByAccount, account) {
-		if v.Default {
-			return v.DHCPOptions
-		}
-	}
-	return ""
 }
 
 // furnish stores a new VPC with what EC2 puts into each: the main route table, the default group and the default ACL.

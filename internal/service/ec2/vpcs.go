@@ -16,6 +16,7 @@ func (s *Service) registerVPCs(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionDescribeVpcAttribute, s.describeVPCAttribute, awsapi.Honours("Attribute", "VpcId"))
 	awsapi.Handle(r, ec2.ActionDescribeSubnets, s.describeSubnets, awsapi.Honours("Filters", "SubnetIds", "MaxResults", "NextToken"))
 	s.registerVPCLife(r)
+	s.registerDHCPOptions(r)
 	s.registerSubnetLife(r)
 	s.registerSubnetIPv6(r)
 	s.registerInternetGateways(r)

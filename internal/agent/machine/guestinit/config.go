@@ -22,7 +22,7 @@ type Config struct {
 	Hostname   string
 	FQDN       string
 	Address    string
-	Resolver   string
+	Resolvers  []string
 	Domain     string
 	Args       []string // of the application
 	Env        []string

@@ -188,7 +188,7 @@ func userData(t *testing.T, f *Fixture) {
 		t.Errorf("after two boots: %q", got)
 	}
 	out, _ := f.Run(s.ID, "cat /etc/hostname /etc/resolv.conf /etc/hosts; busybox hostname")
-	for _, want := range []string{s.Hostname + "\n", "nameserver " + s.Resolver, "search " + s.Domain, s.Address + " " + s.FQDN + " " + s.Hostname} {
+	for _, want := range []string{s.Hostname + "\n", "nameserver " + strings.Join(s.Resolvers, "\nnameserver "), "search " + s.Domain, s.Address + " " + s.FQDN + " " + s.Hostname} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in %q", want, out)
 		}

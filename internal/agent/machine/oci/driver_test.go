@@ -141,7 +141,7 @@ func (h *host) spec(t testing.TB) machine.Spec {
 	}
 	t.Cleanup(func() { user.Close(); net.Close() })
 	path := func(f *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()) }
-	return machine.Spec{ID: id, Boot: 1, Dir: dir, Hostname: "ip-10-0-0-5", FQDN: "ip-10-0-0-5.ec2.internal", Address: "10.0.0.5", Resolver: "10.0.0.2", Domain: "ec2.internal",
+	return machine.Spec{ID: id, Boot: 1, Dir: dir, Hostname: "ip-10-0-0-5", FQDN: "ip-10-0-0-5.ec2.internal", Address: "10.0.0.5", Resolvers: []string{"10.0.0.2", "10.0.0.3"}, Domain: "ec2.internal",
 		RootFS: root, UserNS: path(user), NetNS: path(net), IDBase: testBase, System: true, Resources: machine.Resources{VCPUs: 1, Weight: 100, Memory: 256 << 20, PIDs: 64}}
 }
 

@@ -123,7 +123,7 @@ func initConfiguration(s machine.Spec) guestinit.Config {
 	if stop == 0 {
 		stop = unix.SIGTERM
 	}
-	return guestinit.Config{Instance: string(s.ID), System: s.System, Hostname: s.Hostname, FQDN: s.FQDN, Address: s.Address, Resolver: s.Resolver, Domain: s.Domain,
+	return guestinit.Config{Instance: string(s.ID), System: s.System, Hostname: s.Hostname, FQDN: s.FQDN, Address: s.Address, Resolvers: s.Resolvers, Domain: s.Domain,
 		Args: s.Args, Env: s.Env, WorkingDir: s.WorkingDir, User: s.User, StopSignal: int(stop), Greeting: s.Greeting, UserData: s.UserData, PublicKey: s.PublicKey}
 }
 

@@ -36,6 +36,8 @@ type Config struct {
 	Behind func(netip.Addr) (netip.Addr, bool)
 	// NameOf finds the name that was given to a public address, with the root's dot.
 	NameOf func(netip.Addr) (string, bool)
+	// Off tells whether the VPC has DNS support turned off: all is refused then. Nil is never.
+	Off    func() bool
 	Logger *slog.Logger
 }
 
@@ -92,6 +94,10 @@ func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, listeners 
 }
 
 func (s *Server) answer(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) {
+	if s.cfg.Off != nil && s.cfg.Off() {
+		s.reply(w, q, new(dns.Msg).SetRcode(q, dns.RcodeRefused))
+		return
+	}
 	select {
 	case s.pending <- struct{}{}:
 		defer func() { <-s.pending }()

@@ -58,6 +58,26 @@ func TestOwnNamesAreAnswered(t *testing.T) {
 	}
 }
 
+func TestWithoutDNSSupportAllIsRefused(t *testing.T) {
+	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := testServer()
+	s.cfg.Off = func() bool { return true }
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, []net.PacketConn{packets}, nil) }()
+	m, err := dns.Exchange(new(dns.Msg).SetQuestion("ip-172-31-0-5.ec2.internal.", dns.TypeA), packets.LocalAddr().String())
+	if err != nil || m.Rcode != dns.RcodeRefused || len(m.Answer) != 0 {
+		t.Errorf("%v, %v", m, err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func FuzzQuestions(f *testing.F) {
 	f.Add("ip-1-2-3-4.ec2.internal.", uint16(1))
 	f.Fuzz(func(t *testing.T, name string, kind uint16) {
