@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/defaultvpc"
 	"github.com/nacre-cloud/nacre/internal/store"
 )
 
@@ -53,7 +54,9 @@ func Bootstrap(ctx context.Context, s *store.Store, f FirstStart) (cloud.Region,
 		store.Put(tx, store.Regions, &region)
 		store.Put(tx, store.Accounts, &account)
 		store.Put(tx, store.AccessKeys, &key)
-		DefaultVPC{Account: account.ID, Region: region, Rand: f.Rand, Now: f.Now}.make(tx)
+		options := cloud.DefaultDHCPOptions(cloud.NewID[cloud.DHCPOptionsID](f.Rand), account.ID, region.Name, f.Now)
+		store.Put(tx, store.DHCPOptions, &options)
+		defaultvpc.Layout{Account: account.ID, Zones: region.Zones, DHCPOptions: options.ID, Rand: f.Rand, Now: f.Now}.Make(tx)
 		return nil
 	})
 	if err != nil {
@@ -85,58 +88,6 @@ func findRootKey(tx *store.Tx, root cloud.AccountID, key *cloud.AccessKey) error
 		}
 	}
 	return fmt.Errorf("account %s has no access key", root)
-}
-
-// DefaultVPC makes what every account starts with, as AWS lays it out: 172.31.0.0/16, a /20 a
-// zone, an internet gateway, a main route table that leads there, and the default group.
-type DefaultVPC struct {
-	Account cloud.AccountID
-	Region  cloud.Region
-	Rand    io.Reader
-	Now     time.Time
-}
-
-func (d DefaultVPC) make(tx *store.Tx) {
-	vpc := cloud.VPC{
-		ID: cloud.NewID[cloud.VPCID](d.Rand), Account: d.Account, CIDR: netip.MustParsePrefix("172.31.0.0/16"), Default: true,
-		DHCPOptions: cloud.NewID[cloud.DHCPOptionsID](d.Rand), EnableDNSSupport: true, EnableDNSHostnames: true, Created: d.Now,
-	}
-	gateway := cloud.InternetGateway{ID: cloud.NewID[cloud.InternetGatewayID](d.Rand), Account: d.Account, VPC: vpc.ID, Created: d.Now}
-	routes := cloud.RouteTable{
-		ID: cloud.NewID[cloud.RouteTableID](d.Rand), Account: d.Account, VPC: vpc.ID, Main: true, Created: d.Now,
-		Routes: []cloud.Route{
-			{Destination: vpc.CIDR, Target: cloud.LocalTarget},
-			{Destination: netip.MustParsePrefix("0.0.0.0/0"), Target: string(gateway.ID)},
-		},
-		Associations: []cloud.RouteAssociation{{ID: cloud.NewID[cloud.RouteAssociationID](d.Rand), Main: true}},
-	}
-	group := cloud.SecurityGroup{
-		ID: cloud.NewID[cloud.SecurityGroupID](d.Rand), Account: d.Account, VPC: vpc.ID, Name: "default",
-		Description: "default VPC security group", Created: d.Now,
-	}
-	group.Rules = []cloud.SecurityGroupRule{
-		{ID: cloud.NewID[cloud.SecurityGroupRuleID](d.Rand), Protocol: cloud.ProtocolAll, FromPort: -1, ToPort: -1, Group: group.ID},
-		{ID: cloud.NewID[cloud.SecurityGroupRuleID](d.Rand), Egress: true, Protocol: cloud.ProtocolAll, FromPort: -1, ToPort: -1,
-			CIDR: netip.MustParsePrefix("0.0.0.0/0")},
-	}
-	acl := cloud.NetworkACL{ID: cloud.NewID[cloud.NetworkACLID](d.Rand), Account: d.Account, VPC: vpc.ID, Default: true, Created: d.Now}
-	acl.AllowAll(cloud.AllIPv4)
-	store.Put(tx, store.NetworkACLs, &acl)
-	store.Put(tx, store.DHCPOptions, new(cloud.DefaultDHCPOptions(vpc.DHCPOptions, d.Account, d.Region.Name, d.Now)))
-	store.Put(tx, store.VPCs, &vpc)
-	store.Put(tx, store.InternetGateways, &gateway)
-	store.Put(tx, store.RouteTables, &routes)
-	store.Put(tx, store.SecurityGroups, &group)
-	for n, zone := range d.Region.Zones {
-		base := vpc.CIDR.Addr().As4()
-		base[2] = byte(n * 16)
-		subnet := cloud.Subnet{
-			ID: cloud.NewID[cloud.SubnetID](d.Rand), Account: d.Account, VPC: vpc.ID, CIDR: netip.PrefixFrom(netip.AddrFrom4(base), 20),
-			Zone: zone.Name, DefaultForAZ: true, MapPublicIPOnLaunch: true, Created: d.Now,
-			ACL: acl.ID, ACLAssociation: cloud.NewID[cloud.ACLAssociationID](d.Rand),
-		}
-		store.Put(tx, store.Subnets, &subnet)
-	}
 }
 
 func newAccountID(r io.Reader) cloud.AccountID {
