@@ -142,6 +142,9 @@ func readBody(r *http.Request) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
+// unavailable is AWS's own sentence about what a region doesn't have: clients look for it, and go on without.
+const unavailable = "The functionality you requested is not available in this region. "
+
 // find returns the handler of a form's action.
 func (r *Registry) find(service *Service, form url.Values) (*handler, error) {
 	action := form.Get("Action")
@@ -156,9 +159,9 @@ func (r *Registry) find(service *Service, form url.Values) (*handler, error) {
 	}
 	if slices.Contains(service.Actions, action) {
 		if why := r.refusals[service.Name]; why != nil && why(action) != "" {
-			return nil, Unsupported("The action %s is not supported by this cloud: %s.", action, why(action))
+			return nil, Unsupported(unavailable+"The action %s is not supported by this cloud: %s.", action, why(action))
 		}
-		return nil, Unsupported("The action %s is not built.", action)
+		return nil, Unsupported(unavailable+"The action %s is not built.", action)
 	}
 	return nil, Errorf("InvalidAction", "The action %s is not valid for this web service.", shorten(action))
 }

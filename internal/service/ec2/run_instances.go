@@ -27,8 +27,9 @@ const (
 	commandTag = "nacre:command"
 )
 
-// launchTagged are the kinds of resources that a launch makes and tags.
-var launchTagged = []string{"instance", "network-interface"}
+// launchTagged are the kinds of resources that a launch tags as it makes them. It makes no volumes: an instance's disk is its
+// server's own, as with EC2's instance stores, where tags for volumes are as true of none.
+var launchTagged = []string{"instance", "network-interface", "volume"}
 
 // launch is a RunInstances call that was found valid, ready to be committed.
 type launch struct {

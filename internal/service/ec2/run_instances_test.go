@@ -282,7 +282,6 @@ func TestWhatALaunchNamesMustExistAndFit(t *testing.T) {
 			"absurdly many":           {"InstanceLimitExceeded", count(1, 1<<31-1)},
 			"fewer than none":         {"InvalidParameterValue", count(-5, -1)},
 			"tenancy of its own":      {"UnsupportedOperation", func(in *order) { in.Placement = &types.Placement{Tenancy: "dedicated"} }},
-			"a tag on a volume":       {"InvalidParameterValue", func(in *order) { in.TagSpecifications = []types.TagSpecification{tagSpec("volume", "a", "b")} }},
 			"a reserved tag":          {"InvalidParameterValue", tagged("aws:name", "x")},
 			"a command that's none":   {"InvalidParameterValue", tagged("nacre:command", "sleep 60")},
 			"an empty command":        {"InvalidParameterValue", tagged("nacre:command", "[]")},
