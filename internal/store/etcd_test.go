@@ -171,7 +171,8 @@ func TestEtcdGoesOnAfterItsQuotaWasRaised(t *testing.T) {
 	}
 	cfg.QuotaBytes = 64 << 20
 	s = openEtcd(t, cfg)
-	if got := len(store.List(s.View(), store.Instances)); got != kept {
+	// etcd may have applied the very write at which it noticed that it is full.
+	if got := len(store.List(s.View(), store.Instances)); got != kept && got != kept+1 {
 		t.Errorf("%d instances after the restart, %d before", got, kept)
 	}
 	putNode(t, s, "node-1")
