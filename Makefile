@@ -11,7 +11,7 @@ LDFLAGS := -s -w -X github.com/nacre-cloud/nacre/internal/version.Version=$(VERS
 INITBIN := internal/agent/machine/oci/initbin/nacre-init
 SFTPBIN := internal/agent/access/sftpbin/nacre-sftp
 
-.PHONY: help build guest deps deps-bench test test-race lint fuzz bench try generate clean
+.PHONY: help build guest deps deps-bench test test-race test-clients lint fuzz bench try generate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,13 +30,17 @@ deps: build ## install the Debian packages that running and testing need
 deps-bench: deps ## install the peers that the benchmarks compare with
 	scripts/install-packages podman containerd fuse-overlayfs
 
-test: deps ## run all tests (root, about ten minutes on two cores)
+test: deps ## run all tests (root, about five minutes on two cores)
 	go vet ./...
 	go test $(TESTFLAGS) ./...
 
 test-race: deps ## run all tests under the race detector (needs a C compiler)
 	scripts/install-packages gcc libc6-dev
 	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
+
+test-clients: deps ## drive a cloud with Ansible from Debian's packages (installs it)
+	scripts/install-packages ansible python3-boto3
+	go test $(TESTFLAGS) -count=1 -tags clients ./test/clients/...
 
 lint: guest ## gofmt, vet, staticcheck
 	@out=$$(gofmt -l cmd internal test); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi

@@ -1,0 +1,38 @@
+//go:build clients
+
+// Package clients drives a cloud with clients that aren't Go's, as they come from Debian's packages. `make test-clients`
+// installs them and runs it.
+package clients
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"testing"
+
+	"github.com/nacre-cloud/nacre/test/e2e/cloudtest"
+)
+
+var recap = regexp.MustCompile(`ok=(\d+) +changed=(\d+) +unreachable=0 +failed=0`)
+
+func TestAnsibleBuildsANetworkAndFindsNothingToChangeTheSecondTime(t *testing.T) {
+	c := cloudtest.Start(t)
+	play := func() (tasks, changed string) {
+		t.Helper()
+		cmd := exec.Command("/usr/bin/ansible-playbook", "-i", "localhost,", "network.yml")
+		cmd.Env = append(os.Environ(), "PATH=/usr/bin:/bin", "AWS_ENDPOINT_URL="+c.Door(), "AWS_ACCESS_KEY_ID="+c.Key.AccessKey, "AWS_SECRET_ACCESS_KEY="+c.Key.Secret,
+			"AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "ANSIBLE_NOCOLOR=1", "ANSIBLE_LOCAL_TEMP="+t.TempDir(), "ANSIBLE_REMOTE_TEMP="+t.TempDir())
+		out, err := cmd.CombinedOutput()
+		m := recap.FindStringSubmatch(string(out))
+		if err != nil || m == nil {
+			t.Fatalf("ansible-playbook: %v\n%s", err, out)
+		}
+		return m[1], m[2]
+	}
+	if tasks, changed := play(); tasks != "11" || changed == "0" {
+		t.Errorf("the first run did %s tasks and changed %s things", tasks, changed)
+	}
+	if tasks, changed := play(); tasks != "11" || changed != "0" {
+		t.Errorf("the second run did %s tasks and changed %s things", tasks, changed)
+	}
+}
