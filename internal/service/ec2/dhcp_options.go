@@ -3,8 +3,6 @@ package ec2
 import (
 	"context"
 	"net/netip"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
@@ -23,7 +21,6 @@ func (s *Service) registerDHCPOptions(r *awsapi.Registry) {
 const (
 	maxDHCPServers  = 4   // addresses an option, EC2's limit
 	maxSearchDomain = 255 // bytes
-	minLeaseTime    = 140 // seconds, of IPv6 addresses
 )
 
 // defaultDHCPOptions finds the set that an account's new VPCs get, and makes it for an account that has none.
@@ -41,7 +38,8 @@ func (s *Service) defaultDHCPOptions(tx *store.Tx, call *awsapi.Call) cloud.DHCP
 // dhcpOption validates one option of a new set.
 func dhcpOption(c ec2.NewDhcpConfiguration) (cloud.DHCPOption, error) {
 	option := cloud.DHCPOption{Key: deref(c.Key), Values: c.Values}
-	most, valid := 1, func(string) bool { return true }
+	most := 1
+	var valid func(string) bool
 	address := func(v string) bool {
 		addr, err := netip.ParseAddr(v)
 		return err == nil && addr.Zone() == ""
@@ -53,20 +51,8 @@ func dhcpOption(c ec2.NewDhcpConfiguration) (cloud.DHCPOption, error) {
 		valid = searchDomain
 	case "domain-name-servers":
 		most, valid = maxDHCPServers, func(v string) bool { return v == cloud.AmazonProvidedDNS || address(v) }
-	case "ntp-servers":
-		most, valid = maxDHCPServers, address
-	case "netbios-name-servers":
-		most, valid = maxDHCPServers, func(v string) bool {
-			addr, err := netip.ParseAddr(v)
-			return err == nil && addr.Is4()
-		}
-	case "netbios-node-type":
-		valid = func(v string) bool { return slices.Contains([]string{"1", "2", "4", "8"}, v) }
-	case "ipv6-address-preferred-lease-time":
-		valid = func(v string) bool {
-			n, err := strconv.ParseInt(v, 10, 32)
-			return err == nil && n >= minLeaseTime
-		}
+	case "ntp-servers", "netbios-name-servers", "netbios-node-type", "ipv6-address-preferred-lease-time":
+		return option, awsapi.Unsupported("The DHCP option %s is not supported by this cloud: no machine would be told of it.", option.Key)
 	default:
 		return option, awsapi.InvalidParameterValue("Value (%s) for parameter name is invalid. Unknown DHCP option", option.Key)
 	}

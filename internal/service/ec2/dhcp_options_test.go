@@ -112,14 +112,13 @@ func TestDHCPOptionsThatNoMachineCouldUseAreRefused(t *testing.T) {
 		{"domain-name", []string{"a.example", "b.example"}},
 		{"domain-name-servers", []string{"ns.example.com"}},
 		{"domain-name-servers", []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"}},
-		{"ntp-servers", []string{"AmazonProvidedDNS"}},
-		{"netbios-node-type", []string{"3"}},
-		{"ipv6-address-preferred-lease-time", []string{"139"}},
 		{"routers", []string{"10.0.0.1"}},
 	} {
 		_, err := w.dhcpOptions(c.key, c.values...)
 		refused(t, err, "InvalidParameterValue")
 	}
+	_, err := w.dhcpOptions("ntp-servers", "10.0.0.1")
+	refused(t, err, "UnsupportedOperation", "ntp-servers")
 	if _, err := w.dhcpOptions("domain-name", "a.example b.example"); err != nil {
 		t.Error(err)
 	}
