@@ -69,10 +69,25 @@ type describer struct {
 	r      store.Reader
 	region string
 	groups map[cloud.SecurityGroupID]ec2.GroupIdentifier
+	named  map[cloud.VPCID]bool // whether public addresses have names there
+}
+
+// publicName is a public address's name, "" in a VPC whose EnableDnsHostnames is off.
+func (d *describer) publicName(vpc cloud.VPCID, addr netip.Addr) string {
+	named, known := d.named[vpc]
+	if !known {
+		v, ok := store.Get(d.r, store.VPCs, vpc)
+		named = ok && v.EnableDNSHostnames
+		d.named[vpc] = named
+	}
+	if !named {
+		return ""
+	}
+	return cloud.PublicDNSName(addr, d.region)
 }
 
 func newDescriber(r store.Reader) *describer {
-	d := &describer{r: r, groups: map[cloud.SecurityGroupID]ec2.GroupIdentifier{}}
+	d := &describer{r: r, groups: map[cloud.SecurityGroupID]ec2.GroupIdentifier{}, named: map[cloud.VPCID]bool{}}
 	if region, ok := store.Region(r); ok {
 		d.region = region.Name
 	}
@@ -210,5 +225,5 @@ func (d *describer) instanceAssociation(n *cloud.Interface, private netip.Addr) 
 	if !p.Public.IsValid() {
 		return nil
 	}
-	return &ec2.InstanceNetworkInterfaceAssociation{PublicIp: new(p.Public.String()), PublicDnsName: new(cloud.PublicDNSName(p.Public, d.region)), IpOwnerId: new(ipOwner(n, p))}
+	return &ec2.InstanceNetworkInterfaceAssociation{PublicIp: new(p.Public.String()), PublicDnsName: new(d.publicName(n.VPC, p.Public)), IpOwnerId: new(ipOwner(n, p))}
 }

@@ -54,7 +54,7 @@ func (d *describer) association(n *cloud.Interface, private netip.Addr) *ec2.Net
 	if !p.Public.IsValid() {
 		return nil
 	}
-	out := &ec2.NetworkInterfaceAssociation{PublicIp: new(p.Public.String()), PublicDnsName: new(cloud.PublicDNSName(p.Public, d.region)),
+	out := &ec2.NetworkInterfaceAssociation{PublicIp: new(p.Public.String()), PublicDnsName: new(d.publicName(n.VPC, p.Public)),
 		IpOwnerId: new(ipOwner(n, p)), AllocationId: text(p.Allocation)}
 	if a, ok := store.Get(d.r, store.Addresses, p.Allocation); ok {
 		out.AssociationId = text(a.Association)
@@ -100,7 +100,8 @@ func interfaceValues(view *store.View, region string) map[string]func(*cloud.Int
 		return out
 	}
 	publicIP := publics(func(_ N, p cloud.PublicAddress) string { return p.Public.String() })
-	publicName := publics(func(_ N, p cloud.PublicAddress) string { return cloud.PublicDNSName(p.Public, region) })
+	d := newDescriber(view)
+	publicName := publics(func(n N, p cloud.PublicAddress) string { return d.publicName(n.VPC, p.Public) })
 	owner := publics(ipOwner)
 	allocation := publics(func(_ N, p cloud.PublicAddress) string { return string(p.Allocation) })
 	association := publics(func(_ N, p cloud.PublicAddress) string {

@@ -311,3 +311,18 @@ func TestASubnetCountsEachAddressThatItHasLent(t *testing.T) {
 	}
 	left(11)
 }
+
+func TestPublicAddressesHaveNamesWhereTheVPCGivesThem(t *testing.T) {
+	w := newWorld(t)
+	id := w.running()
+	if name := aws.ToString(w.instance(id).PublicDnsName); name == "" {
+		t.Error("in the default VPC the instance has no public name")
+	}
+	vpc := string(w.subnet().VPC)
+	if _, err := w.ModifyVpcAttribute(t.Context(), &sdk.ModifyVpcAttributeInput{VpcId: &vpc, EnableDnsHostnames: &types.AttributeBooleanValue{Value: aws.Bool(false)}}); err != nil {
+		t.Fatal(err)
+	}
+	if i := w.instance(id); aws.ToString(i.PublicDnsName) != "" || aws.ToString(i.PublicIpAddress) == "" {
+		t.Errorf("with EnableDnsHostnames off it has the name %q and the address %q", aws.ToString(i.PublicDnsName), aws.ToString(i.PublicIpAddress))
+	}
+}

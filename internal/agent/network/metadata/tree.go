@@ -57,7 +57,9 @@ func tree(i Instance) *node {
 		n.set("local-ipv4", nic.PrivateIP.String())
 		n.set("mac", nic.MAC)
 		if nic.PublicIP().IsValid() {
-			n.set("public-hostname", cloud.PublicDNSName(nic.PublicIP(), i.Region))
+			if i.VPC == nil || i.VPC.EnableDNSHostnames {
+				n.set("public-hostname", cloud.PublicDNSName(nic.PublicIP(), i.Region))
+			}
 			n.set("public-ipv4", nic.PublicIP().String())
 		}
 		if len(nic.IPv6) > 0 {
@@ -102,7 +104,9 @@ func interfaceTree(n *node, i Instance, nic cloud.Interface) {
 		}
 	}
 	if len(publics) > 0 {
-		n.set(at+"public-hostname", cloud.PublicDNSName(publics[0], i.Region))
+		if i.VPC == nil || i.VPC.EnableDNSHostnames {
+			n.set(at+"public-hostname", cloud.PublicDNSName(publics[0], i.Region))
+		}
 		n.set(at+"public-ipv4s", lines(publics))
 	}
 }
