@@ -65,7 +65,7 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 		return n, err
 	}
 	n.closes = append(n.closes, images.Close)
-	net, err := network.Open(ctx, network.Config{CloudID: region.CloudID, PublicPool: pool, RunDir: run, StateDir: o.dir.network(), Logger: log.With("component", "network")})
+	net, err := network.Open(ctx, network.Config{CloudID: region.CloudID, PublicPool: pool, IPv6Pool: region.IPv6Pool, RunDir: run, StateDir: o.dir.network(), Logger: log.With("component", "network")})
 	if err != nil {
 		return n, err
 	}

@@ -70,6 +70,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	node.IPv6 = cfg.Network.IPv6()
 	if err := os.MkdirAll(cfg.MachinesDir, 0o711); err != nil {
 		return nil, fmt.Errorf("make the machines' directory: %w", err)
 	}

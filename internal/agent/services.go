@@ -29,18 +29,24 @@ func (a *Agent) startServices(vpc cloud.VPC) (stop func(), err error) {
 			}
 		}
 	}()
-	meta, err := a.cfg.Network.ListenVPC(vpc.ID, "tcp4", "169.254.169.254:80")
-	if err != nil {
-		return nil, fmt.Errorf("VPC %s: listen for metadata: %w", vpc.ID, err)
+	tellers, resolvers := []string{"169.254.169.254:80"}, []string{"169.254.169.253:53", netip.AddrPortFrom(vpc.Resolver(), 53).String()}
+	if a.cfg.Network.IPv6() {
+		tellers, resolvers = append(tellers, "[fd00:ec2::254]:80"), append(resolvers, "[fd00:ec2::253]:53")
 	}
-	listeners = append(listeners, meta)
-	for _, addr := range []string{"169.254.169.253:53", netip.AddrPortFrom(vpc.Resolver(), 53).String()} {
-		p, err := a.cfg.Network.ListenPacketVPC(vpc.ID, "udp4", addr)
+	for _, addr := range tellers {
+		l, err := a.cfg.Network.ListenVPC(vpc.ID, "tcp", addr)
+		if err != nil {
+			return nil, fmt.Errorf("VPC %s: listen for metadata: %w", vpc.ID, err)
+		}
+		listeners = append(listeners, l)
+	}
+	for _, addr := range resolvers {
+		p, err := a.cfg.Network.ListenPacketVPC(vpc.ID, "udp", addr)
 		if err != nil {
 			return nil, fmt.Errorf("VPC %s: listen for names: %w", vpc.ID, err)
 		}
 		packets = append(packets, p)
-		l, err := a.cfg.Network.ListenVPC(vpc.ID, "tcp4", addr)
+		l, err := a.cfg.Network.ListenVPC(vpc.ID, "tcp", addr)
 		if err != nil {
 			return nil, fmt.Errorf("VPC %s: listen for names: %w", vpc.ID, err)
 		}
@@ -55,7 +61,9 @@ func (a *Agent) startServices(vpc cloud.VPC) (stop func(), err error) {
 			}
 		})
 	}
-	serve("metadata", func() error { return a.metadata(vpc.ID, region).Serve(ctx, meta) })
+	for _, l := range listeners[:len(tellers)] {
+		serve("metadata", func() error { return a.metadata(vpc.ID, region).Serve(ctx, l) })
+	}
 	names := dns.New(dns.Config{Domain: cloud.PrivateDomain(region.Name), Public: cloud.PublicDomain(region.Name), CIDR: vpc.CIDR, Logger: a.log,
 		Off: func() bool {
 			v := a.vpcs.get(vpc.ID)
@@ -76,7 +84,7 @@ func (a *Agent) startServices(vpc cloud.VPC) (stop func(), err error) {
 			name, ok := v.Names[public]
 			return name, ok
 		}})
-	serve("names", func() error { return names.Serve(ctx, packets, listeners[1:]) })
+	serve("names", func() error { return names.Serve(ctx, packets, listeners[len(tellers):]) })
 	return func() { cancel(); wg.Wait() }, nil
 }
 

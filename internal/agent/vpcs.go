@@ -225,7 +225,7 @@ func networkInterface(id cloud.InstanceID, i cloud.Interface, idBase uint32) net
 		secondary = append(secondary, network.Address{Private: a, Public: i.Public(a).Public})
 	}
 	return network.Interface{
-		Secondary: secondary, ID: i.ID, Instance: id, IDBase: idBase, VPC: i.VPC, Subnet: i.Subnet, MAC: i.MAC, PrivateIP: i.PrivateIP, PublicIP: i.PublicIP(),
+		Secondary: secondary, IPv6: i.IPv6, ID: i.ID, Instance: id, IDBase: idBase, VPC: i.VPC, Subnet: i.Subnet, MAC: i.MAC, PrivateIP: i.PrivateIP, PublicIP: i.PublicIP(),
 		Groups: i.Groups, SourceDestCheck: i.SourceDestCheck, DeviceIndex: i.DeviceIndex,
 	}
 }
@@ -233,7 +233,7 @@ func networkInterface(id cloud.InstanceID, i cloud.Interface, idBase uint32) net
 func networkVPC(m *agentrpc.VPC) network.VPC {
 	v := network.VPC{ID: m.VPC.ID, CIDRs: m.VPC.Ranges(), Gateway: m.Gateway}
 	for _, s := range m.Subnets {
-		v.Subnets = append(v.Subnets, network.Subnet{ACL: s.Subnet.ACL, ID: s.Subnet.ID, CIDR: s.Subnet.CIDR, Routes: networkRoutes(s.Routes)})
+		v.Subnets = append(v.Subnets, network.Subnet{ACL: s.Subnet.ACL, ID: s.Subnet.ID, CIDR: s.Subnet.CIDR, CIDR6: s.Subnet.IPv6, Routes: networkRoutes(s.Routes)})
 	}
 	for _, p := range m.Peerings {
 		v.Peerings = append(v.Peerings, network.Peering{ID: p.ID, Peer: p.Peer, Ranges: p.PeerRanges})
@@ -260,6 +260,8 @@ func networkRoutes(list []agentrpc.Route) []network.Route {
 		switch r.Kind {
 		case agentrpc.RouteInternet:
 			out[i].Kind = network.RouteInternet
+		case agentrpc.RouteEgressOnly:
+			out[i].Kind = network.RouteEgressOnly
 		case agentrpc.RouteInterface:
 			out[i].Kind = network.RouteInterface
 		case agentrpc.RoutePeering:

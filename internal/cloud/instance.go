@@ -90,6 +90,7 @@ type MetadataOptions struct {
 	HopLimit       int  // 1 to 64: the TTL of answers that carry a token
 	Disabled       bool // HttpEndpoint=disabled
 	InstanceTags   bool // InstanceMetadataTags=enabled
+	IPv6           bool // HttpProtocolIpv6=enabled: answers at [fd00:ec2::254] too
 }
 
 // DefaultMetadataOptions are EC2's for a launch that says nothing.

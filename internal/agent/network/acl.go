@@ -1,7 +1,6 @@
 package network
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/nacre-cloud/nacre/internal/cloud"
@@ -21,7 +20,7 @@ func addACLs(r *ruleset, v VPC) (any bool) {
 	}
 	for _, s := range v.Subnets {
 		for _, egress := range []bool{true, false} {
-			if s.ACL == "" || passesAll(entries[s.ACL], egress) {
+			if s.ACL == "" || r.passesAll(entries[s.ACL], egress) {
 				continue
 			}
 			if !any {
@@ -43,7 +42,7 @@ func addACLs(r *ruleset, v VPC) (any bool) {
 			}
 			r.chain(subnetChain(s.ID, egress), "", other+" @"+linksOf(s.ID)+" return", "goto "+acl)
 			if _, ok := r.chains[acl]; !ok {
-				r.chain(acl, "", aclRules(entries[s.ACL], egress, refuse)...)
+				r.chain(acl, "", r.aclRules(entries[s.ACL], egress, refuse)...)
 			}
 		}
 	}
@@ -71,7 +70,7 @@ func underACL(r *ruleset, i Interface) {
 	if _, ok := r.sets[linksOf(i.Subnet)]; !ok {
 		return
 	}
-	link := fmt.Sprintf("%q", linkOf(i.ID))
+	link := quoted(i.ID)
 	r.element(linksOf(i.Subnet), link, "")
 	for _, egress := range []bool{true, false} {
 		name := subnetChain(i.Subnet, egress)
@@ -86,11 +85,11 @@ func underACL(r *ruleset, i Interface) {
 	}
 }
 
-// inOrder are the entries of one direction for IPv4, as they are tried.
-func inOrder(list []cloud.NetworkACLEntry, egress bool) []cloud.NetworkACLEntry {
+// inOrder are the entries of one direction for a family, as they are tried.
+func (f family) inOrder(list []cloud.NetworkACLEntry, egress bool) []cloud.NetworkACLEntry {
 	var out []cloud.NetworkACLEntry
 	for _, e := range list {
-		if e.Egress == egress && e.Prefix.Addr().Is4() {
+		if e.Egress == egress && f.has(e.Prefix.Addr()) {
 			out = append(out, e)
 		}
 	}
@@ -98,14 +97,14 @@ func inOrder(list []cloud.NetworkACLEntry, egress bool) []cloud.NetworkACLEntry 
 	return out
 }
 
-func passesAll(list []cloud.NetworkACLEntry, egress bool) bool {
-	entries := inOrder(list, egress)
+func (f family) passesAll(list []cloud.NetworkACLEntry, egress bool) bool {
+	entries := f.inOrder(list, egress)
 	return len(entries) > 0 && entries[0].Allow && entries[0].Protocol == cloud.ProtocolAll && entries[0].Prefix.Bits() == 0
 }
 
 // aclRules are an ACL's entries of one direction; refuse is the verdict of those that let nothing pass.
-func aclRules(list []cloud.NetworkACLEntry, egress bool, refuse string) (rules []string) {
-	for _, e := range inOrder(list, egress) {
+func (f family) aclRules(list []cloud.NetworkACLEntry, egress bool, refuse string) (rules []string) {
+	for _, e := range f.inOrder(list, egress) {
 		side, verdict := "saddr", refuse
 		if egress {
 			side = "daddr"
@@ -115,9 +114,9 @@ func aclRules(list []cloud.NetworkACLEntry, egress bool, refuse string) (rules [
 		}
 		match := ""
 		if e.Prefix.Bits() > 0 {
-			match = "ip " + side + " " + e.Prefix.String() + " "
+			match = f.word + " " + side + " " + e.Prefix.String() + " "
 		}
-		rules = append(rules, match+protocolMatch(cloud.SecurityGroupRule{Protocol: e.Protocol, FromPort: e.FromPort, ToPort: e.ToPort})+verdict)
+		rules = append(rules, match+f.protocolMatch(cloud.SecurityGroupRule{Protocol: e.Protocol, FromPort: e.FromPort, ToPort: e.ToPort})+verdict)
 	}
 	return append(rules, refuse)
 }

@@ -20,7 +20,7 @@ func TestAnACLThatLetsAllPassCostsNothing(t *testing.T) {
 	v.ACLs = []ACL{{ID: "acl-1", Entries: []cloud.NetworkACLEntry{entry(200, false, false, cloud.ProtocolAll, -1, -1, "0.0.0.0/0"),
 		entry(100, false, true, cloud.ProtocolAll, -1, -1, "0.0.0.0/0"), entry(100, true, true, cloud.ProtocolAll, -1, -1, "0.0.0.0/0")}}}
 	v.Subnets[0].ACL = "acl-1"
-	if script := compile(v, i).from(plain, table); script != "" {
+	if script := compile(v, i).from(plain); script != "" {
 		t.Errorf("it adds\n%s", script)
 	}
 }

@@ -144,7 +144,11 @@ func (n *Network) plug(v *vpc, i Interface, subnet Subnet, files Namespaces) err
 	if err = errors.Join(err, v.nl.LinkSetUp(link)); err != nil {
 		return fmt.Errorf("set its link up: %w", err)
 	}
-	if err := within(ns, insideSettings); err != nil {
+	six := len(i.IPv6) > 0
+	if err := within(ns, func() error {
+		six = six || n.six && isOn(pair.PeerName) && isOn("lo") // it has had addresses
+		return insideSettings()
+	}); err != nil {
 		return fmt.Errorf("set its machine's network up: %w", err)
 	}
 	inside, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
@@ -161,11 +165,14 @@ func (n *Network) plug(v *vpc, i Interface, subnet Subnet, files Namespaces) err
 			return fmt.Errorf("route %s to it: %w", a.Private, err)
 		}
 	}
-	return nil
+	if !six {
+		return nil
+	}
+	return v.plugIPv6(link, ns, inside, i, mac)
 }
 
 func privateRoute(link netlink.Link, ip netip.Addr) *netlink.Route {
-	return &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(ip.AsSlice(), 32, 32), Scope: netlink.SCOPE_LINK}
+	return &netlink.Route{LinkIndex: link.Attrs().Index, Dst: prefixNet(netip.PrefixFrom(ip, ip.BitLen())), Scope: netlink.SCOPE_LINK}
 }
 
 // unroute takes the ways to the addresses away that an interface had and has no more.
@@ -177,28 +184,32 @@ func (v *vpc) unroute(old, now Interface) error {
 	if err != nil {
 		return fmt.Errorf("find its link: %w", err)
 	}
+	var gone []netip.Addr
 	for _, a := range old.addresses() {
-		if now.hasPrivate(a.Private) {
-			continue
+		if !now.hasPrivate(a.Private) {
+			gone = append(gone, a.Private)
 		}
+	}
+	for _, a := range old.IPv6 {
+		if len(now.IPv6) > 0 && !slices.Contains(now.IPv6, a) { // without any, the link carries none
+			gone = append(gone, a)
+		}
+	}
+	for _, a := range gone {
 		// By now the route may lead to another interface; then this link has none, which is right.
-		if err := v.nl.RouteDel(privateRoute(link, a.Private)); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("remove the route to %s: %w", a.Private, err)
+		if err := v.nl.RouteDel(privateRoute(link, a)); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("remove the route to %s: %w", a, err)
 		}
-		if err := v.nl.NeighDel(neighbour(link, a.Private, nil)); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("forget the neighbour %s: %w", a.Private, err)
+		if err := v.nl.NeighDel(neighbour(link, a, nil)); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("forget the neighbour %s: %w", a, err)
 		}
 	}
 	return nil
 }
 
-// insideSettings let everybody inside ping, and leave IPv6 out until VPCs have it.
+// insideSettings let everybody inside ping, and leave IPv6 out but for links that get an address of it.
 func insideSettings() error {
-	err := setting("net/ipv6/conf/all/disable_ipv6", "1")
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil // the kernel has no IPv6
-	}
-	return errors.Join(err, setting("net/ipv4/ping_group_range", "0 2147483647"))
+	return errors.Join(leaveOutIPv6(), setting("net/ipv4/ping_group_range", "0 2147483647"))
 }
 
 // configureInside sets the machine's end up.

@@ -18,14 +18,10 @@ import (
 // them; maps lead from an interface to its pair, so that the way is short however many interfaces there are, and one
 // more of them is only a few elements.
 
-// table is a VPC's, alone in its namespace.
-const table = "ip nacre"
-
-// compile makes the filter of a VPC with the interfaces that are let in, in the order of their last change. It is pure.
-func compile(spec VPC, interfaces []Interface) *ruleset {
-	r := newRuleset()
+func compileIPv4(spec VPC, interfaces []Interface) *ruleset {
+	r := newRuleset(inet4)
 	countFlows(r, spec)
-	frame(r, spec, addACLs(r, spec))
+	frameIPv4(r, spec, addACLs(r, spec))
 	for _, g := range spec.Groups {
 		addGroup(r, g)
 	}
@@ -56,16 +52,37 @@ func compile(spec VPC, interfaces []Interface) *ruleset {
 	return r
 }
 
-// frame is what every VPC has.
-func frame(r *ruleset, v VPC, acls bool) {
+// frame is what both families have, and what peerings add to it.
+func frame(r *ruleset, v VPC) (sources, between, toPeers, own []string) {
 	r.set("map", "out", "type ifname : verdict")
 	r.set("map", "in", "type ifname : verdict")
-	r.set("set", "own", "type ifname . ipv4_addr")
+	r.set("set", "own", "type ifname . "+r.address)
 	r.set("set", "unchecked", "type ifname")
-	r.set("set", "senders", "type ipv4_addr")
+	r.set("set", "senders", "type "+r.address)
+	r.set("map", "subnets", "type ifname : mark")
+	r.chain("route", "type filter hook prerouting priority mangle; policy accept", "meta mark set iifname map @subnets")
+	return peeringRules(r.family, v)
+}
+
+// forwarded begins the chain of what is forwarded.
+func forwarded(acls bool, between []string) []string {
+	rules := []string{"ct state invalid drop"}
+	if acls {
+		rules = append(rules, "iifname vmap @leaving", "oifname vmap @entering")
+	}
+	return append(append(rules, "ct state established,related accept"), between...)
+}
+
+// arriving leads what senders may send to where it goes.
+func arriving(r *ruleset, toPeers []string) []string {
+	return append(append([]string{"oifname vmap @in"}, toPeers...), `oifname "uplink" `+r.word+" saddr @senders accept", "drop")
+}
+
+// frameIPv4 is what every VPC has.
+func frameIPv4(r *ruleset, v VPC, acls bool) {
 	r.set("map", "public", "type ipv4_addr : ipv4_addr")
 	r.set("map", "private", "type ipv4_addr : ipv4_addr")
-	sources, between, toPeers, own := peeringRules(v)
+	sources, between, toPeers, own := frame(r, v)
 	r.chain("spoof", "type filter hook prerouting priority raw; policy drop", append([]string{
 		`iifname { "lo", "uplink" } accept`,
 		"iifname . ip saddr @own accept",
@@ -73,25 +90,16 @@ func frame(r *ruleset, v VPC, acls bool) {
 	r.chain("translate", "type nat hook prerouting priority dstnat; policy accept",
 		`iifname "uplink" dnat to ip daddr map @public`,
 		"ip saddr @senders dnat to ip daddr map @public")
-	r.set("map", "subnets", "type ifname : mark")
-	r.chain("route", "type filter hook prerouting priority mangle; policy accept", "meta mark set iifname map @subnets")
-	forward := []string{"ct state invalid drop"}
-	if acls {
-		forward = append(forward, "iifname vmap @leaving", "oifname vmap @entering")
-	}
-	forward = append(append(forward, "ct state established,related accept"), between...)
-	r.chain("forward", "type filter hook forward priority filter; policy drop", append(forward,
+	r.chain("forward", "type filter hook forward priority filter; policy drop", append(forwarded(acls, between),
 		"iifname vmap @out",
 		`iifname "uplink" goto arriving`)...)
-	r.chain("arriving", "", append(append([]string{"oifname vmap @in"}, toPeers...),
-		`oifname "uplink" ip saddr @senders accept`,
-		"drop")...)
+	r.chain("arriving", "", arriving(r, toPeers)...)
 	r.chain("input", "type filter hook input priority filter; policy drop", append(own,
 		"ct state established,related accept",
 		`iifname "lo" accept`,
 		fmt.Sprintf("ip daddr %s tcp dport 80 accept", metadataAddr),
 		fmt.Sprintf("ip daddr { %s, %s } meta l4proto { tcp, udp } th dport 53 accept", resolverAddr, v.resolver()),
-		"icmp type echo-request accept")...)
+		r.service)...)
 	r.chain("leave", "type nat hook postrouting priority srcnat; policy accept",
 		`oifname "uplink" snat to ip saddr map @private`,
 		"ct status dnat ip saddr @senders snat to ip saddr map @private")
@@ -105,7 +113,7 @@ func chainsOf(id cloud.SecurityGroupID) (in, out, members string) {
 func declareGroup(r *ruleset, id cloud.SecurityGroupID) {
 	in, out, members := chainsOf(id)
 	if _, ok := r.sets[members]; !ok {
-		r.set("set", members, "type ipv4_addr")
+		r.set("set", members, "type "+r.address)
 		r.chain(in, "")
 		r.chain(out, "")
 	}
@@ -116,15 +124,14 @@ func addGroup(r *ruleset, g Group) {
 	declareGroup(r, g.ID)
 	in, out, members := chainsOf(g.ID)
 	for _, a := range g.Members {
-		if !a.Is4() {
-			continue
+		if r.has(a) {
+			r.element(members, a.String(), "")
 		}
-		r.element(members, a.String(), "")
 	}
 	rules := map[bool][]string{}
 	for _, rule := range g.Rules {
-		if rule.CIDR.Addr().Is6() {
-			continue // no packet of IPv6 passes a VPC's namespace
+		if rule.Group == "" && !r.has(rule.CIDR.Addr()) {
+			continue
 		}
 		peer, verdict := "saddr", "accept"
 		if rule.Egress {
@@ -133,46 +140,50 @@ func addGroup(r *ruleset, g Group) {
 		if rule.Group != "" {
 			declareGroup(r, rule.Group)
 		}
-		rules[rule.Egress] = append(rules[rule.Egress], peerMatch(rule, peer)+protocolMatch(rule)+verdict)
+		rules[rule.Egress] = append(rules[rule.Egress], r.peerMatch(rule, peer)+r.protocolMatch(rule)+verdict)
 	}
 	r.chain(in, "", rules[false]...)
 	r.chain(out, "", rules[true]...)
 }
 
-func peerMatch(r cloud.SecurityGroupRule, side string) string {
+func (f family) peerMatch(r cloud.SecurityGroupRule, side string) string {
 	if r.Group != "" {
 		_, _, members := chainsOf(r.Group)
-		return "ip " + side + " @" + members + " "
+		return f.word + " " + side + " @" + members + " "
 	}
 	if r.CIDR.Bits() == 0 {
 		return ""
 	}
-	return "ip " + side + " " + r.CIDR.String() + " "
+	return f.word + " " + side + " " + r.CIDR.String() + " "
 }
 
-func protocolMatch(r cloud.SecurityGroupRule) string {
+func (f family) protocolMatch(r cloud.SecurityGroupRule) string {
 	switch r.Protocol {
 	case cloud.ProtocolAll:
 		return ""
 	case cloud.ProtocolTCP, cloud.ProtocolUDP:
 		name := map[cloud.Protocol]string{cloud.ProtocolTCP: "tcp", cloud.ProtocolUDP: "udp"}[r.Protocol]
 		return fmt.Sprintf("%s dport %d-%d ", name, r.FromPort, r.ToPort)
-	case cloud.ProtocolICMP:
-		s := "ip protocol icmp "
+	case cloud.ProtocolICMP, cloud.ProtocolICMPv6:
+		name := map[cloud.Protocol]string{cloud.ProtocolICMP: "icmp", cloud.ProtocolICMPv6: "icmpv6"}[r.Protocol]
+		s := fmt.Sprintf("meta l4proto %d ", r.Protocol)
+		if f.six != (r.Protocol == cloud.ProtocolICMPv6) {
+			return s // the other family's, whose types are not to be found here
+		}
 		if r.FromPort >= 0 {
-			s += fmt.Sprintf("icmp type %d ", r.FromPort)
+			s += fmt.Sprintf("%s type %d ", name, r.FromPort)
 		}
 		if r.ToPort >= 0 {
-			s += fmt.Sprintf("icmp code %d ", r.ToPort)
+			s += fmt.Sprintf("%s code %d ", name, r.ToPort)
 		}
 		return s
 	}
-	return fmt.Sprintf("ip protocol %d ", r.Protocol)
+	return fmt.Sprintf("meta l4proto %d ", r.Protocol)
 }
 
 // addInterface lets an interface in.
 func addInterface(r *ruleset, i Interface) {
-	link := fmt.Sprintf("%q", linkOf(i.ID))
+	link := quoted(i.ID)
 	if i.Gateway {
 		r.element("out", link, "goto arriving")
 		r.element("in", link, "accept")
@@ -187,9 +198,16 @@ func addInterface(r *ruleset, i Interface) {
 	}
 }
 
+func quoted(id cloud.InterfaceID) string { return fmt.Sprintf("%q", linkOf(id)) }
+
+// addOwn lets an interface send with an address.
+func addOwn(r *ruleset, id cloud.InterfaceID, a netip.Addr) {
+	r.element("own", fmt.Sprintf("%s . %s", quoted(id), a), "")
+}
+
 // addAddress lets an interface use an address; public says that the public one leads to it.
 func addAddress(r *ruleset, id cloud.InterfaceID, a Address, public bool) {
-	r.element("own", fmt.Sprintf("%q . %s", linkOf(id), a.Private), "")
+	addOwn(r, id, a.Private)
 	if public {
 		r.element("senders", a.Private.String(), "")
 		r.element("public", a.Public.String(), a.Private.String())
@@ -224,7 +242,7 @@ func pairFor(r *ruleset, groups []cloud.SecurityGroupID) (from, to string) {
 func internetOf(v VPC) map[cloud.SubnetID]bool {
 	m := map[cloud.SubnetID]bool{}
 	for _, s := range v.Subnets {
-		m[s.ID] = v.Gateway && slices.ContainsFunc(s.Routes, func(r Route) bool { return r.Kind == RouteInternet })
+		m[s.ID] = v.Gateway && slices.ContainsFunc(s.Routes, func(r Route) bool { return r.Kind == RouteInternet && r.Destination.Addr().Is4() })
 	}
 	return m
 }

@@ -48,9 +48,9 @@ var flowSets = []struct {
 	name, match, typ, key string
 	protocol              uint8 // 0 when the key says it
 }{
-	{"tcp", "meta l4proto tcp ", "ifname . ipv4_addr . ipv4_addr . inet_service . inet_service", "ip saddr . ip daddr . tcp sport . tcp dport", 6},
-	{"udp", "meta l4proto udp ", "ifname . ipv4_addr . ipv4_addr . inet_service . inet_service", "ip saddr . ip daddr . udp sport . udp dport", 17},
-	{"other", "meta l4proto != { tcp, udp } ", "ifname . ipv4_addr . ipv4_addr . inet_proto", "ip saddr . ip daddr . meta l4proto", 0},
+	{"tcp", "meta l4proto tcp ", "inet_service . inet_service", "tcp sport . tcp dport", 6},
+	{"udp", "meta l4proto udp ", "inet_service . inet_service", "udp sport . udp dport", 17},
+	{"other", "meta l4proto != { tcp, udp } ", "inet_proto", "meta l4proto", 0},
 }
 
 // countFlows adds what counts, when anything is logged, and says where refused packets go.
@@ -63,13 +63,13 @@ func countFlows(r *ruleset, v VPC) {
 	r.set("set", "logged", "type ifname")
 	for _, verdict := range []string{"accepted", "rejected"} {
 		for _, s := range flowSets {
-			r.set("set", verdict+"-"+s.name, fmt.Sprintf("type %s; flags dynamic,timeout; timeout %s; size %d", s.typ, countsFor, maxFlows))
+			r.set("set", verdict+"-"+s.name, fmt.Sprintf("type ifname . %[1]s . %[1]s . %[2]s; flags dynamic,timeout; timeout %[3]s; size %[4]d", r.address, s.typ, countsFor, maxFlows))
 		}
 	}
 	count := func(verdict, side string) (rules []string) {
 		for _, s := range flowSets {
 			// What the VPC's own services send comes in nowhere and is nobody's flow, as with EC2's.
-			rules = append(rules, fmt.Sprintf(`iifname != "lo" %s @logged %supdate @%s-%s { %s . %s counter }`, side, s.match, verdict, s.name, side, s.key))
+			rules = append(rules, fmt.Sprintf(`iifname != "lo" %[1]s @logged %[2]supdate @%[3]s-%[4]s { %[1]s . %[5]s saddr . %[5]s daddr . %[6]s counter }`, side, s.match, verdict, s.name, r.word, s.key))
 		}
 		return rules
 	}
@@ -82,7 +82,7 @@ func countFlows(r *ruleset, v VPC) {
 func logInterface(r *ruleset, v VPC, i Interface) {
 	for _, l := range v.Logged {
 		if l == (Logged{}) || l.Subnet != "" && l.Subnet == i.Subnet || l.Interface != "" && l.Interface == i.ID {
-			r.element("logged", fmt.Sprintf("%q", linkOf(i.ID)), "")
+			r.element("logged", quoted(i.ID), "")
 		}
 	}
 }
@@ -101,28 +101,43 @@ func (n *Network) Flows(ctx context.Context, id cloud.VPCID) ([]Flow, error) {
 	for _, g := range v.spec.NATGateways {
 		byLink[linkOf(g.Interface.ID)] = g.Interface.ID
 	}
+	families := []family{inet4}
+	if v.spec.hasIPv6() {
+		families = append(families, inet6)
+	}
 	v.mu.Unlock()
 	var flows []Flow
-	for _, verdict := range []string{"accepted", "rejected"} {
-		for _, s := range flowSets {
-			cmd := exec.CommandContext(ctx, "nft", "-n", "-j", "list", "set", "ip", "nacre", verdict+"-"+s.name)
-			var out, messages bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &out, &messages
-			err := within(v.ns, cmd.Start)
-			if err == nil {
-				err = cmd.Wait()
+	for _, f := range families {
+		for _, verdict := range []string{"accepted", "rejected"} {
+			for _, s := range flowSets {
+				listing, err := v.list(ctx, f, verdict+"-"+s.name)
+				if err != nil {
+					return nil, fmt.Errorf("VPC %s: list its flows: %w", id, err)
+				}
+				list, err := parseFlows(listing, s.protocol, verdict == "accepted", byLink)
+				if err != nil {
+					return nil, fmt.Errorf("VPC %s: %w", id, err)
+				}
+				flows = append(flows, list...)
 			}
-			if err != nil {
-				return nil, fmt.Errorf("VPC %s: list its flows: %w: %s", id, err, firstLines(messages.String(), 2))
-			}
-			list, err := parseFlows(out.Bytes(), s.protocol, verdict == "accepted", byLink)
-			if err != nil {
-				return nil, fmt.Errorf("VPC %s: %w", id, err)
-			}
-			flows = append(flows, list...)
 		}
 	}
 	return flows, nil
+}
+
+// list is nft's listing of a set of the VPC's filter.
+func (v *vpc) list(ctx context.Context, f family, set string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "nft", "-n", "-j", "list", "set", f.word, "nacre", set)
+	var out, messages bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &messages
+	err := within(v.ns, cmd.Start)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", err, firstLines(messages.String(), 2))
+	}
+	return out.Bytes(), nil
 }
 
 // parseFlows reads nft's listing of one set; protocol is 0 when the elements say it. Flows of links that are gone are left out.

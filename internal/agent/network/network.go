@@ -23,6 +23,7 @@ import (
 type Config struct {
 	CloudID    string       // 6 hexadecimal digits that mark all names this package makes
 	PublicPool netip.Prefix // unassigned addresses of it are unreachable from the host
+	IPv6Pool   netip.Prefix // VPCs get their ranges of IPv6 from it; zero for none
 	RunDir     string       // for namespace files, such as /run/nacre/<CloudID>
 	StateDir   string       // survives a reboot: what must be put back by Destroy
 	Logger     *slog.Logger
@@ -31,7 +32,7 @@ type Config struct {
 // VPC is the desired state of one VPC on this node.
 type VPC struct {
 	ID      cloud.VPCID
-	CIDRs   []netip.Prefix // its ranges, the first one first
+	CIDRs   []netip.Prefix // its ranges, those of IPv4 before those of IPv6, the first one first
 	Gateway bool           // an internet gateway is attached
 	Subnets []Subnet
 	Groups  []Group // every group that an interface here carries or refers to
@@ -49,6 +50,7 @@ func (v VPC) resolver() netip.Addr { return v.CIDRs[0].Masked().Addr().Next().Ne
 type Subnet struct {
 	ID     cloud.SubnetID
 	CIDR   netip.Prefix
+	CIDR6  netip.Prefix       // zero when it has no IPv6
 	Routes []Route            // out of the VPC
 	ACL    cloud.NetworkACLID // "" for none; one that isn't known lets nothing pass
 }
@@ -77,6 +79,7 @@ type Interface struct {
 	PrivateIP       netip.Addr
 	PublicIP        netip.Addr // zero when there is none
 	Secondary       []Address  // its other private addresses; the machine itself sets them up, as on EC2
+	IPv6            []netip.Addr
 	Groups          []cloud.SecurityGroupID
 	SourceDestCheck bool
 	DeviceIndex     int  // its name inside is eth<DeviceIndex>

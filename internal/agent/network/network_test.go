@@ -43,6 +43,7 @@ func newWorld(t testing.TB) *world {
 	rand.Read(raw)
 	dir := t.TempDir()
 	w := &world{t: t, before: traces(t), ids: 0x20000000, cfg: Config{CloudID: hex.EncodeToString(raw[:3]), RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"),
+		IPv6Pool:   netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0xee, raw[0], raw[1], raw[2]}), 40),
 		PublicPool: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, 200 + byte(pools.Add(1)%50), 0}), 24), Logger: slog.New(slog.DiscardHandler)}}
 	w.open()
 	t.Cleanup(func() {
@@ -53,7 +54,7 @@ func newWorld(t testing.TB) *world {
 			t.Error(err)
 		}
 		for _, trace := range traces(t) {
-			if !slices.Contains(w.before, trace) && (strings.Contains(trace, w.cfg.CloudID) || strings.Contains(trace, dir) || strings.Contains(trace, w.cfg.PublicPool.Addr().String())) {
+			if !slices.Contains(w.before, trace) && (strings.Contains(trace, w.cfg.CloudID) || strings.Contains(trace, dir) || strings.Contains(trace, w.cfg.PublicPool.Addr().String()) || strings.Contains(trace, w.cfg.IPv6Pool.Addr().String())) {
 				t.Errorf("left on the host: %s", trace)
 			}
 		}
@@ -74,7 +75,7 @@ func (w *world) open() {
 func traces(t testing.TB) []string {
 	t.Helper()
 	var list []string
-	for _, args := range [][]string{{"ip", "-o", "link"}, {"ip", "route", "show", "table", "all"}, {"nft", "list", "tables"}, {"cat", "/proc/self/mounts"}} {
+	for _, args := range [][]string{{"ip", "-o", "link"}, {"ip", "route", "show", "table", "all"}, {"ip", "-6", "route", "show", "table", "all"}, {"nft", "list", "tables"}, {"cat", "/proc/self/mounts"}} {
 		out, err := exec.Command(args[0], args[1:]...).Output()
 		if err != nil {
 			t.Fatal(err)
@@ -163,7 +164,7 @@ func (b *box) attach() {
 // serve answers on a port with the box's address.
 func (b *box) serve(port int) {
 	b.w.t.Helper()
-	l, err := b.w.n.ListenInstance(b.w.t.Context(), b.i.Instance, "tcp4", fmt.Sprintf(":%d", port))
+	l, err := b.w.n.ListenInstance(b.w.t.Context(), b.i.Instance, "tcp", fmt.Sprintf(":%d", port))
 	if err != nil {
 		b.w.t.Fatal(err)
 	}
@@ -188,7 +189,7 @@ func (b *box) serve(port int) {
 func (b *box) ask(address netip.Addr, port int) string {
 	ctx, cancel := context.WithTimeout(b.w.t.Context(), 700*time.Millisecond)
 	defer cancel()
-	c, err := b.w.n.DialInstance(ctx, b.i.Instance, "tcp4", netip.AddrPortFrom(address, uint16(port)).String())
+	c, err := b.w.n.DialInstance(ctx, b.i.Instance, "tcp", netip.AddrPortFrom(address, uint16(port)).String())
 	return firstAnswer(c, err)
 }
 
@@ -204,7 +205,7 @@ func firstAnswer(c net.Conn, err error) string {
 }
 
 func fromHost(address netip.Addr, port int) string {
-	c, err := net.DialTimeout("tcp4", netip.AddrPortFrom(address, uint16(port)).String(), 700*time.Millisecond)
+	c, err := net.DialTimeout("tcp", netip.AddrPortFrom(address, uint16(port)).String(), 700*time.Millisecond)
 	return firstAnswer(c, err)
 }
 

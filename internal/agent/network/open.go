@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,11 +24,13 @@ import (
 type Network struct {
 	cfg  Config
 	mtu  int
+	six  bool // the kernel carries IPv6
 	host *netlink.Handle
 
 	mu         sync.Mutex
 	vpcs       map[cloud.VPCID]*vpc
 	interfaces map[cloud.InterfaceID]Interface // as last plugged
+	host6      bool                            // the host is known to forward IPv6
 }
 
 // hostSettings are what the host had before this cloud changed it.
@@ -56,7 +59,7 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the network: %w", err)
 	}
-	n := &Network{cfg: cfg, host: host, vpcs: map[cloud.VPCID]*vpc{}, interfaces: map[cloud.InterfaceID]Interface{}}
+	n := &Network{cfg: cfg, six: supportsIPv6(), host: host, vpcs: map[cloud.VPCID]*vpc{}, interfaces: map[cloud.InterfaceID]Interface{}}
 	if err := errors.Join(n.prepareHost(ctx), n.adopt()); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -85,13 +88,25 @@ func (n *Network) prepareHost(ctx context.Context) error {
 	if err := nft(ctx, nil, n.hostTable()); err != nil {
 		return fmt.Errorf("the host's side of the cloud: %w", err)
 	}
-	return n.host.RouteReplace(n.refusal())
+	if n.routesIPv6() {
+		if err := nft(ctx, nil, n.hostTableIPv6()); err != nil {
+			return fmt.Errorf("the host's side of the cloud: %w", err)
+		}
+		if err := n.host.RouteReplace(refusal(n.cfg.IPv6Pool)); err != nil {
+			return fmt.Errorf("refuse the unassigned addresses of %s: %w", n.cfg.IPv6Pool, err)
+		}
+	}
+	if err := n.host.RouteReplace(refusal(n.cfg.PublicPool)); err != nil {
+		return fmt.Errorf("refuse the unassigned addresses of %s: %w", n.cfg.PublicPool, err)
+	}
+	return nil
 }
 
-// refusal is the route that answers for the pool's unassigned addresses.
-func (n *Network) refusal() *netlink.Route {
-	pool := n.cfg.PublicPool.Masked()
-	return &netlink.Route{Dst: ipNet(pool.Addr().AsSlice(), pool.Bits(), 32), Type: unix.RTN_UNREACHABLE, Protocol: unix.RTPROT_STATIC}
+func (n *Network) routesIPv6() bool { return n.six && n.cfg.IPv6Pool.IsValid() }
+
+// refusal is the route that answers for a pool's unassigned addresses.
+func refusal(pool netip.Prefix) *netlink.Route {
+	return &netlink.Route{Dst: prefixNet(pool), Type: unix.RTN_UNREACHABLE, Protocol: unix.RTPROT_STATIC}
 }
 
 func ipNet(ip net.IP, ones, bits int) *net.IPNet {

@@ -112,31 +112,35 @@ func (n *Network) join(v, peer *vpc, id cloud.VPCID, p Peering) (made bool, err 
 		if err = errors.Join(err, end.v.nl.LinkSetUp(link), end.v.nl.NeighSet(neighbour(link, outsideAddr, end.other))); err != nil {
 			return made, fmt.Errorf("set its link up: %w", err)
 		}
+		if !n.six {
+			continue
+		}
+		err = within(end.v.ns, func() error { return switchOn(name) })
+		if err = errors.Join(err, end.v.nl.NeighSet(neighbour(link, outsideAddr6, end.other))); err != nil {
+			return made, fmt.Errorf("let IPv6 over its link: %w", err)
+		}
 	}
 	return made, nil
 }
 
+func setOf(list []string) string { return "{ " + strings.Join(list, ", ") + " }" }
+
 // peeringRules are what peerings add to a VPC's packet filter: to the check of sources, to what is forwarded, to where senders' packets may go, to what the VPC's own services answer.
-func peeringRules(spec VPC) (sources, forward, arriving, input []string) {
+func peeringRules(f family, spec VPC) (sources, forward, arriving, input []string) {
 	var links []string
 	for _, p := range spec.Peerings {
-		var ranges []string
-		for _, r := range p.Ranges {
-			if r.Addr().Is4() {
-				ranges = append(ranges, r.Masked().String())
-			}
-		}
+		ranges := f.of(p.Ranges)
 		if len(ranges) == 0 {
 			continue
 		}
 		link := fmt.Sprintf("%q", peeringLink(p.ID))
 		links = append(links, link)
-		sources = append(sources, fmt.Sprintf("iifname %s ip saddr { %s } accept", link, strings.Join(ranges, ", ")))
+		sources = append(sources, fmt.Sprintf("iifname %s %s saddr %s accept", link, f.word, setOf(ranges)))
 	}
 	if links == nil {
 		return nil, nil, nil, nil
 	}
 	slices.Sort(links)
-	set := "{ " + strings.Join(links, ", ") + " }"
+	set := setOf(links)
 	return sources, []string{"iifname " + set + " oifname vmap @in", "iifname " + set + " drop"}, []string{`iifname != "uplink" oifname ` + set + " accept"}, []string{"iifname " + set + " drop"}
 }

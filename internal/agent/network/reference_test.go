@@ -29,7 +29,7 @@ type reference struct {
 	ends    []end                     // interfaces of machines
 	gates   map[cloud.InterfaceID]end // those that forward, which take far addresses as their own
 	nat     end                       // a NAT gateway, the target of routes to natInterface
-	public  map[netip.Addr]bool       // private addresses that have a public one
+	public  map[netip.Addr]bool       // private addresses that have a public one, and all of IPv6
 	outside netip.Addr                // a host in the internet
 }
 
@@ -80,7 +80,7 @@ func (r reference) way(from end, to netip.Addr) (legs []leg, last end, ok bool) 
 		switch {
 		case !found || route.Kind == RouteBlackhole:
 			return nil, end{}, false
-		case route.Kind == RouteInternet:
+		case route.Kind == RouteInternet || route.Kind == RouteEgressOnly:
 			if to != r.outside || !r.public[source] {
 				return nil, end{}, false
 			}
@@ -167,6 +167,9 @@ func aclAllows(v VPC, subnet cloud.SubnetID, peer netip.Addr, egress bool, p pro
 	return best != nil && best.Allow
 }
 
+// echoOf are the types of an echo's messages.
+var echoOf = map[cloud.Protocol]struct{ request, reply int }{cloud.ProtocolICMP: {8, 0}, cloud.ProtocolICMPv6: {128, 129}}
+
 // covers tells whether a rule is about a packet: the first one, which goes to the port that is asked, or the answer.
 func covers(protocol cloud.Protocol, from, to int, p probe, answer bool) bool {
 	if protocol == cloud.ProtocolAll {
@@ -175,10 +178,10 @@ func covers(protocol cloud.Protocol, from, to int, p probe, answer bool) bool {
 	if protocol != p.protocol {
 		return false
 	}
-	if protocol == cloud.ProtocolICMP {
-		kind := 8 // an echo's request
+	if protocol == cloud.ProtocolICMP || protocol == cloud.ProtocolICMPv6 {
+		kind := echoOf[protocol].request
 		if answer {
-			kind = 0
+			kind = echoOf[protocol].reply
 		}
 		return (from == -1 || from == kind) && (to == -1 || to == 0)
 	}

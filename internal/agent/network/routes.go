@@ -26,8 +26,9 @@ type RouteKind int
 const (
 	RouteBlackhole RouteKind = iota
 	RouteInternet
-	RouteInterface // an interface here that doesn't check its packets' addresses; a black hole while there is none
-	RoutePeering   // a peer VPC that is here too; a black hole while it isn't
+	RouteEgressOnly // to the internet, for flows of IPv6 that begin in the VPC
+	RouteInterface  // an interface here that doesn't check its packets' addresses; a black hole while there is none
+	RoutePeering    // a peer VPC that is here too; a black hole while it isn't
 )
 
 // Route sends a destination to a target.
@@ -54,14 +55,12 @@ func numberOf(id cloud.SubnetID) uint32 {
 // rangeRoutes keeps what is meant for a VPC from leaving it.
 func (v *vpc) rangeRoutes(old, spec VPC) error {
 	for _, p := range spec.CIDRs {
-		if p.Addr().Is4() {
-			if err := v.nl.RouteReplace(blackhole(p, unix.RT_TABLE_MAIN)); err != nil {
-				return fmt.Errorf("VPC %s: keep %s inside: %w", spec.ID, p, err)
-			}
+		if err := v.nl.RouteReplace(blackhole(p, unix.RT_TABLE_MAIN)); err != nil {
+			return fmt.Errorf("VPC %s: keep %s inside: %w", spec.ID, p, err)
 		}
 	}
 	for _, p := range old.CIDRs {
-		if p.Addr().Is4() && !slices.Contains(spec.CIDRs, p) {
+		if !slices.Contains(spec.CIDRs, p) {
 			if err := v.nl.RouteDel(blackhole(p, unix.RT_TABLE_MAIN)); err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("VPC %s: let %s go: %w", spec.ID, p, err)
 			}
@@ -83,8 +82,10 @@ func (n *Network) routeSubnets(v *vpc, spec VPC) error {
 	v.routing.Lock()
 	defer v.routing.Unlock()
 	if v.routed == nil {
-		if err := v.forgetTables(spec); err != nil {
-			return err
+		for _, family := range n.families() {
+			if err := v.forgetTables(spec, family); err != nil {
+				return err
+			}
 		}
 		v.routed = map[cloud.SubnetID][]netlink.Route{}
 	}
@@ -99,7 +100,7 @@ func (n *Network) routeSubnets(v *vpc, spec VPC) error {
 		if wanted[id] {
 			continue
 		}
-		if err := v.dropTable(id); err != nil {
+		if err := n.dropTable(v, id); err != nil {
 			return err
 		}
 		delete(v.routed, id)
@@ -119,8 +120,10 @@ func (n *Network) routeSubnet(v *vpc, spec VPC, s Subnet, again bool) error {
 		return nil
 	}
 	if !known {
-		if err := exists(v.nl.RuleAdd(ruleFor(s.ID))); err != nil {
-			return fmt.Errorf("subnet %s: lead to its routes: %w", s.ID, err)
+		for _, family := range n.families() {
+			if err := exists(v.nl.RuleAdd(ruleFor(s.ID, family))); err != nil {
+				return fmt.Errorf("subnet %s: lead to its routes: %w", s.ID, err)
+			}
 		}
 	}
 	for i := range next {
@@ -147,42 +150,56 @@ const lastMetric = 1 << 30
 
 // kernelRoutes are a subnet's routes as the kernel takes them. What no route matches is dropped, as on EC2.
 func (n *Network) kernelRoutes(v *vpc, spec VPC, s Subnet, table int) ([]netlink.Route, error) {
-	end := blackhole(netip.PrefixFrom(netip.IPv4Unspecified(), 0), table)
-	end.Priority = lastMetric
-	list := []netlink.Route{*end}
+	var list []netlink.Route
+	for _, everywhere := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		if everywhere.Is4() || spec.hasIPv6() {
+			end := blackhole(netip.PrefixFrom(everywhere, 0), table)
+			end.Priority = lastMetric
+			list = append(list, *end)
+		}
+	}
 	for _, r := range s.Routes {
-		if !r.Destination.Addr().Is4() {
+		six := r.Destination.Addr().Is6()
+		if six && !spec.hasIPv6() {
 			continue
+		}
+		outside := outsideAddr
+		if six {
+			outside = outsideAddr6
 		}
 		route := blackhole(r.Destination, table)
 		switch r.Kind {
-		case RouteInternet:
-			if !spec.Gateway {
+		case RouteInternet, RouteEgressOnly:
+			if !spec.wayOut(r) {
 				break
 			}
 			link, err := v.nl.LinkByName(uplink)
 			if err != nil {
 				return nil, fmt.Errorf("subnet %s: find the uplink: %w", s.ID, err)
 			}
-			route = through(link, outsideAddr, r.Destination, table)
+			route = through(link, outside, r.Destination, table)
 		case RouteInterface:
 			n.mu.Lock()
 			target, ok := n.interfaces[r.Interface]
 			n.mu.Unlock()
-			if !ok || target.SourceDestCheck {
+			if !ok || target.SourceDestCheck || six && len(target.IPv6) == 0 {
 				break
 			}
 			link, err := v.nl.LinkByName(linkOf(r.Interface))
 			if err != nil {
 				break // it is not plugged in yet, or not any more
 			}
-			route = through(link, target.PrivateIP, r.Destination, table)
+			next := target.PrivateIP
+			if six {
+				next = target.IPv6[0]
+			}
+			route = through(link, next, r.Destination, table)
 		case RoutePeering:
 			link, err := v.nl.LinkByName(peeringLink(r.Peering))
 			if err != nil {
 				break // the peer is not here yet, or not any more
 			}
-			route = through(link, outsideAddr, r.Destination, table)
+			route = through(link, outside, r.Destination, table)
 		}
 		list = append(list, *route)
 	}
@@ -194,15 +211,23 @@ func through(link netlink.Link, neighbour netip.Addr, destination netip.Prefix, 
 	return &netlink.Route{LinkIndex: link.Attrs().Index, Dst: prefixNet(destination), Gw: neighbour.AsSlice(), Flags: int(netlink.FLAG_ONLINK), Table: table, Protocol: unix.RTPROT_STATIC}
 }
 
-func ruleFor(id cloud.SubnetID) *netlink.Rule {
+// families are those that the kernel routes.
+func (n *Network) families() []int {
+	if n.six {
+		return []int{netlink.FAMILY_V4, netlink.FAMILY_V6}
+	}
+	return []int{netlink.FAMILY_V4}
+}
+
+func ruleFor(id cloud.SubnetID, family int) *netlink.Rule {
 	r := netlink.NewRule()
-	r.Family, r.Priority, r.Mark, r.Table = netlink.FAMILY_V4, ruleFirst, numberOf(id), int(numberOf(id))
+	r.Family, r.Priority, r.Mark, r.Table = family, ruleFirst, numberOf(id), int(numberOf(id))
 	return r
 }
 
 // forgetTables removes the tables of subnets that went while nobody looked, and empties the others.
-func (v *vpc) forgetTables(spec VPC) error {
-	rules, err := v.nl.RuleList(netlink.FAMILY_V4)
+func (v *vpc) forgetTables(spec VPC, family int) error {
+	rules, err := v.nl.RuleList(family)
 	if err != nil {
 		return fmt.Errorf("VPC %s: list the ways to the subnets' routes: %w", spec.ID, err)
 	}
@@ -220,7 +245,7 @@ func (v *vpc) forgetTables(spec VPC) error {
 			}
 		}
 	}
-	routes, err := v.nl.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	routes, err := v.nl.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return fmt.Errorf("VPC %s: list its routes: %w", spec.ID, err)
 	}
@@ -243,9 +268,11 @@ func (v *vpc) forgetTables(spec VPC) error {
 }
 
 // dropTable removes a subnet's table.
-func (v *vpc) dropTable(id cloud.SubnetID) error {
-	if err := v.nl.RuleDel(ruleFor(id)); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("subnet %s: remove the way to its routes: %w", id, err)
+func (n *Network) dropTable(v *vpc, id cloud.SubnetID) error {
+	for _, family := range n.families() {
+		if err := v.nl.RuleDel(ruleFor(id, family)); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("subnet %s: remove the way to its routes: %w", id, err)
+		}
 	}
 	for _, r := range v.routed[id] {
 		if err := v.nl.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {

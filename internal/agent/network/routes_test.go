@@ -168,47 +168,69 @@ func (w *world) outsideAt(addr netip.Addr, port int) {
 			w.t.Fatal(err)
 		}
 	}
+	eth, here, listen := w.beyond()
+	near := &net.IPNet{IP: net.IPv4(169, 254, 77, byte(outsides.Load())), Mask: net.CIDRMask(32, 32)}
+	must(netlink.AddrAdd(here, &netlink.Addr{IPNet: near}))
+	must(eth.AddrAdd(eth.link, addressOf(addr)))
+	must(eth.RouteReplace(&netlink.Route{LinkIndex: eth.link.Attrs().Index, Dst: near, Scope: netlink.SCOPE_LINK}))
+	must(eth.RouteReplace(&netlink.Route{LinkIndex: eth.link.Attrs().Index, Dst: ipNet(net.IPv4zero.To4(), 0, 32), Gw: near.IP}))
+	must(netlink.RouteReplace(&netlink.Route{LinkIndex: here.Attrs().Index, Dst: ipNet(addr.AsSlice(), 32, 32), Scope: netlink.SCOPE_LINK}))
+	listen("tcp4", port, addr)
+}
+
+// farEnd is the other end of a link of the host's.
+type farEnd struct {
+	*netlink.Handle
+	link netlink.Link
+}
+
+// beyond is a namespace at the end of a link of the host's, and what lets something answer in it.
+func (w *world) beyond() (eth farEnd, here netlink.Link, listen func(network string, port int, addr netip.Addr)) {
+	w.t.Helper()
+	must := func(err error) {
+		w.t.Helper()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
 	ns, err := newNetNS()
 	must(err)
 	w.t.Cleanup(func() { ns.Close() })
-	there, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()))
+	eth.Handle, err = netlink.NewHandleAt(netns.NsHandle(ns.Fd()))
 	must(err)
-	defer there.Close()
+	w.t.Cleanup(eth.Close)
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = fmt.Sprintf("no%s-%d", w.cfg.CloudID, outsides.Add(1))
 	must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns.Fd()))}))
-	here, err := netlink.LinkByName(attrs.Name)
+	here, err = netlink.LinkByName(attrs.Name)
 	must(err)
 	w.t.Cleanup(func() { netlink.LinkDel(here) })
-	eth, err := there.LinkByName("eth0")
+	eth.link, err = eth.LinkByName("eth0")
 	must(err)
-	lo, err := there.LinkByName("lo")
+	lo, err := eth.LinkByName("lo")
 	must(err)
-	near := &net.IPNet{IP: net.IPv4(169, 254, 77, byte(outsides.Load())), Mask: net.CIDRMask(32, 32)}
-	must(netlink.AddrAdd(here, &netlink.Addr{IPNet: near}))
-	must(there.LinkSetUp(lo))
-	must(there.LinkSetUp(eth))
+	must(eth.LinkSetUp(lo))
+	must(eth.LinkSetUp(eth.link))
 	must(netlink.LinkSetUp(here))
-	must(there.AddrAdd(eth, addressOf(addr)))
-	must(there.RouteReplace(&netlink.Route{LinkIndex: eth.Attrs().Index, Dst: near, Scope: netlink.SCOPE_LINK}))
-	must(there.RouteReplace(&netlink.Route{LinkIndex: eth.Attrs().Index, Dst: ipNet(net.IPv4zero.To4(), 0, 32), Gw: near.IP}))
-	must(netlink.RouteReplace(&netlink.Route{LinkIndex: here.Attrs().Index, Dst: ipNet(addr.AsSlice(), 32, 32), Scope: netlink.SCOPE_LINK}))
-	var l net.Listener
-	must(within(ns, func() (err error) {
-		l, err = net.Listen("tcp4", fmt.Sprintf(":%d", port))
-		return err
-	}))
-	w.t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
+	return eth, here, func(network string, port int, addr netip.Addr) {
+		w.t.Helper()
+		var l net.Listener
+		must(within(ns, func() (err error) {
+			l, err = net.Listen(network, fmt.Sprintf(":%d", port))
+			return err
+		}))
+		w.t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				fmt.Fprintf(c, "outside to %s\n", addr)
+				c.Close()
 			}
-			fmt.Fprintf(c, "outside to %s\n", addr)
-			c.Close()
-		}
-	}()
+		}()
+	}
 }
 
 // inside runs a command in the box's network namespace.

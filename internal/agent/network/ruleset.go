@@ -13,6 +13,7 @@ type ruleset struct {
 	chains map[string]chain
 	sets   map[string]set
 
+	family
 	// Where packets go that the sender's side, or the receiver's, refuses: compile's own note, no content.
 	refuseOut, refuseIn string
 }
@@ -29,7 +30,9 @@ type set struct {
 	elements map[string]string
 }
 
-func newRuleset() *ruleset { return &ruleset{chains: map[string]chain{}, sets: map[string]set{}} }
+func newRuleset(f family) *ruleset {
+	return &ruleset{chains: map[string]chain{}, sets: map[string]set{}, family: f}
+}
 
 func (r *ruleset) chain(name, base string, rules ...string) { r.chains[name] = chain{base, rules} }
 
@@ -44,13 +47,14 @@ func (r *ruleset) element(set, key, value string) { r.sets[set].elements[key] = 
 const elementsPerLine = 64
 
 // whole is the transaction that makes the table from nothing, whatever there was.
-func (r *ruleset) whole(table string) string {
-	return fmt.Sprintf("add table %[1]s\ndelete table %[1]s\nadd table %[1]s\n", table) + r.from(newRuleset(), table)
+func (r *ruleset) whole() string {
+	return fmt.Sprintf("add table %[1]s\ndelete table %[1]s\nadd table %[1]s\n", r.table) + r.from(newRuleset(r.family))
 }
 
 // from is the transaction that leads from old to r, "" when they are equal. Its order is what the kernel asks for: what
 // is referred to comes before what refers to it, and goes after it.
-func (r *ruleset) from(old *ruleset, table string) string {
+func (r *ruleset) from(old *ruleset) string {
+	table := r.table
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(r.sets)) {
 		if s := r.sets[name]; old.sets[name].kind == "" {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,6 +23,11 @@ func randomFilter(rnd *rand.Rand) (VPC, []Interface) {
 		ranges := []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(20 + n), 0, 0}), 16), netip.MustParsePrefix("fd00:7::/56")}
 		v.Peerings = append(v.Peerings, Peering{ID: cloud.PeeringID(fmt.Sprintf("pcx-%017x", n)), Peer: "vpc-2", Ranges: ranges[:1+rnd.IntN(2)]})
 	}
+	if rnd.IntN(3) > 0 {
+		v.CIDRs = append(v.CIDRs, netip.MustParsePrefix("fd00:8::/56"))
+		v.Subnets[1].Routes = append(v.Subnets[1].Routes, Route{Destination: netip.PrefixFrom(netip.IPv6Unspecified(), rnd.IntN(3)), Kind: RouteKind(rnd.IntN(5))})
+		v.Subnets[0].Routes = append(slices.Clone(v.Subnets[0].Routes), Route{Destination: everything6, Kind: RouteKind(rnd.IntN(5))})
+	}
 	for n := range rnd.IntN(2) {
 		v.NATGateways = append(v.NATGateways, NATGateway{ID: cloud.NATGatewayID(fmt.Sprintf("nat-%017x", n)), Interface: Interface{ID: cloud.InterfaceID(fmt.Sprintf("eni-%016xf", n)),
 			Subnet: v.Subnets[rnd.IntN(2)].ID, PrivateIP: netip.AddrFrom4([4]byte{10, 7, 0, byte(250 + n)}), PublicIP: netip.AddrFrom4([4]byte{198, 18, 0, byte(250 + n)})}})
@@ -30,7 +36,7 @@ func randomFilter(rnd *rand.Rand) (VPC, []Interface) {
 		acl := ACL{ID: cloud.NetworkACLID(fmt.Sprintf("acl-%d", n))}
 		for number := range rnd.IntN(4) {
 			acl.Entries = append(acl.Entries, cloud.NetworkACLEntry{Number: 10 - number, Egress: rnd.IntN(2) == 0, Allow: rnd.IntN(2) == 0, FromPort: 8, ToPort: 80,
-				Protocol: []cloud.Protocol{cloud.ProtocolAll, cloud.ProtocolTCP, cloud.ProtocolICMP}[rnd.IntN(3)],
+				Protocol: []cloud.Protocol{cloud.ProtocolAll, cloud.ProtocolTCP, cloud.ProtocolICMP, cloud.ProtocolICMPv6}[rnd.IntN(4)],
 				Prefix:   []netip.Prefix{cloud.AllIPv4, cloud.AllIPv6, netip.MustParsePrefix("10.0.0.0/8")}[rnd.IntN(3)]})
 		}
 		v.ACLs = append(v.ACLs, acl)
@@ -47,20 +53,23 @@ func randomFilter(rnd *rand.Rand) (VPC, []Interface) {
 		}
 		g := Group{ID: group(n)}
 		for range rnd.IntN(4) {
-			r := cloud.SecurityGroupRule{Egress: rnd.IntN(2) == 0, Protocol: []cloud.Protocol{cloud.ProtocolAll, cloud.ProtocolTCP, cloud.ProtocolUDP, cloud.ProtocolICMP, 47}[rnd.IntN(5)], FromPort: -1, ToPort: -1}
+			r := cloud.SecurityGroupRule{Egress: rnd.IntN(2) == 0, Protocol: []cloud.Protocol{cloud.ProtocolAll, cloud.ProtocolTCP, cloud.ProtocolUDP, cloud.ProtocolICMP, cloud.ProtocolICMPv6, 47}[rnd.IntN(6)], FromPort: -1, ToPort: -1}
 			if r.Protocol == cloud.ProtocolTCP || r.Protocol == cloud.ProtocolUDP {
 				r.FromPort = rnd.IntN(1000)
 				r.ToPort = r.FromPort + rnd.IntN(100)
 			}
-			if rnd.IntN(2) == 0 {
+			switch rnd.IntN(4) {
+			case 0, 1:
 				r.Group = group(rnd.IntN(5))
-			} else {
+			case 2:
+				r.CIDR = netip.PrefixFrom(netip.MustParseAddr("fd00:8::"), 8*rnd.IntN(9)).Masked()
+			default:
 				r.CIDR = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(rnd.IntN(3)), 0, 0}), 8*rnd.IntN(4)).Masked()
 			}
 			g.Rules = append(g.Rules, r)
 		}
 		for n := range rnd.IntN(5) {
-			g.Members = append(g.Members, netip.AddrFrom4([4]byte{10, 7, byte(n), byte(rnd.IntN(3))}))
+			g.Members = append(g.Members, netip.AddrFrom4([4]byte{10, 7, byte(n), byte(rnd.IntN(3))}), netip.AddrFrom16([16]byte{0xfd, 0, 0, 8, 15: byte(n)}))
 		}
 		v.Groups = append(v.Groups, g)
 	}
@@ -74,6 +83,7 @@ func randomFilter(rnd *rand.Rand) (VPC, []Interface) {
 			i.PublicIP = netip.AddrFrom4([4]byte{198, 18, 0, byte(rnd.IntN(4))})
 		}
 		for k := range rnd.IntN(3) {
+			i.IPv6 = append(i.IPv6, netip.AddrFrom16([16]byte{0xfd, 0, 0, 8, 14: byte(k), 15: byte(n)}))
 			i.Secondary = append(i.Secondary, Address{Private: netip.AddrFrom4([4]byte{10, 7, 2, byte(4*n + k)})})
 			if rnd.IntN(2) == 0 {
 				i.Secondary[k].Public = netip.AddrFrom4([4]byte{198, 18, 1, byte(rnd.IntN(4))})
@@ -95,23 +105,26 @@ func randomFilter(rnd *rand.Rand) (VPC, []Interface) {
 // listedParts is what the kernel has: each chain in whole, each set, and each element, whose order says nothing.
 func listedParts(t *testing.T, ns *os.File) map[string]bool {
 	t.Helper()
-	var out bytes.Buffer
-	cmd := exec.Command("nft", "-n", "list", "ruleset")
-	cmd.Stdout = &out
-	if err := within(ns, cmd.Start); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatal(err)
-	}
 	parts := map[string]bool{}
-	for _, block := range strings.Split(out.String(), "\n\t}\n") {
-		block = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(block), "table "+table+" {")) // the first one carries it
-		head, elements, isSet := strings.Cut(block, "elements = {")
-		parts[head] = true
-		if isSet {
-			for _, e := range strings.Split(strings.TrimRight(elements, "} \n\t"), ",") {
-				parts[head+strings.TrimSpace(e)] = true
+	for _, f := range []family{inet4, inet6} {
+		var out bytes.Buffer
+		cmd := exec.Command("nft", "-n", "list", "ruleset", f.word)
+		cmd.Stdout = &out
+		if err := within(ns, cmd.Start); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range strings.Split(out.String(), "\n\t}\n") {
+			block = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(block), "table "+f.table+" {")) // the first one carries it
+			head, elements, isSet := strings.Cut(block, "elements = {")
+			head = f.word + " " + head
+			parts[head] = true
+			if isSet {
+				for _, e := range strings.Split(strings.TrimRight(elements, "} \n\t"), ",") {
+					parts[head+strings.TrimSpace(e)] = true
+				}
 			}
 		}
 	}
@@ -129,19 +142,19 @@ func TestTransactionsLeadToTheFilterThatAFreshStartMakes(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer changed.Close()
-		held := newRuleset()
-		if err := nft(t.Context(), changed, held.whole(table)); err != nil {
+		held := &filter{v4: newRuleset(inet4)}
+		if err := nft(t.Context(), changed, held.whole()); err != nil {
 			t.Fatal(err)
 		}
 		for range steps {
 			next := compile(randomFilter(rnd))
-			if script := next.from(held, table); script != "" {
+			if script := next.from(held); script != "" {
 				if err := nft(t.Context(), changed, script); err != nil {
 					t.Fatalf("%v\n%s", err, script)
 				}
 			}
 			held = next
-			if again := next.from(held, table); again != "" {
+			if again := next.from(held); again != "" {
 				t.Fatalf("a ruleset differs from itself:\n%s", again)
 			}
 		}
@@ -150,7 +163,7 @@ func TestTransactionsLeadToTheFilterThatAFreshStartMakes(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer fresh.Close()
-		if err := nft(t.Context(), fresh, held.whole(table)); err != nil {
+		if err := nft(t.Context(), fresh, held.whole()); err != nil {
 			t.Fatal(err)
 		}
 		have := listedParts(t, changed)

@@ -16,9 +16,13 @@ import (
 // Sockets are made by a thread inside a namespace and used from anywhere.
 
 // freebind lets a service listen on an address before the kernel has it.
-func freebind(_, _ string, c syscall.RawConn) error {
+func freebind(network, _ string, c syscall.RawConn) error {
+	level, option := unix.SOL_IP, unix.IP_FREEBIND
+	if strings.HasSuffix(network, "6") {
+		level, option = unix.SOL_IPV6, unix.IPV6_FREEBIND
+	}
 	var err error
-	if cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) }); cerr != nil {
+	if cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, 1) }); cerr != nil {
 		return cerr
 	}
 	return err
@@ -81,9 +85,9 @@ const (
 	// sshPort is where the agent's SSH listens inside a machine, in the stead of port 22. It can't be reached itself.
 	sshPort  = 65022
 	redirect = `
-add table ip nacre
-delete table ip nacre
-table ip nacre {
+add table inet nacre
+delete table inet nacre
+table inet nacre {
 	chain guard {
 		type filter hook prerouting priority raw; policy accept;
 		iifname != "lo" tcp dport PORT drop
@@ -101,7 +105,7 @@ table ip nacre {
 
 // ListenSSH listens in the stead of the machine's port 22, for as long as none of its own processes listens there.
 func (n *Network) ListenSSH(ctx context.Context, id cloud.InstanceID) (net.Listener, error) {
-	l, err := n.ListenInstance(ctx, id, "tcp4", fmt.Sprintf(":%d", sshPort))
+	l, err := n.ListenInstance(ctx, id, "tcp", fmt.Sprintf(":%d", sshPort))
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: listen for SSH: %w", id, err)
 	}

@@ -69,8 +69,14 @@ func (n *Network) holder(id cloud.InterfaceID) cloud.InstanceID {
 func (n *Network) Destroy(ctx context.Context) error {
 	problems := []error{n.Sweep(ctx, Keep{})}
 	problems = append(problems, nft(ctx, nil, fmt.Sprintf("add table ip nacre-%[1]s\ndelete table ip nacre-%[1]s\n", n.cfg.CloudID)))
-	if err := n.host.RouteDel(n.refusal()); err != nil {
+	if err := n.host.RouteDel(refusal(n.cfg.PublicPool)); err != nil {
 		problems = append(problems, fmt.Errorf("remove the public pool's route: %w", err))
+	}
+	if n.routesIPv6() {
+		problems = append(problems, nft(ctx, nil, fmt.Sprintf("add table ip6 nacre-%[1]s\ndelete table ip6 nacre-%[1]s\n", n.cfg.CloudID)))
+		if err := n.host.RouteDel(refusal(n.cfg.IPv6Pool)); err != nil {
+			problems = append(problems, fmt.Errorf("remove the route of the pool of IPv6: %w", err))
+		}
 	}
 	problems = append(problems, n.restoreSettings())
 	for _, dir := range []string{"vpc", "net", "user", ""} {
@@ -108,5 +114,5 @@ func (n *Network) restoreSettings() error {
 			return err
 		}
 	}
-	return os.Remove(path)
+	return errors.Join(n.restoreIPv6(others), os.Remove(path))
 }

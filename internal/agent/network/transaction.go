@@ -3,6 +3,7 @@ package network
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -62,30 +63,38 @@ func (v *vpc) transact(ctx context.Context, batch []*change) error {
 	}
 	wanted := compile(spec, next)
 	if v.held != nil {
-		script := wanted.from(v.held, table)
+		script := wanted.from(v.held)
 		if script == "" || nft(ctx, v.ns, script) == nil {
 			return v.become(next, wanted)
 		}
 		v.held = nil // the kernel has something else than this process believes
 	}
-	if err := nft(ctx, v.ns, wanted.whole(table)); err != nil {
+	if err := nft(ctx, v.ns, wanted.whole()); err != nil {
 		return err
 	}
 	return v.become(next, wanted)
 }
 
-func (v *vpc) become(interfaces []Interface, held *ruleset) error {
+func (v *vpc) become(interfaces []Interface, held *filter) error {
 	v.mu.Lock()
 	v.interfaces = interfaces
 	v.mu.Unlock()
 	v.held = held
-	if v.forward {
+	six := held.v6 != nil
+	if v.forward && (v.forward6 || !six) {
 		return nil
 	}
-	if err := within(v.ns, func() error { return setting(forwarding, "1") }); err != nil {
+	err := within(v.ns, func() error {
+		err := setting(forwarding, "1")
+		if six {
+			err = errors.Join(err, setting(forwarding6, "1"))
+		}
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	v.forward = true
+	v.forward, v.forward6 = true, six
 	return nil
 }
 

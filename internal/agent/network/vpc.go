@@ -10,10 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
@@ -46,8 +46,8 @@ type vpc struct {
 	busy       bool
 
 	// Only the running transaction touches what follows.
-	held    *ruleset // what the kernel has, nil when that isn't known
-	forward bool     // forwarding is on
+	held              *filter // what the kernel has, nil when that isn't known
+	forward, forward6 bool    // forwarding is on
 }
 
 func (v *vpc) close() {
@@ -62,7 +62,6 @@ var vpcSettings = [][2]string{
 	{"net/ipv4/conf/default/proxy_arp", "1"},
 	{"net/ipv4/conf/all/send_redirects", "0"}, {"net/ipv4/conf/default/send_redirects", "0"},
 	{"net/ipv4/conf/all/accept_redirects", "0"}, {"net/ipv4/conf/default/accept_redirects", "0"},
-	{"net/ipv6/conf/all/disable_ipv6", "1"}, {"net/ipv6/conf/default/disable_ipv6", "1"},
 }
 
 // ApplyVPC makes a VPC as told: its namespace, its way out, and its groups. It is OpenVPC and then FilterVPC.
@@ -83,6 +82,9 @@ func (n *Network) OpenVPC(spec VPC) error {
 	v.mu.Lock()
 	old := v.spec
 	v.mu.Unlock()
+	if spec.hasIPv6() && !n.six {
+		return fmt.Errorf("VPC %s: it has ranges of IPv6, which this server's kernel doesn't carry", spec.ID)
+	}
 	if err := n.route(v, spec); err != nil {
 		return err
 	}
@@ -170,11 +172,11 @@ func (n *Network) openVPC(id cloud.VPCID) (*vpc, error) {
 	}
 	err = within(ns, func() error {
 		for _, s := range vpcSettings {
-			if err := setting(s[0], s[1]); err != nil && !(errors.Is(err, os.ErrNotExist) && strings.HasPrefix(s[0], "net/ipv6")) {
+			if err := setting(s[0], s[1]); err != nil {
 				return err
 			}
 		}
-		return nil
+		return leaveOutIPv6()
 	})
 	if err != nil {
 		ns.Close()
@@ -245,14 +247,20 @@ func (n *Network) route(v *vpc, spec VPC) error {
 			return fmt.Errorf("VPC %s: remove its former address %s: %w", spec.ID, ip, err)
 		}
 	}
-	if !spec.Gateway {
+	if n.six {
+		if err := v.serveIPv6(lo, spec); err != nil {
+			return err
+		}
+	}
+	if !spec.uplinked() {
 		return n.closeGateway(spec.ID)
 	}
-	return n.openGateway(v, spec.ID)
+	return n.openGateway(v, spec)
 }
 
 // openGateway joins a VPC to the host: a pair of links whose ends know each other, so that nothing on them is ever asked for.
-func (n *Network) openGateway(v *vpc, id cloud.VPCID) error {
+func (n *Network) openGateway(v *vpc, spec VPC) error {
+	id := spec.ID
 	name := n.hostUplink(id)
 	hostMAC, vpcMAC := macFor(name), macFor(name+"/vpc")
 	if _, err := n.host.LinkByName(name); err != nil {
@@ -275,11 +283,14 @@ func (n *Network) openGateway(v *vpc, id cloud.VPCID) error {
 	if err = errors.Join(err, n.host.LinkSetUp(outside), v.nl.LinkSetUp(inside), v.nl.NeighSet(neighbour(inside, outsideAddr, hostMAC))); err != nil {
 		return fmt.Errorf("VPC %s: set its uplink up: %w", id, err)
 	}
-	return nil
+	if !n.six {
+		return nil
+	}
+	return n.uplinkIPv6(v, spec, outside, inside)
 }
 
 func neighbour(link netlink.Link, ip netip.Addr, mac net.HardwareAddr) *netlink.Neigh {
-	return &netlink.Neigh{LinkIndex: link.Attrs().Index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT, IP: ip.AsSlice(), HardwareAddr: mac}
+	return &netlink.Neigh{LinkIndex: link.Attrs().Index, Family: nl.GetIPFamily(ip.AsSlice()), State: netlink.NUD_PERMANENT, IP: ip.AsSlice(), HardwareAddr: mac}
 }
 
 func (n *Network) closeGateway(id cloud.VPCID) error {

@@ -145,8 +145,9 @@ func instanceFilters(view *store.View) awsapi.FilterSet[*cloud.Instance] {
 			}
 			return []string{"default"}
 		},
-		"metadata-options.http-endpoint":      one(func(i *cloud.Instance) string { return *metadataShape(i.Metadata, "").HttpEndpoint }),
-		"metadata-options.http-protocol-ipv4": fixed("enabled"), "metadata-options.http-protocol-ipv6": fixed("disabled"),
+		"metadata-options.http-endpoint":               one(func(i *cloud.Instance) string { return *metadataShape(i.Metadata, "").HttpEndpoint }),
+		"metadata-options.http-protocol-ipv4":          fixed("enabled"),
+		"metadata-options.http-protocol-ipv6":          one(func(i *cloud.Instance) string { return *metadataShape(i.Metadata, "").HttpProtocolIpv6 }),
 		"metadata-options.http-put-response-hop-limit": one(func(i *cloud.Instance) string { return strconv.Itoa(i.Metadata.HopLimit) }),
 		"metadata-options.http-tokens":                 one(func(i *cloud.Instance) string { return *metadataShape(i.Metadata, "").HttpTokens }),
 		"metadata-options.instance-metadata-tags":      one(func(i *cloud.Instance) string { return *metadataShape(i.Metadata, "").InstanceMetadataTags }),

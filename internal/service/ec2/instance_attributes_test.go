@@ -118,18 +118,16 @@ func TestMetadataOptionsAreSetAtLaunchAndLater(t *testing.T) {
 		t.Errorf("launched with %+v", m)
 	}
 	out, err := w.ModifyInstanceMetadataOptions(t.Context(), &sdk.ModifyInstanceMetadataOptionsInput{InstanceId: &id, HttpTokens: "optional",
-		HttpEndpoint: "disabled", InstanceMetadataTags: "enabled"})
+		HttpEndpoint: "disabled", InstanceMetadataTags: "enabled", HttpProtocolIpv6: "enabled"})
 	if err != nil || out.InstanceMetadataOptions.HttpEndpoint != "disabled" || out.InstanceMetadataOptions.State != "pending" {
 		t.Errorf("answered %+v, %v", out, err)
 	}
-	if m := w.instance(id).MetadataOptions; m.HttpTokens != "optional" || *m.HttpPutResponseHopLimit != 2 || m.HttpEndpoint != "disabled" || m.InstanceMetadataTags != "enabled" {
+	if m := w.instance(id).MetadataOptions; m.HttpTokens != "optional" || *m.HttpPutResponseHopLimit != 2 || m.HttpEndpoint != "disabled" || m.InstanceMetadataTags != "enabled" || m.HttpProtocolIpv6 != "enabled" {
 		t.Errorf("it has %+v", m)
 	}
 	w.unchanged(func() {
 		_, err = w.ModifyInstanceMetadataOptions(t.Context(), &sdk.ModifyInstanceMetadataOptionsInput{InstanceId: &id, HttpPutResponseHopLimit: aws.Int32(65)})
 		refused(t, err, "InvalidParameterValue")
-		_, err = w.ModifyInstanceMetadataOptions(t.Context(), &sdk.ModifyInstanceMetadataOptionsInput{InstanceId: &id, HttpProtocolIpv6: "enabled"})
-		refused(t, err, "UnsupportedOperation")
 	})
 }
 

@@ -186,7 +186,7 @@ func metadataShape(m cloud.MetadataOptions, state string) *ec2.InstanceMetadataO
 		return no
 	}
 	return &ec2.InstanceMetadataOptionsResponse{State: optional(state), HttpTokens: pick(m.TokensRequired, &shared.required, &shared.optional),
-		HttpPutResponseHopLimit: new(int64(m.HopLimit)), HttpEndpoint: pick(m.Disabled, &shared.disabled, &shared.enabled), HttpProtocolIpv6: &shared.disabled,
+		HttpPutResponseHopLimit: new(int64(m.HopLimit)), HttpEndpoint: pick(m.Disabled, &shared.disabled, &shared.enabled), HttpProtocolIpv6: pick(m.IPv6, &shared.enabled, &shared.disabled),
 		InstanceMetadataTags: pick(m.InstanceTags, &shared.enabled, &shared.disabled)}
 }
 

@@ -340,8 +340,8 @@ func macOf(ip netip.Addr, id cloud.InterfaceID) string {
 }
 
 func applyMetadataOptions(m *cloud.MetadataOptions, tokens, endpoint, tags, ipv6 *string, hops *int64) error {
-	if deref(ipv6) == "enabled" {
-		return awsapi.Unsupported("The value enabled of HttpProtocolIpv6 is not supported by this cloud.")
+	if ipv6 != nil {
+		m.IPv6 = *ipv6 == "enabled"
 	}
 	if tokens != nil {
 		m.TokensRequired = *tokens == "required"

@@ -36,6 +36,7 @@ func Footprint(t testing.TB) []string {
 		}
 	}
 	add("route", run("ip", "route", "show", "table", "all")...)
+	add("route", run("ip", "-6", "route", "show", "table", "all")...)
 	add("table", run("nft", "list", "tables")...)
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {

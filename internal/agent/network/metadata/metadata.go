@@ -1,4 +1,5 @@
-// Package metadata is the instance metadata service, versions 1 and 2, as EC2 has it at 169.254.169.254.
+// Package metadata is the instance metadata service, versions 1 and 2, as EC2 has it at 169.254.169.254 and, for
+// instances that ask for it, at [fd00:ec2::254].
 //
 // It knows the caller by the address that its connection comes from: inside a VPC no packet carries an address that isn't
 // its interface's own. Nothing that a request says changes whose data is answered. Tokens are stateless and bound to
@@ -89,7 +90,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !ok:
 		plain(w, http.StatusNotFound)
-	case i.Instance.Metadata.Disabled:
+	case i.Instance.Metadata.Disabled || remote.Addr().Unmap().Is6() && !i.Instance.Metadata.IPv6:
 		plain(w, http.StatusForbidden)
 	case r.Method == http.MethodPut && r.URL.Path == "/latest/api/token":
 		s.token(w, r, i)
@@ -139,8 +140,12 @@ func limitHops(ctx context.Context, hops int) error {
 	if err != nil {
 		return err
 	}
+	level, option := unix.IPPROTO_IP, unix.IP_TTL
+	if c.RemoteAddr().(*net.TCPAddr).IP.To4() == nil {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS
+	}
 	var set error
-	err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TTL, max(hops, 1)) })
+	err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), level, option, max(hops, 1)) })
 	return errors.Join(err, set)
 }
 

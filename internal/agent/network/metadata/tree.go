@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -91,10 +92,24 @@ func interfaceTree(n *node, i Instance, nic cloud.Interface) {
 	}
 	if s, ok := i.Subnets[nic.Subnet]; ok {
 		n.set(at+"subnet-ipv4-cidr-block", s.CIDR.String())
+		if s.IPv6.IsValid() {
+			n.set(at+"subnet-ipv6-cidr-blocks", s.IPv6.String())
+		}
 	}
 	if i.VPC != nil {
 		n.set(at+"vpc-ipv4-cidr-block", i.VPC.CIDR.String())
-		n.set(at+"vpc-ipv4-cidr-blocks", i.VPC.CIDR.String())
+		var four, six []netip.Prefix
+		for _, p := range i.VPC.Ranges() {
+			if p.Addr().Is4() {
+				four = append(four, p)
+			} else {
+				six = append(six, p)
+			}
+		}
+		n.set(at+"vpc-ipv4-cidr-blocks", lines(four))
+		if len(six) > 0 {
+			n.set(at+"vpc-ipv6-cidr-blocks", lines(six))
+		}
 	}
 	var publics []netip.Addr
 	for _, addr := range nic.Addresses() {
@@ -111,9 +126,9 @@ func interfaceTree(n *node, i Instance, nic cloud.Interface) {
 	}
 }
 
-func lines(addrs []netip.Addr) string {
-	out := make([]string, len(addrs))
-	for n, a := range addrs {
+func lines[T fmt.Stringer](list []T) string {
+	out := make([]string, len(list))
+	for n, a := range list {
 		out[n] = a.String()
 	}
 	return strings.Join(out, "\n")
