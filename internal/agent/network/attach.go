@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/nacre-cloud/nacre/internal/cloud"
@@ -72,7 +71,7 @@ func (n *Network) Plug(_ context.Context, i Interface) (Namespaces, error) {
 	if err := n.record(i); err != nil {
 		return fail(err)
 	}
-	if err := n.plug(v, i, subnet, files); err != nil {
+	if err := n.plug(v, old, i, subnet, files); err != nil {
 		return fail(err)
 	}
 	if err := v.unroute(old, i); err != nil {
@@ -118,7 +117,7 @@ func (n *Network) Admit(ctx context.Context, i Interface) error {
 }
 
 // plug makes the link between a VPC's namespace and the machine's, with addresses and routes on both ends.
-func (n *Network) plug(v *vpc, i Interface, subnet Subnet, files Namespaces) error {
+func (n *Network) plug(v *vpc, old, i Interface, subnet Subnet, files Namespaces) error {
 	mac, err := net.ParseMAC(i.MAC)
 	if err != nil {
 		return fmt.Errorf("its hardware address: %w", err)
@@ -140,23 +139,15 @@ func (n *Network) plug(v *vpc, i Interface, subnet Subnet, files Namespaces) err
 		return fmt.Errorf("find its link: %w", err)
 	}
 	// The router answers for others at once; by default it waits a while, in favour of whom it answers for.
-	err = within(v.ns, func() error { return setting("net/ipv4/neigh/"+name+"/proxy_delay", "0") })
+	six := len(i.IPv6) > 0
+	err = within(v.ns, func() error {
+		six = six || n.six && isOn(name) // it has had addresses
+		return setting("net/ipv4/neigh/"+name+"/proxy_delay", "0")
+	})
 	if err = errors.Join(err, v.nl.LinkSetUp(link)); err != nil {
 		return fmt.Errorf("set its link up: %w", err)
 	}
-	six := len(i.IPv6) > 0
-	if err := within(ns, func() error {
-		six = six || n.six && isOn(pair.PeerName) && isOn("lo") // it has had addresses
-		return insideSettings()
-	}); err != nil {
-		return fmt.Errorf("set its machine's network up: %w", err)
-	}
-	inside, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("reach its machine's namespace: %w", err)
-	}
-	defer inside.Close()
-	if err := configureInside(inside, i, subnet, attrs.HardwareAddr); err != nil {
+	if err := configureInside(ns, i, subnet, attrs.HardwareAddr, goneFrom(old, i)); err != nil {
 		return err
 	}
 	// The way to the machine, and its hardware address: nobody is asked, so nobody can lie.
@@ -168,11 +159,29 @@ func (n *Network) plug(v *vpc, i Interface, subnet Subnet, files Namespaces) err
 	if !six {
 		return nil
 	}
-	return v.plugIPv6(link, ns, inside, i, mac)
+	return v.plugIPv6(link, i, mac)
 }
 
 func privateRoute(link netlink.Link, ip netip.Addr) *netlink.Route {
 	return &netlink.Route{LinkIndex: link.Attrs().Index, Dst: prefixNet(netip.PrefixFrom(ip, ip.BitLen())), Scope: netlink.SCOPE_LINK}
+}
+
+// goneFrom are the addresses that an interface had and has no more. When no IPv6 is left its link carries none, and its addresses go with that.
+func goneFrom(old, now Interface) (list []netip.Addr) {
+	if old.ID == "" {
+		return nil
+	}
+	for _, a := range old.addresses() {
+		if !now.hasPrivate(a.Private) {
+			list = append(list, a.Private)
+		}
+	}
+	for _, a := range old.IPv6 {
+		if len(now.IPv6) > 0 && !slices.Contains(now.IPv6, a) {
+			list = append(list, a)
+		}
+	}
+	return list
 }
 
 // unroute takes the ways to the addresses away that an interface had and has no more.
@@ -184,18 +193,7 @@ func (v *vpc) unroute(old, now Interface) error {
 	if err != nil {
 		return fmt.Errorf("find its link: %w", err)
 	}
-	var gone []netip.Addr
-	for _, a := range old.addresses() {
-		if !now.hasPrivate(a.Private) {
-			gone = append(gone, a.Private)
-		}
-	}
-	for _, a := range old.IPv6 {
-		if len(now.IPv6) > 0 && !slices.Contains(now.IPv6, a) { // without any, the link carries none
-			gone = append(gone, a)
-		}
-	}
-	for _, a := range gone {
+	for _, a := range goneFrom(old, now) {
 		// By now the route may lead to another interface; then this link has none, which is right.
 		if err := v.nl.RouteDel(privateRoute(link, a)); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("remove the route to %s: %w", a, err)
@@ -203,36 +201,6 @@ func (v *vpc) unroute(old, now Interface) error {
 		if err := v.nl.NeighDel(neighbour(link, a, nil)); err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("forget the neighbour %s: %w", a, err)
 		}
-	}
-	return nil
-}
-
-// insideSettings let everybody inside ping, and leave IPv6 out but for links that get an address of it.
-func insideSettings() error {
-	return errors.Join(leaveOutIPv6(), setting("net/ipv4/ping_group_range", "0 2147483647"))
-}
-
-// configureInside sets the machine's end up.
-func configureInside(nl *netlink.Handle, i Interface, subnet Subnet, peer net.HardwareAddr) error {
-	lo, err := nl.LinkByName("lo")
-	if err != nil {
-		return fmt.Errorf("find its machine's loopback: %w", err)
-	}
-	eth, err := nl.LinkByName(fmt.Sprintf("eth%d", i.DeviceIndex))
-	if err != nil {
-		return fmt.Errorf("find its machine's end: %w", err)
-	}
-	gateway := subnet.CIDR.Masked().Addr().Next()
-	err = errors.Join(nl.LinkSetUp(lo), exists(nl.AddrAdd(eth, &netlink.Addr{IPNet: ipNet(i.PrivateIP.AsSlice(), subnet.CIDR.Bits(), 32)})), nl.LinkSetUp(eth))
-	if err != nil {
-		return fmt.Errorf("set its machine's end up: %w", err)
-	}
-	err = nl.NeighSet(neighbour(eth, gateway, peer))
-	if i.DeviceIndex == 0 {
-		err = errors.Join(err, nl.RouteReplace(&netlink.Route{LinkIndex: eth.Attrs().Index, Dst: ipNet(net.IPv4zero.To4(), 0, 32), Gw: gateway.AsSlice()}))
-	}
-	if err != nil {
-		return fmt.Errorf("route from it: %w", err)
 	}
 	return nil
 }
@@ -308,6 +276,9 @@ func (n *Network) Detach(ctx context.Context, instance cloud.InstanceID, id clou
 				return fmt.Errorf("interface %s: remove its link: %w", id, err)
 			}
 		}
+	}
+	if err := n.forgetInside(i); err != nil {
+		return fmt.Errorf("interface %s: %w", id, err)
 	}
 	n.mu.Lock()
 	delete(n.interfaces, id)

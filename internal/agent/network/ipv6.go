@@ -160,42 +160,18 @@ func (n *Network) uplinkIPv6(v *vpc, spec VPC, outside, inside netlink.Link) err
 	return nil
 }
 
-// plugIPv6 brings the addresses of an interface up to date on both ends of its link..
-func (v *vpc) plugIPv6(link netlink.Link, ns *os.File, inside *netlink.Handle, i Interface, mac net.HardwareAddr) error {
-	eth, err := inside.LinkByName(fmt.Sprintf("eth%d", i.DeviceIndex))
-	if err != nil {
-		return fmt.Errorf("find its machine's end: %w", err)
-	}
+// plugIPv6 brings the router's end of an interface's link up to date.
+func (v *vpc) plugIPv6(link netlink.Link, i Interface, mac net.HardwareAddr) error {
 	if len(i.IPv6) == 0 {
-		return errors.Join(within(ns, func() error { return switchOff(eth.Attrs().Name) }), within(v.ns, func() error { return switchOff(link.Attrs().Name) }))
+		return within(v.ns, func() error { return switchOff(link.Attrs().Name) })
 	}
-	err = within(ns, func() error { return errors.Join(switchOn("lo"), switchOn(eth.Attrs().Name)) })
-	if err = errors.Join(err, v.routerEnd(link)); err != nil {
+	if err := v.routerEnd(link); err != nil {
 		return fmt.Errorf("let IPv6 over its link: %w", err)
 	}
 	for _, a := range i.IPv6 {
-		if err := errors.Join(v.nl.NeighSet(neighbour(link, a, mac)), v.nl.RouteReplace(privateRoute(link, a)), exists(inside.AddrAdd(eth, addressIPv6(a, 128)))); err != nil {
+		if err := errors.Join(v.nl.NeighSet(neighbour(link, a, mac)), v.nl.RouteReplace(privateRoute(link, a))); err != nil {
 			return fmt.Errorf("route %s to it: %w", a, err)
 		}
-	}
-	has, err := inside.AddrList(eth, netlink.FAMILY_V6)
-	if err != nil {
-		return fmt.Errorf("list its machine's addresses: %w", err)
-	}
-	for _, a := range has {
-		ip, ok := netip.AddrFromSlice(a.IP)
-		if !ok || ip.IsLinkLocalUnicast() || slices.Contains(i.IPv6, ip) {
-			continue
-		}
-		if err := inside.AddrDel(eth, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			return fmt.Errorf("take %s from it: %w", ip, err)
-		}
-	}
-	// The first interface's way out comes first.
-	way := through(eth, routerAddr6, netip.PrefixFrom(netip.IPv6Unspecified(), 0), unix.RT_TABLE_MAIN)
-	way.Priority = 1024 + i.DeviceIndex
-	if err := errors.Join(inside.NeighSet(neighbour(eth, routerAddr6, link.Attrs().HardwareAddr)), inside.RouteReplace(way)); err != nil {
-		return fmt.Errorf("route from it: %w", err)
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ type Interface struct {
 	MAC             string
 	PrivateIP       netip.Addr
 	PublicIP        netip.Addr // zero when there is none
-	Secondary       []Address  // its other private addresses; the machine itself sets them up, as on EC2
+	Secondary       []Address  // its other private addresses
 	IPv6            []netip.Addr
 	Groups          []cloud.SecurityGroupID
 	SourceDestCheck bool

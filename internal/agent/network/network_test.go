@@ -523,7 +523,7 @@ func TestASecondaryAddressIsTheInterfacesOwnWhileItIsAssigned(t *testing.T) {
 		t.Errorf("an address that nobody assigned is answered by %q", got)
 	}
 	a.i.Secondary = []Address{{second, public}}
-	a.attach()
+	a.attach() // which sets it up inside
 	if got := b.ask(second, 80); got == "" {
 		t.Error("the secondary address is not reached")
 	}
@@ -532,8 +532,6 @@ func TestASecondaryAddressIsTheInterfacesOwnWhileItIsAssigned(t *testing.T) {
 	}
 	// It moves to another interface, which is told first.
 	b.serve(80)
-	a.ip("addr", "del", second.String()+"/32", "dev", "eth0")
-	b.ip("addr", "add", second.String()+"/32", "dev", "eth0")
 	b.i.Secondary, a.i.Secondary = a.i.Secondary, nil
 	b.attach()
 	a.attach()
@@ -550,6 +548,42 @@ func TestASecondaryAddressIsTheInterfacesOwnWhileItIsAssigned(t *testing.T) {
 	}
 	if got := fromHost(public, 80); got != "" {
 		t.Errorf("after its end its public address is answered by %q", got)
+	}
+}
+
+func TestWhatASecondInterfaceIsAskedItAnswersItself(t *testing.T) {
+	w := newWorld(t)
+	all := Group{ID: "sg-all", Rules: []cloud.SecurityGroupRule{tcp(false, 80, "0.0.0.0/0"), out(), all6(false), all6(true)}}
+	v := w.dual("vpc-a", 1, RouteInternet, all)
+	far := Subnet{ID: "subnet-far", CIDR: netip.MustParsePrefix("10.7.16.0/20"), Routes: v.Subnets[0].Routes}
+	v.Subnets = append(v.Subnets, far)
+	w.apply(v)
+	a, asker := w.dualBox("vpc-a", 1, 5, "sg-all"), w.unplugged("vpc-a", 7, "sg-all")
+	asker.i.Subnet, asker.i.PrivateIP, asker.i.IPv6 = far.ID, netip.MustParseAddr("10.7.16.7"), []netip.Addr{w.address6(1, 7)}
+	asker.attach()
+	second := &box{w, a.i}
+	second.i.ID, second.i.DeviceIndex, second.i.PrivateIP, second.i.MAC = cloud.NewID[cloud.InterfaceID](rand.Reader), 1, netip.MustParseAddr("10.7.0.50"), "0a:00:0a:07:00:50"
+	second.i.Secondary, second.i.IPv6 = []Address{{Private: netip.MustParseAddr("10.7.0.51")}}, []netip.Addr{w.address6(1, 50)}
+	second.i.PublicIP = w.public(50)
+	second.attach()
+	a.serve(80)
+	for _, address := range []netip.Addr{a.i.PrivateIP, second.i.PrivateIP, second.i.Secondary[0].Private, second.i.IPv6[0]} {
+		if got := asker.ask(address, 80); got == "" {
+			t.Errorf("%s does not answer", address)
+		}
+	}
+	if got := fromHost(second.i.PublicIP, 80); got == "" {
+		t.Error("the second interface's public address does not answer")
+	}
+	if err := w.n.Detach(t.Context(), second.i.Instance, second.i.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := asker.ask(a.i.PrivateIP, 80); got == "" {
+		t.Error("the first interface went with the second")
+	}
+	rules, err := exec.Command("nsenter", "--net="+w.n.namespaceFiles(a.i.Instance).Net, "ip", "rule").CombinedOutput()
+	if err != nil || strings.Contains(string(rules), "10.7.0.5") {
+		t.Errorf("its ways are left: %v\n%s", err, rules)
 	}
 }
 
