@@ -231,7 +231,7 @@ func networkInterface(id cloud.InstanceID, i cloud.Interface, idBase uint32) net
 }
 
 func networkVPC(m *agentrpc.VPC) network.VPC {
-	v := network.VPC{ID: m.VPC.ID, CIDRs: m.VPC.Ranges(), Gateway: m.Gateway}
+	v := network.VPC{ID: m.VPC.ID, CIDRs: m.VPC.Ranges(), Gateway: m.Gateway, PrefixLists: m.PrefixLists}
 	for _, s := range m.Subnets {
 		v.Subnets = append(v.Subnets, network.Subnet{ACL: s.Subnet.ACL, ID: s.Subnet.ID, CIDR: s.Subnet.CIDR, CIDR6: s.Subnet.IPv6, Routes: networkRoutes(s.Routes)})
 	}

@@ -35,6 +35,8 @@ type VPC struct {
 	Gateway bool // an internet gateway is attached
 	Subnets []Subnet
 	Groups  []Group
+	// PrefixLists are the ranges of the lists that rules of Groups name, as they are now.
+	PrefixLists map[cloud.PrefixListID][]netip.Prefix
 	ACLs    []cloud.NetworkACL // all of the VPC; each subnet names its own
 	// DHCP are the options for the VPC's machines, nil for none.
 	DHCP     *cloud.DHCPOptions

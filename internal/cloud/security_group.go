@@ -17,7 +17,7 @@ type SecurityGroup struct {
 	Created     time.Time
 }
 
-// SecurityGroupRule lets in (or, with Egress, out) what matches it. Exactly one of CIDR and
+// SecurityGroupRule lets in (or, with Egress, out) what matches it. Exactly one of CIDR, PrefixList and
 // Group is set.
 type SecurityGroupRule struct {
 	ID          SecurityGroupRuleID
@@ -26,6 +26,7 @@ type SecurityGroupRule struct {
 	FromPort    int          // TCP and UDP: 0 to 65535; ICMP: the type, -1 for all; otherwise -1
 	ToPort      int          // TCP and UDP: 0 to 65535; ICMP: the code, -1 for all; otherwise -1
 	CIDR        netip.Prefix // of either family
+	PrefixList  PrefixListID
 	Group       SecurityGroupID
 	Description string
 	Tags        Tags
@@ -34,7 +35,7 @@ type SecurityGroupRule struct {
 // SameFilter tells whether two rules match the same packets; EC2 calls the second one a duplicate.
 func (r SecurityGroupRule) SameFilter(o SecurityGroupRule) bool {
 	return r.Egress == o.Egress && r.Protocol == o.Protocol && r.FromPort == o.FromPort && r.ToPort == o.ToPort &&
-		r.CIDR == o.CIDR && r.Group == o.Group
+		r.CIDR == o.CIDR && r.PrefixList == o.PrefixList && r.Group == o.Group
 }
 
 // Protocol is an IP protocol number, or ProtocolAll.

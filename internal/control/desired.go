@@ -89,7 +89,7 @@ func vpcOf(r store.Reader, id cloud.VPCID, node cloud.NodeID) *agentrpc.VPC {
 		return nil
 	}
 	v := &agentrpc.VPC{VPC: *vpc, Gateway: len(store.ListBy(r, store.InternetGatewaysByVPC, id)) > 0, Public: map[netip.Addr]netip.Addr{},
-		Names: map[netip.Addr]string{}, NATs: natGatewaysOf(r, id, node), Peerings: peeringsOf(r, id)}
+		Names: map[netip.Addr]string{}, PrefixLists: map[cloud.PrefixListID][]netip.Prefix{}, NATs: natGatewaysOf(r, id, node), Peerings: peeringsOf(r, id)}
 	if o, ok := store.Get(r, store.DHCPOptions, vpc.DHCPOptions); ok {
 		v.DHCP = &cloud.DHCPOptions{ID: o.ID, Options: o.Options}
 	}
@@ -118,8 +118,27 @@ func vpcOf(r store.Reader, id cloud.VPCID, node cloud.NodeID) *agentrpc.VPC {
 	for _, g := range store.ListBy(r, store.SecurityGroupsByVPC, id) {
 		slices.SortFunc(members[g.ID], netip.Addr.Compare)
 		v.Groups = append(v.Groups, agentrpc.Group{Group: *g, Members: members[g.ID]})
+		for _, rule := range g.Rules {
+			if _, known := v.PrefixLists[rule.PrefixList]; known || rule.PrefixList == "" {
+				continue
+			}
+			v.PrefixLists[rule.PrefixList] = rangesOf(r, rule.PrefixList)
+		}
 	}
 	return v
+}
+
+// rangesOf are the ranges that a prefix list has now.
+func rangesOf(r store.Reader, id cloud.PrefixListID) []netip.Prefix {
+	list, ok := store.Get(r, store.PrefixLists, id)
+	if !ok {
+		return nil
+	}
+	var ranges []netip.Prefix
+	for _, e := range store.EntriesOf(r, list) {
+		ranges = append(ranges, e.Prefix)
+	}
+	return ranges
 }
 
 // imagesToKeep are the digests that an AMI or an instance stands on.

@@ -31,10 +31,8 @@ func routesOf(r store.Reader, vpc *cloud.VPC, table *cloud.RouteTable) []agentrp
 		}
 	}
 	for _, route := range table.Routes {
-		if list, ok := store.Get(r, store.PrefixLists, route.PrefixList); ok {
-			for _, e := range list.Current().Entries {
-				add(e.Prefix, route.Target)
-			}
+		for _, destination := range rangesOf(r, route.PrefixList) {
+			add(destination, route.Target)
 		}
 	}
 	slices.SortFunc(out, func(a, b agentrpc.Route) int {

@@ -77,7 +77,10 @@ var (
 	NATGateways        = newTable("nat-gateways", func(g *cloud.NATGateway) cloud.NATGatewayID { return g.ID })
 	Peerings           = newTable("peerings", func(p *cloud.Peering) cloud.PeeringID { return p.ID })
 	PrefixLists        = newTable("prefix-lists", func(l *cloud.PrefixList) cloud.PrefixListID { return l.ID })
-	DHCPOptions        = newTable("dhcp-options", func(o *cloud.DHCPOptions) cloud.DHCPOptionsID { return o.ID })
+	PrefixListVersions = newTable("prefix-list-versions", func(v *cloud.PrefixListVersion) PrefixListVersionKey {
+		return ListVersionKey(v.List, v.Number)
+	})
+	DHCPOptions = newTable("dhcp-options", func(o *cloud.DHCPOptions) cloud.DHCPOptionsID { return o.ID })
 
 	EgressOnlyGatewaysByAccount = newIndexOf(EgressOnlyGateways, func(g *cloud.EgressOnlyGateway) cloud.AccountID { return g.Account })
 	EgressOnlyGatewaysByVPC     = newIndexOf(EgressOnlyGateways, func(g *cloud.EgressOnlyGateway) cloud.VPCID { return g.VPC })
@@ -89,6 +92,22 @@ var (
 		return []cloud.AccountID{p.Requester.Account, p.Accepter.Account}
 	})
 	PrefixListsByAccount = newIndexOf(PrefixLists, func(l *cloud.PrefixList) cloud.AccountID { return l.Account })
+	// RouteTablesByPrefixList finds the tables with a route to the ranges of a list, once for each.
+	RouteTablesByPrefixList = newIndex(RouteTables, func(t *cloud.RouteTable) []cloud.PrefixListID {
+		var named []cloud.PrefixListID
+		for _, r := range t.Routes {
+			named = append(named, r.PrefixList)
+		}
+		return named
+	})
+	// SecurityGroupsByPrefixList finds the groups with a rule that names a list.
+	SecurityGroupsByPrefixList = newIndex(SecurityGroups, func(g *cloud.SecurityGroup) []cloud.PrefixListID {
+		var named []cloud.PrefixListID
+		for _, rule := range g.Rules {
+			named = append(named, rule.PrefixList)
+		}
+		return named
+	})
 	DHCPOptionsByAccount = newIndexOf(DHCPOptions, func(o *cloud.DHCPOptions) cloud.AccountID { return o.Account })
 	VPCsByDHCPOptions    = newIndexOf(VPCs, func(v *cloud.VPC) cloud.DHCPOptionsID { return v.DHCPOptions })
 	// RouteTablesByAssociation finds the table that an association ties.
@@ -151,6 +170,22 @@ var (
 		return Named
 	})
 )
+
+// PrefixListVersionKey is made by ListVersionKey.
+type PrefixListVersionKey string
+
+// ListVersionKey finds a version of a prefix list.
+func ListVersionKey(list cloud.PrefixListID, number int64) PrefixListVersionKey {
+	return PrefixListVersionKey(JoinKey(string(list), fmt.Sprintf("%012d", number)))
+}
+
+// EntriesOf are the entries that a prefix list has now.
+func EntriesOf(r Reader, l *cloud.PrefixList) []cloud.PrefixListEntry {
+	if v, ok := Get(r, PrefixListVersions, ListVersionKey(l.ID, l.Version)); ok {
+		return v.Entries
+	}
+	return nil
+}
 
 // Naming is the value of AddressesByNaming.
 type Naming string

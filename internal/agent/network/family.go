@@ -95,7 +95,7 @@ func compileIPv6(spec VPC, interfaces []Interface) *ruleset {
 	countFlows(r, spec)
 	frameIPv6(r, spec, addACLs(r, spec))
 	for _, g := range spec.Groups {
-		addGroup(r, g)
+		addGroup(r, g, spec.PrefixLists)
 	}
 	out := map[cloud.SubnetID]bool{}
 	for _, s := range spec.Subnets {

@@ -23,7 +23,7 @@ func compileIPv4(spec VPC, interfaces []Interface) *ruleset {
 	countFlows(r, spec)
 	frameIPv4(r, spec, addACLs(r, spec))
 	for _, g := range spec.Groups {
-		addGroup(r, g)
+		addGroup(r, g, spec.PrefixLists)
 	}
 	if len(spec.NATGateways) > 0 {
 		machines := interfaces
@@ -120,7 +120,7 @@ func declareGroup(r *ruleset, id cloud.SecurityGroupID) {
 }
 
 // addGroup adds a group's rules and members.
-func addGroup(r *ruleset, g Group) {
+func addGroup(r *ruleset, g Group, lists map[cloud.PrefixListID][]netip.Prefix) {
 	declareGroup(r, g.ID)
 	in, out, members := chainsOf(g.ID)
 	for _, a := range g.Members {
@@ -130,9 +130,6 @@ func addGroup(r *ruleset, g Group) {
 	}
 	rules := map[bool][]string{}
 	for _, rule := range g.Rules {
-		if rule.Group == "" && !r.has(rule.CIDR.Addr()) {
-			continue
-		}
 		peer, verdict := "saddr", "accept"
 		if rule.Egress {
 			peer, verdict = "daddr", "goto arriving"
@@ -140,21 +137,48 @@ func addGroup(r *ruleset, g Group) {
 		if rule.Group != "" {
 			declareGroup(r, rule.Group)
 		}
-		rules[rule.Egress] = append(rules[rule.Egress], r.peerMatch(rule, peer)+r.protocolMatch(rule)+verdict)
+		if match, some := r.peerMatch(rule, peer, lists); some {
+			rules[rule.Egress] = append(rules[rule.Egress], match+r.protocolMatch(rule)+verdict)
+		}
 	}
 	r.chain(in, "", rules[false]...)
 	r.chain(out, "", rules[true]...)
 }
 
-func (f family) peerMatch(r cloud.SecurityGroupRule, side string) string {
+// peerMatch matches the peers that a rule is about; some is false when there are none of this family.
+func (f family) peerMatch(r cloud.SecurityGroupRule, side string, lists map[cloud.PrefixListID][]netip.Prefix) (match string, some bool) {
+	side = f.word + " " + side + " "
 	if r.Group != "" {
 		_, _, members := chainsOf(r.Group)
-		return f.word + " " + side + " @" + members + " "
+		return side + "@" + members + " ", true
 	}
-	if r.CIDR.Bits() == 0 {
-		return ""
+	ranges := []netip.Prefix{r.CIDR}
+	if r.PrefixList != "" {
+		ranges = lists[r.PrefixList]
 	}
-	return f.word + " " + side + " " + r.CIDR.String() + " "
+	ranges = outermost(ranges)
+	list := f.of(ranges)
+	switch {
+	case len(list) == 0:
+		return "", false
+	case slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return f.has(p.Addr()) && p.Bits() == 0 }):
+		return "", true
+	case len(list) == 1:
+		return side + list[0] + " ", true
+	}
+	return side + setOf(list) + " ", true
+}
+
+// outermost are the ranges that lie within no other one, in order: the packet filter's sets take none twice.
+func outermost(ranges []netip.Prefix) (list []netip.Prefix) {
+	ranges = slices.Clone(ranges)
+	slices.SortFunc(ranges, netip.Prefix.Compare)
+	for _, p := range ranges {
+		if n := len(list); n == 0 || !list[n-1].Contains(p.Addr()) {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 func (f family) protocolMatch(r cloud.SecurityGroupRule) string {

@@ -422,6 +422,18 @@ func (m *matrix) randomVPC(rnd *rand.Rand) VPC {
 			b.i.Groups = append(b.i.Groups, group(n))
 		}
 	}
+	v.PrefixLists = map[cloud.PrefixListID][]netip.Prefix{}
+	for n := range 3 { // the fourth one is not known
+		id := cloud.PrefixListID(fmt.Sprintf("pl-%d", n))
+		v.PrefixLists[id] = nil
+		for range rnd.IntN(5) {
+			p := m.randomPrefix(rnd)
+			if p == m.everything && rnd.IntN(3) > 0 {
+				continue
+			}
+			v.PrefixLists[id] = append(v.PrefixLists[id], p)
+		}
+	}
 	for n := range groups {
 		g := Group{ID: group(n)}
 		for _, b := range m.boxes {
@@ -432,9 +444,12 @@ func (m *matrix) randomVPC(rnd *rand.Rand) VPC {
 		for range 1 + rnd.IntN(4) {
 			r := cloud.SecurityGroupRule{Egress: rnd.IntN(2) == 0}
 			r.Protocol, r.FromPort, r.ToPort = m.randomMatch(rnd)
-			if rnd.IntN(3) == 0 {
+			switch rnd.IntN(6) {
+			case 0, 1:
 				r.Group = group(rnd.IntN(groups))
-			} else {
+			case 2:
+				r.PrefixList = cloud.PrefixListID(fmt.Sprintf("pl-%d", rnd.IntN(4)))
+			default:
 				r.CIDR = m.randomPrefix(rnd)
 			}
 			g.Rules = append(g.Rules, r)

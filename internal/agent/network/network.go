@@ -36,7 +36,9 @@ type VPC struct {
 	Gateway bool           // an internet gateway is attached
 	Subnets []Subnet
 	Groups  []Group // every group that an interface here carries or refers to
-	ACLs    []ACL   // every one that a subnet names
+	// PrefixLists are the ranges of the lists that rules name, in any order. A list that isn't among them has none.
+	PrefixLists map[cloud.PrefixListID][]netip.Prefix
+	ACLs        []ACL // every one that a subnet names
 	// NATGateways are those that work on this node.
 	NATGateways []NATGateway
 	Peerings    []Peering

@@ -2,6 +2,7 @@ package network
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
@@ -126,6 +127,9 @@ func groupsAllow(v VPC, who end, peer netip.Addr, egress bool, p probe) bool {
 }
 
 func isPeer(v VPC, r cloud.SecurityGroupRule, peer netip.Addr) bool {
+	if r.PrefixList != "" {
+		return slices.ContainsFunc(v.PrefixLists[r.PrefixList], func(p netip.Prefix) bool { return p.Contains(peer) })
+	}
 	if r.Group == "" {
 		return r.CIDR.Contains(peer)
 	}

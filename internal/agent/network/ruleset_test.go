@@ -47,6 +47,15 @@ func randomFilter(rnd *rand.Rand) (VPC, []Interface) {
 	for n := range v.Subnets {
 		v.Subnets[n].ACL = []cloud.NetworkACLID{"", "acl-0", "acl-1", "acl-unknown"}[rnd.IntN(4)]
 	}
+	v.PrefixLists = map[cloud.PrefixListID][]netip.Prefix{}
+	for n := range 2 { // the third one is not known
+		var list []netip.Prefix
+		for range rnd.IntN(6) {
+			list = append(list, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(rnd.IntN(3)), byte(rnd.IntN(3)), 0}), 8*rnd.IntN(5)).Masked(),
+				netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0, 0, byte(rnd.IntN(3))}), 16*rnd.IntN(9)).Masked())
+		}
+		v.PrefixLists[cloud.PrefixListID(fmt.Sprintf("pl-%d", n))] = list
+	}
 	for n := range 4 {
 		if rnd.IntN(4) == 0 {
 			continue
@@ -58,9 +67,11 @@ func randomFilter(rnd *rand.Rand) (VPC, []Interface) {
 				r.FromPort = rnd.IntN(1000)
 				r.ToPort = r.FromPort + rnd.IntN(100)
 			}
-			switch rnd.IntN(4) {
+			switch rnd.IntN(5) {
 			case 0, 1:
 				r.Group = group(rnd.IntN(5))
+			case 4:
+				r.PrefixList = cloud.PrefixListID(fmt.Sprintf("pl-%d", rnd.IntN(3)))
 			case 2:
 				r.CIDR = netip.PrefixFrom(netip.MustParseAddr("fd00:8::"), 8*rnd.IntN(9)).Masked()
 			default:
