@@ -26,6 +26,7 @@ var (
 	kindRouteTable = resourceKind{"InvalidRouteTableID", "routeTable"}
 	kindACL        = resourceKind{"InvalidNetworkAclID", "networkAcl"}
 	kindDHCP       = resourceKind{"InvalidDhcpOptionID", "dhcpOption"}
+	kindPrefixList = resourceKind{"InvalidPrefixListID", "prefix list"}
 	kindFlowLog    = resourceKind{"InvalidFlowLogId", "flowLog"}
 	kindInterface  = resourceKind{"InvalidNetworkInterfaceID", "networkInterface"}
 	kindAllocation = resourceKind{"InvalidAllocationID", "allocation"}

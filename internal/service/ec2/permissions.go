@@ -39,7 +39,7 @@ func permissionsOf(list []ec2.IpPermission, flat flatPermission) ([]ec2.IpPermis
 	return []ec2.IpPermission{p}, nil
 }
 
-// rulesOf turns permissions into rules of a group, one for each range and each referenced group, without ids.
+// rulesOf turns permissions into rules of a group, one for each range, prefix list and referenced group, without ids.
 func rulesOf(r store.Reader, g *cloud.SecurityGroup, egress bool, list []ec2.IpPermission) ([]cloud.SecurityGroupRule, error) {
 	if len(list) == 0 {
 		return nil, awsapi.MissingParameter("IpPermissions")
@@ -51,11 +51,8 @@ func rulesOf(r store.Reader, g *cloud.SecurityGroup, egress bool, list []ec2.IpP
 			return nil, err
 		}
 		base.Egress = egress
-		if len(p.PrefixListIds) > 0 {
-			return nil, awsapi.Unsupported("Prefix lists are not supported by this cloud.")
-		}
-		if len(p.IpRanges) == 0 && len(p.Ipv6Ranges) == 0 && len(p.UserIdGroupPairs) == 0 {
-			return nil, awsapi.InvalidParameterValue("A permission must name a range or a security group")
+		if len(p.IpRanges) == 0 && len(p.Ipv6Ranges) == 0 && len(p.PrefixListIds) == 0 && len(p.UserIdGroupPairs) == 0 {
+			return nil, awsapi.InvalidParameterValue("A permission must name a range, a prefix list or a security group")
 		}
 		for _, x := range p.IpRanges {
 			rule := base
@@ -75,6 +72,21 @@ func rulesOf(r store.Reader, g *cloud.SecurityGroup, egress bool, list []ec2.IpP
 			if rule.CIDR, err = parseCIDR6(deref(x.CidrIpv6)); err != nil {
 				return nil, err
 			}
+			if rule.Description, err = ruleDescription(x.Description); err != nil {
+				return nil, err
+			}
+			rules = append(rules, rule)
+		}
+		for _, x := range p.PrefixListIds {
+			rule := base
+			l, err := ownPrefixList(r, g.Account, x.PrefixListId)
+			if err != nil {
+				return nil, err
+			}
+			if rule.Protocol == cloud.ProtocolICMPv6 && !l.IPv6 {
+				return nil, awsapi.InvalidParameterValue("The protocol icmpv6 can't be used with the IPv4 prefix list %s", l.ID)
+			}
+			rule.PrefixList = l.ID
 			if rule.Description, err = ruleDescription(x.Description); err != nil {
 				return nil, err
 			}
@@ -255,6 +267,8 @@ func permissionShapes(g *cloud.SecurityGroup, egress bool) []ec2.IpPermission {
 		switch {
 		case rule.Group != "":
 			p.UserIdGroupPairs = append(p.UserIdGroupPairs, ec2.UserIdGroupPair{GroupId: text(rule.Group), UserId: text(g.Account), Description: optional(rule.Description)})
+		case rule.PrefixList != "":
+			p.PrefixListIds = append(p.PrefixListIds, ec2.PrefixListId{PrefixListId: text(rule.PrefixList), Description: optional(rule.Description)})
 		case rule.CIDR.Addr().Is6():
 			p.Ipv6Ranges = append(p.Ipv6Ranges, ec2.Ipv6Range{CidrIpv6: new(rule.CIDR.String()), Description: optional(rule.Description)})
 		default:
@@ -274,6 +288,8 @@ func ruleShape(g *cloud.SecurityGroup, rule cloud.SecurityGroupRule) ec2.Securit
 	switch {
 	case rule.Group != "":
 		out.ReferencedGroupInfo = &ec2.ReferencedSecurityGroup{GroupId: text(rule.Group), UserId: text(g.Account)}
+	case rule.PrefixList != "":
+		out.PrefixListId = text(rule.PrefixList)
 	case rule.CIDR.Addr().Is6():
 		out.CidrIpv6 = new(rule.CIDR.String())
 	default:

@@ -14,21 +14,52 @@ import (
 )
 
 func (s *Service) registerRoutes(r *awsapi.Registry) {
-	awsapi.Handle(r, ec2.ActionCreateRoute, s.createRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock", "GatewayId", "EgressOnlyInternetGatewayId", "InstanceId", "NatGatewayId", "NetworkInterfaceId", "VpcPeeringConnectionId"))
-	awsapi.Handle(r, ec2.ActionReplaceRoute, s.replaceRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock", "GatewayId", "EgressOnlyInternetGatewayId", "InstanceId", "NatGatewayId", "NetworkInterfaceId", "VpcPeeringConnectionId", "LocalTarget"))
-	awsapi.Handle(r, ec2.ActionDeleteRoute, s.deleteRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock"))
+	awsapi.Handle(r, ec2.ActionCreateRoute, s.createRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock", "DestinationPrefixListId", "GatewayId", "EgressOnlyInternetGatewayId", "InstanceId", "NatGatewayId", "NetworkInterfaceId", "VpcPeeringConnectionId"))
+	awsapi.Handle(r, ec2.ActionReplaceRoute, s.replaceRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock", "DestinationPrefixListId", "GatewayId", "EgressOnlyInternetGatewayId", "InstanceId", "NatGatewayId", "NetworkInterfaceId", "VpcPeeringConnectionId", "LocalTarget"))
+	awsapi.Handle(r, ec2.ActionDeleteRoute, s.deleteRoute, awsapi.Honours("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock", "DestinationPrefixListId"))
 }
 
 // maxRoutesPerTable is EC2's default limit.
 const maxRoutesPerTable = 500
 
-// destinationOf parses a route's destination, in its canonical form as EC2 keeps it.
+// routeDestination is what a route is for: a range, or the ranges of a prefix list.
+type routeDestination struct {
+	prefix netip.Prefix // with a list, all addresses of its family
+	list   cloud.PrefixListID
+}
+
+func (d routeDestination) String() string {
+	if d.list != "" {
+		return string(d.list)
+	}
+	return d.prefix.String()
+}
+
+// ofRequest finds the destination that a call names by one of three parameters.
+func ofRequest(r store.Reader, account cloud.AccountID, block, block6, list *string) (routeDestination, error) {
+	if list == nil {
+		p, err := destinationOf(block, block6)
+		return routeDestination{prefix: p}, err
+	}
+	if block != nil || block6 != nil {
+		return routeDestination{}, awsapi.InvalidCombination(oneDestination)
+	}
+	l, err := ownPrefixList(r, account, list)
+	if err != nil {
+		return routeDestination{}, err
+	}
+	return routeDestination{l.Everything(), l.ID}, nil
+}
+
+const oneDestination = "The request must contain exactly one of destinationCidrBlock, destinationIpv6CidrBlock, destinationPrefixListId"
+
+// destinationOf parses a range, in its canonical form as EC2 keeps it.
 func destinationOf(block, block6 *string) (netip.Prefix, error) {
 	switch {
 	case block == nil && block6 == nil:
-		return netip.Prefix{}, awsapi.Errorf("MissingParameter", "The request must contain exactly one of destinationCidrBlock, destinationIpv6CidrBlock, destinationPrefixListId")
+		return netip.Prefix{}, awsapi.Errorf("MissingParameter", oneDestination)
 	case block != nil && block6 != nil:
-		return netip.Prefix{}, awsapi.InvalidCombination("The request must contain exactly one of destinationCidrBlock, destinationIpv6CidrBlock, destinationPrefixListId")
+		return netip.Prefix{}, awsapi.InvalidCombination(oneDestination)
 	case block6 != nil:
 		p, err := netip.ParsePrefix(*block6)
 		if err != nil || !p.Addr().Is6() || p.Addr().Is4In6() {
@@ -142,21 +173,61 @@ func withinVPC(r store.Reader, t *cloud.RouteTable, destination netip.Prefix) er
 	return nil
 }
 
-func routeFor(t *cloud.RouteTable, destination netip.Prefix) int {
-	return slices.IndexFunc(t.Routes, func(r cloud.Route) bool { return r.Destination == destination })
+// destinations are the ranges that a route is for now.
+func destinations(r store.Reader, route cloud.Route) []netip.Prefix {
+	l, ok := store.Get(r, store.PrefixLists, route.PrefixList)
+	if !ok {
+		return []netip.Prefix{route.Destination}
+	}
+	var list []netip.Prefix
+	for _, e := range store.EntriesOf(r, l) {
+		list = append(list, e.Prefix)
+	}
+	return list
+}
+
+// entriesOutside is withinVPC for the entries of a prefix list.
+func entriesOutside(r store.Reader, t *cloud.RouteTable, entries []cloud.PrefixListEntry) error {
+	for _, e := range entries {
+		if err := withinVPC(r, t, e.Prefix); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// routeLimit refuses a table that has more routes than a table may.
+func routeLimit(r store.Reader, t *cloud.RouteTable) error {
+	count := 0
+	for _, route := range t.Routes {
+		count += weightOf(r, route.PrefixList)
+	}
+	if count > maxRoutesPerTable {
+		return awsapi.Errorf("RouteLimitExceeded", "The maximum number of routes has been reached.")
+	}
+	return nil
+}
+
+func routeFor(t *cloud.RouteTable, d routeDestination) int {
+	return slices.IndexFunc(t.Routes, func(r cloud.Route) bool {
+		if d.list != "" || r.PrefixList != "" {
+			return r.PrefixList == d.list
+		}
+		return r.Destination == d.prefix
+	})
 }
 
 func (s *Service) createRoute(ctx context.Context, call *awsapi.Call, req *ec2.CreateRouteRequest) (*ec2.CreateRouteResult, error) {
-	destination, err := destinationOf(req.DestinationCidrBlock, req.DestinationIpv6CidrBlock)
-	if err != nil {
-		return nil, err
-	}
-	err = s.update(ctx, call, func(tx *store.Tx) error {
+	err := s.update(ctx, call, func(tx *store.Tx) error {
+		destination, err := ofRequest(tx, call.Account, req.DestinationCidrBlock, req.DestinationIpv6CidrBlock, req.DestinationPrefixListId)
+		if err != nil {
+			return err
+		}
 		t, err := lookup(tx, store.RouteTables, ownerOfRoutes, kindRouteTable, call.Account, deref(req.RouteTableId))
 		if err != nil {
 			return err
 		}
-		target, err := routeTarget{gateway: req.GatewayId, egress: req.EgressOnlyInternetGatewayId, instance: req.InstanceId, nat: req.NatGatewayId, nic: req.NetworkInterfaceId, peering: req.VpcPeeringConnectionId}.find(tx, call.Account, t, destination)
+		target, err := routeTarget{gateway: req.GatewayId, egress: req.EgressOnlyInternetGatewayId, instance: req.InstanceId, nat: req.NatGatewayId, nic: req.NetworkInterfaceId, peering: req.VpcPeeringConnectionId}.find(tx, call.Account, t, destination.prefix)
 		if err != nil {
 			return err
 		}
@@ -166,13 +237,20 @@ func (s *Service) createRoute(ctx context.Context, call *awsapi.Call, req *ec2.C
 			}
 			return awsapi.Errorf("RouteAlreadyExists", "The route identified by %s already exists.", destination)
 		}
-		if err := withinVPC(tx, t, destination); err != nil {
+		route := cloud.Route{Target: target, PrefixList: destination.list}
+		if l, ok := store.Get(tx, store.PrefixLists, destination.list); ok {
+			err = entriesOutside(tx, t, store.EntriesOf(tx, l))
+		} else {
+			route.Destination = destination.prefix
+			err = withinVPC(tx, t, destination.prefix)
+		}
+		if err != nil {
 			return err
 		}
-		if len(t.Routes) >= maxRoutesPerTable {
-			return awsapi.Errorf("RouteLimitExceeded", "The maximum number of routes has been reached.")
+		t.Routes = append(t.Routes, route)
+		if err := routeLimit(tx, t); err != nil {
+			return err
 		}
-		t.Routes = append(t.Routes, cloud.Route{Destination: destination, Target: target})
 		store.Put(tx, store.RouteTables, t)
 		return nil
 	})
@@ -180,11 +258,11 @@ func (s *Service) createRoute(ctx context.Context, call *awsapi.Call, req *ec2.C
 }
 
 func (s *Service) replaceRoute(ctx context.Context, call *awsapi.Call, req *ec2.ReplaceRouteRequest) (*ec2.ReplaceRouteResult, error) {
-	destination, err := destinationOf(req.DestinationCidrBlock, req.DestinationIpv6CidrBlock)
-	if err != nil {
-		return nil, err
-	}
-	err = s.update(ctx, call, func(tx *store.Tx) error {
+	err := s.update(ctx, call, func(tx *store.Tx) error {
+		destination, err := ofRequest(tx, call.Account, req.DestinationCidrBlock, req.DestinationIpv6CidrBlock, req.DestinationPrefixListId)
+		if err != nil {
+			return err
+		}
 		t, err := lookup(tx, store.RouteTables, ownerOfRoutes, kindRouteTable, call.Account, deref(req.RouteTableId))
 		if err != nil {
 			return err
@@ -202,7 +280,7 @@ func (s *Service) replaceRoute(ctx context.Context, call *awsapi.Call, req *ec2.
 		if deref(req.LocalTarget) {
 			return awsapi.InvalidParameterValue("The route %s of %s is not a local one.", destination, t.ID)
 		}
-		if t.Routes[n].Target, err = (routeTarget{gateway: req.GatewayId, egress: req.EgressOnlyInternetGatewayId, instance: req.InstanceId, nat: req.NatGatewayId, nic: req.NetworkInterfaceId, peering: req.VpcPeeringConnectionId}).find(tx, call.Account, t, destination); err != nil {
+		if t.Routes[n].Target, err = (routeTarget{gateway: req.GatewayId, egress: req.EgressOnlyInternetGatewayId, instance: req.InstanceId, nat: req.NatGatewayId, nic: req.NetworkInterfaceId, peering: req.VpcPeeringConnectionId}).find(tx, call.Account, t, destination.prefix); err != nil {
 			return err
 		}
 		store.Put(tx, store.RouteTables, t)
@@ -212,11 +290,11 @@ func (s *Service) replaceRoute(ctx context.Context, call *awsapi.Call, req *ec2.
 }
 
 func (s *Service) deleteRoute(ctx context.Context, call *awsapi.Call, req *ec2.DeleteRouteRequest) (*ec2.DeleteRouteResult, error) {
-	destination, err := destinationOf(req.DestinationCidrBlock, req.DestinationIpv6CidrBlock)
-	if err != nil {
-		return nil, err
-	}
-	err = s.update(ctx, call, func(tx *store.Tx) error {
+	err := s.update(ctx, call, func(tx *store.Tx) error {
+		destination, err := ofRequest(tx, call.Account, req.DestinationCidrBlock, req.DestinationIpv6CidrBlock, req.DestinationPrefixListId)
+		if err != nil {
+			return err
+		}
 		t, err := lookup(tx, store.RouteTables, ownerOfRoutes, kindRouteTable, call.Account, deref(req.RouteTableId))
 		if err != nil {
 			return err

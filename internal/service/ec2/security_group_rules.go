@@ -16,7 +16,7 @@ import (
 const maxRules = 1000
 
 // permissionParameters are what permissions are given by, save flags that only EC2's answers carry.
-var permissionParameters = []string{"IpPermissions.IpProtocol", "IpPermissions.FromPort", "IpPermissions.ToPort", "IpPermissions.IpRanges", "IpPermissions.Ipv6Ranges",
+var permissionParameters = []string{"IpPermissions.IpProtocol", "IpPermissions.FromPort", "IpPermissions.ToPort", "IpPermissions.IpRanges", "IpPermissions.Ipv6Ranges", "IpPermissions.PrefixListIds",
 	"IpPermissions.UserIdGroupPairs.GroupId", "IpPermissions.UserIdGroupPairs.GroupName", "IpPermissions.UserIdGroupPairs.UserId",
 	"IpPermissions.UserIdGroupPairs.Description", "IpPermissions.UserIdGroupPairs.VpcId"}
 
@@ -90,18 +90,26 @@ func (s *Service) authorize(ctx context.Context, call *awsapi.Call, id, name str
 
 func duplicateRule(rule cloud.SecurityGroupRule) error {
 	return awsapi.Errorf("InvalidPermission.Duplicate", "the specified rule \"peer: %s, %s, from port: %d, to port: %d, ALLOW\" already exists",
-		cmp.Or(string(rule.Group), rule.CIDR.String()), protocolText(rule.Protocol), rule.FromPort, rule.ToPort)
+		cmp.Or(string(rule.Group), string(rule.PrefixList), rule.CIDR.String()), protocolText(rule.Protocol), rule.FromPort, rule.ToPort)
 }
 
 func unknownRule() error {
 	return awsapi.Errorf("InvalidPermission.NotFound", "The specified rule does not exist in this security group.")
 }
 
+// weightOf is what a rule or route counts for: one that names a prefix list for as many as the list has room for.
+func weightOf(r store.Reader, id cloud.PrefixListID) int {
+	if l, ok := store.Get(r, store.PrefixLists, id); ok {
+		return l.MaxEntries
+	}
+	return 1
+}
+
 // ruleLimit refuses a group that has more rules in one direction than a group may.
-func ruleLimit(_ store.Reader, g *cloud.SecurityGroup) error {
+func ruleLimit(r store.Reader, g *cloud.SecurityGroup) error {
 	count := map[bool]int{}
-	for _, r := range g.Rules {
-		count[r.Egress]++
+	for _, rule := range g.Rules {
+		count[rule.Egress] += weightOf(r, rule.PrefixList)
 	}
 	if max(count[false], count[true]) > maxRules {
 		return awsapi.Errorf("RulesPerSecurityGroupLimitExceeded", "A security group has %d rules a direction at most.", maxRules)

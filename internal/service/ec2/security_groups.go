@@ -156,7 +156,6 @@ func (s *Service) describeSecurityGroups(_ context.Context, call *awsapi.Call, r
 // groupFilters are the documented filters of DescribeSecurityGroups.
 func groupFilters(view *store.View) awsapi.FilterSet[*cloud.SecurityGroup] {
 	type G = *cloud.SecurityGroup
-	none := func(G) []string { return nil }
 	values := map[string]func(G) []string{
 		"description": one(func(g G) string { return g.Description }), "group-id": one(func(g G) string { return string(g.ID) }),
 		"group-name": one(func(g G) string { return g.Name }), "owner-id": one(func(g G) string { return string(g.Account) }),
@@ -204,7 +203,7 @@ func groupFilters(view *store.View) awsapi.FilterSet[*cloud.SecurityGroup] {
 			return string(g.Account)
 		})
 		values[prefix+"protocol"] = rules(func(_ G, r cloud.SecurityGroupRule) string { return protocolText(r.Protocol) })
-		values[prefix+"prefix-list-id"] = none
+		values[prefix+"prefix-list-id"] = rules(func(_ G, r cloud.SecurityGroupRule) string { return string(r.PrefixList) })
 	}
 	return awsapi.FilterSet[G]{Tags: func(g G) map[string]string { return g.Tags }, Values: values}
 }

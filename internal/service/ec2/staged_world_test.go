@@ -54,7 +54,7 @@ var extras = map[string]string{
 	"CreateKeyPair":                              "KeyName=key-%&KeyType=ed25519",
 	"CreateLaunchTemplate":                       "LaunchTemplateName=template-%&LaunchTemplateData.ImageId=$imageId",
 	"CreateLaunchTemplateVersion":                "LaunchTemplateId=$launchTemplateId&LaunchTemplateData.ImageId=$imageId",
-	"CreateManagedPrefixList":                    "AddressFamily=IPv4&MaxEntries=5&PrefixListName=list-%",
+	"CreateManagedPrefixList":                    "AddressFamily=IPv4&MaxEntries=5&PrefixListName=list-%&Entry.1.Cidr=10.%.0.0/16&Entry.1.Description=d",
 	"CreateNatGateway":                           "ConnectivityType=private",
 	"CreateNetworkAclEntry":                      "CidrBlock=10.0.0.0/8&RuleNumber=%&Protocol=-1&RuleAction=allow&Egress=true",
 	"CreatePlacementGroup":                       "GroupName=group-%&Strategy=cluster",
@@ -95,6 +95,7 @@ var extras = map[string]string{
 	"ModifyInstanceMetadataOptions":              "HttpTokens=required",
 	"ModifyInstancePlacement":                    "InstanceId=$stopped.instanceId&Tenancy=default",
 	"ModifyLaunchTemplate":                       "LaunchTemplateId=$launchTemplateId&SetDefaultVersion=1",
+	"ModifyManagedPrefixList":                    "AddEntry.1.Cidr=10.60.0.0/16&CurrentVersion=1",
 	"ModifyNetworkInterfaceAttribute":            "Description.Value=changed",
 	"ModifySecurityGroupRules":                   "SecurityGroupRule.1.SecurityGroupRule.IpProtocol=tcp&SecurityGroupRule.1.SecurityGroupRule.FromPort=1&SecurityGroupRule.1.SecurityGroupRule.ToPort=1&SecurityGroupRule.1.SecurityGroupRule.CidrIpv4=10.0.0.0/8&SecurityGroupRule.1.SecurityGroupRuleId=$securityGroupRuleId",
 	"ModifySubnetAttribute":                      "MapPublicIpOnLaunch.Value=false",
@@ -123,7 +124,7 @@ const aRule = "IpPermissions.1.IpProtocol=tcp&IpPermissions.1.FromPort=%&IpPermi
 // aliases are the props of parameters whose names aren't those of the elements that answers carry.
 var aliases = map[string]string{
 	"ResourceId": "instanceId", "PeerVpcId": "vpcId", "SecurityGroupId": "groupId", "GatewayId": "internetGatewayId", "AclId": "networkAclId",
-	"NatGatewayId": "natGatewayId", "PlacementGroupName": "groupName", "AttachmentId": "attachmentId", "SourceImageId": "imageId",
+	"NatGatewayId": "natGatewayId", "DestinationPrefixListId": "prefixListId", "PlacementGroupName": "groupName", "AttachmentId": "attachmentId", "SourceImageId": "imageId",
 }
 
 // publicKey is a key that nobody has the private half of.
@@ -132,7 +133,7 @@ const publicKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QE
 // fixed are values of parameters by their names.
 var fixed = map[string]string{
 	"AvailabilityZone": "us-east-1a", "RegionName": "us-east-1", "SourceRegion": "us-east-1", "InstanceType": "t3.micro", "CidrBlock": "10.30.0.0/24",
-	"CidrIp": "10.0.0.0/8", "CidrIpv6": "fd00::/8", "DestinationCidrBlock": "10.40.0.0/16", "IpProtocol": "tcp", "Protocol": "6", "Description": "of a test",
+	"CidrIp": "10.0.0.0/8", "Cidr": "10.50.0.0/16", "CidrIpv6": "fd00::/8", "DestinationCidrBlock": "10.40.0.0/16", "IpProtocol": "tcp", "Protocol": "6", "Description": "of a test",
 	"Key": "color", "ReasonCodes": "other", "PrivateIpAddress": "172.31.15.200", "Owner": "self", "MaxResults": "10",
 	"MaxCount": "1", "MinCount": "1",
 }

@@ -217,8 +217,10 @@ func (s *Service) associateVPCRange(ctx context.Context, call *awsapi.Call, req 
 		}
 		for _, t := range store.ListBy(tx, store.RouteTablesByVPC, vpc.ID) {
 			for _, r := range t.Routes {
-				if r.Target != cloud.LocalTarget && r.Destination.IsValid() && r.Destination.Bits() >= block.Bits() && block.Contains(r.Destination.Addr()) {
-					return awsapi.InvalidParameterValue("The CIDR '%s' contains the destination %s of a route in %s", block, r.Destination, t.ID)
+				for _, d := range destinations(tx, r) {
+					if r.Target != cloud.LocalTarget && d.Bits() >= block.Bits() && block.Contains(d.Addr()) {
+						return awsapi.InvalidParameterValue("The CIDR '%s' contains the destination %s of a route in %s", block, d, t.ID)
+					}
 				}
 			}
 			t.Routes = slices.Insert(t.Routes, locals(t), cloud.Route{Destination: block, Target: cloud.LocalTarget})

@@ -17,6 +17,7 @@ func (s *Service) registerVPCs(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionDescribeSubnets, s.describeSubnets, awsapi.Honours("Filters", "SubnetIds", "MaxResults", "NextToken"))
 	s.registerVPCLife(r)
 	s.registerDHCPOptions(r)
+	s.registerPrefixLists(r)
 	s.registerDefaultVPC(r)
 	s.registerSubnetLife(r)
 	s.registerSubnetIPv6(r)
