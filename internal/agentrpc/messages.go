@@ -37,7 +37,7 @@ type VPC struct {
 	Groups  []Group
 	// PrefixLists are the ranges of the lists that rules of Groups name, as they are now.
 	PrefixLists map[cloud.PrefixListID][]netip.Prefix
-	ACLs    []cloud.NetworkACL // all of the VPC; each subnet names its own
+	ACLs        []cloud.NetworkACL // all of the VPC; each subnet names its own
 	// DHCP are the options for the VPC's machines, nil for none.
 	DHCP     *cloud.DHCPOptions
 	NATs     []NATGateway // those of the VPC that work on the node
