@@ -116,22 +116,30 @@ func (n *Network) Admit(ctx context.Context, i Interface) error {
 	return nil
 }
 
-// plug makes the link between a VPC's namespace and the machine's, with addresses and routes on both ends.
+// plug makes the link between a VPC's namespace and the machine's, with addresses and routes on both ends; or a tap, whose other end
+// sets itself up.
 func (n *Network) plug(v *vpc, old, i Interface, subnet Subnet, files Namespaces) error {
 	mac, err := net.ParseMAC(i.MAC)
 	if err != nil {
 		return fmt.Errorf("its hardware address: %w", err)
 	}
-	ns, err := os.Open(files.Net)
-	if err != nil {
-		return fmt.Errorf("open its machine's namespace: %w", err)
+	name, routerMAC := linkOf(i.ID), macFor(linkOf(i.ID))
+	if err := v.dropOtherKind(name, i.Tap); err != nil {
+		return err
 	}
-	defer ns.Close()
-	name := linkOf(i.ID)
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.HardwareAddr = name, n.mtu, macFor(name)
-	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: fmt.Sprintf("eth%d", i.DeviceIndex), PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(int(ns.Fd())), PeerMTU: uint32(n.mtu)}
-	if err := exists(v.nl.LinkAdd(pair)); err != nil {
+	var ns *os.File // of the machine that a link leads into
+	if i.Tap {
+		err = n.makeTap(v, name, routerMAC)
+	} else {
+		if ns, err = os.Open(files.Net); err != nil {
+			return fmt.Errorf("open its machine's namespace: %w", err)
+		}
+		defer ns.Close()
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MTU, attrs.HardwareAddr = name, n.mtu, routerMAC
+		err = exists(v.nl.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: fmt.Sprintf("eth%d", i.DeviceIndex), PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(int(ns.Fd())), PeerMTU: uint32(n.mtu)}))
+	}
+	if err != nil {
 		return fmt.Errorf("make its link: %w", err)
 	}
 	link, err := v.nl.LinkByName(name)
@@ -147,8 +155,10 @@ func (n *Network) plug(v *vpc, old, i Interface, subnet Subnet, files Namespaces
 	if err = errors.Join(err, v.nl.LinkSetUp(link)); err != nil {
 		return fmt.Errorf("set its link up: %w", err)
 	}
-	if err := configureInside(ns, i, subnet, attrs.HardwareAddr, goneFrom(old, i)); err != nil {
-		return err
+	if !i.Tap {
+		if err := configureInside(ns, i, subnet, routerMAC, goneFrom(old, i)); err != nil {
+			return err
+		}
 	}
 	// The way to the machine, and its hardware address: nobody is asked, so nobody can lie.
 	for _, a := range i.addresses() {

@@ -147,7 +147,7 @@ func setSources(h *netlink.Handle, table int, sources []netip.Addr) error {
 
 // forgetInside takes away what of an interface stays with its machine when the link goes.
 func (n *Network) forgetInside(i Interface) error {
-	if i.DeviceIndex == 0 || i.Gateway {
+	if i.DeviceIndex == 0 || i.Gateway || i.Tap {
 		return nil
 	}
 	ns, err := os.Open(n.namespaceFiles(i.Instance).Net)

@@ -1,7 +1,7 @@
 // Package network is a node's packet path: what makes a VPC a network on this server.
 //
 // One network namespace a VPC keeps overlapping ranges apart. Each interface is a routed
-// point-to-point veth pair into the machine's own namespace; the subnet's router answers
+// point-to-point link: a veth pair into the machine's own namespace, or a virtual machine's tap; the subnet's router answers
 // ARP for every address, no packet leaves an interface with a source that isn't its own, and
 // security groups are enforced by nftables in the VPC's namespace. An uplink joins a VPC that
 // has an internet gateway to the host, where the public pool lives.
@@ -86,6 +86,7 @@ type Interface struct {
 	SourceDestCheck bool
 	DeviceIndex     int  // its name inside is eth<DeviceIndex>
 	Gateway         bool // a NAT gateway's: in no security group
+	Tap             bool // its other end is not in the machine's namespace but a virtual machine's, which OpenTap is for
 }
 
 // Address is a private address with the public one that stands for it, zero when none does.

@@ -145,7 +145,12 @@ func (b *box) attach() {
 	if _, err := b.w.n.Attach(b.w.t.Context(), b.i); err != nil {
 		b.w.t.Fatal(err)
 	}
-	// The kernel takes a new link's packets a moment after it was told to, which a machine's start hides and a test sees.
+	b.comesUp()
+}
+
+// comesUp waits until the kernel takes a new link's packets, a moment after it was told to, which a machine's start hides and a test sees.
+func (b *box) comesUp() {
+	b.w.t.Helper()
 	v, err := b.w.n.known(b.i.VPC)
 	if err != nil {
 		b.w.t.Fatal(err)
