@@ -37,6 +37,8 @@ type (
 	NATGatewayID        string
 	PeeringID           string
 	PrefixListID        string
+	VPCEndpointID       string
+	SubnetReservationID string
 	LaunchTemplateID    string
 	FleetID             string
 	PlacementGroupID    string
@@ -58,7 +60,8 @@ type ID interface {
 		RouteTableID | RouteAssociationID | NetworkACLID | ACLAssociationID | FlowLogID | DHCPOptionsID | SecurityGroupID |
 		SecurityGroupRuleID | InterfaceID | AttachmentID | AllocationID | AssociationID | KeyPairID | NodeID |
 		LaunchTemplateID | FleetID | PlacementGroupID |
-		VPCRangeID | SubnetRangeID | EgressGatewayID | NATGatewayID | PeeringID | PrefixListID
+		VPCRangeID | SubnetRangeID | EgressGatewayID | NATGatewayID | PeeringID | PrefixListID |
+		VPCEndpointID | SubnetReservationID
 }
 
 // Prefix returns what identifiers of type T start with, such as "i-".
@@ -117,6 +120,10 @@ func Prefix[T ID]() string {
 		return "pcx-"
 	case PrefixListID:
 		return "pl-"
+	case VPCEndpointID:
+		return "vpce-"
+	case SubnetReservationID:
+		return "scr-"
 	case LaunchTemplateID:
 		return "lt-"
 	case FleetID:

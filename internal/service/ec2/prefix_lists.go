@@ -279,16 +279,11 @@ func (s *Service) describePrefixLists(_ context.Context, _ *awsapi.Call, req *ec
 	if len(req.PrefixListIds) > 0 {
 		return nil, resourceKind{"InvalidPrefixListId", kindPrefixList.name}.notFound(req.PrefixListIds...)
 	}
-	none := func(ec2.PrefixList) []string { return nil }
-	set := awsapi.FilterSet[ec2.PrefixList]{Values: map[string]func(ec2.PrefixList) []string{"prefix-list-id": none, "prefix-list-name": none}}
-	if _, err := set.Compile(filters(req.Filters)); err != nil {
-		return nil, err
-	}
-	page, err := awsapi.Paginate([]ec2.PrefixList{}, func(l ec2.PrefixList) string { return deref(l.PrefixListId) }, req.MaxResults, req.NextToken, req.Filters)
+	page, err := emptyPage[ec2.PrefixList]([]string{"prefix-list-id", "prefix-list-name"}, req.Filters, req.MaxResults, req.NextToken)
 	if err != nil {
 		return nil, err
 	}
-	return &ec2.DescribePrefixListsResult{PrefixLists: page.Items}, nil
+	return &ec2.DescribePrefixListsResult{PrefixLists: page}, nil
 }
 
 func prefixListShape(l *cloud.PrefixList, region string) ec2.ManagedPrefixList {

@@ -18,6 +18,7 @@ func (s *Service) registerVPCs(r *awsapi.Registry) {
 	s.registerVPCLife(r)
 	s.registerDHCPOptions(r)
 	s.registerPrefixLists(r)
+	s.registerVPCEndpoints(r)
 	s.registerDefaultVPC(r)
 	s.registerSubnetLife(r)
 	s.registerSubnetIPv6(r)

@@ -52,8 +52,10 @@ var (
 	ActionCreateRouteTable                           = awsapi.Action[CreateRouteTableRequest, CreateRouteTableResult]{Service: Service, Name: "CreateRouteTable", NoResult: false}
 	ActionCreateSecurityGroup                        = awsapi.Action[CreateSecurityGroupRequest, CreateSecurityGroupResult]{Service: Service, Name: "CreateSecurityGroup", NoResult: false}
 	ActionCreateSubnet                               = awsapi.Action[CreateSubnetRequest, CreateSubnetResult]{Service: Service, Name: "CreateSubnet", NoResult: false}
+	ActionCreateSubnetCidrReservation                = awsapi.Action[CreateSubnetCidrReservationRequest, CreateSubnetCidrReservationResult]{Service: Service, Name: "CreateSubnetCidrReservation", NoResult: false}
 	ActionCreateTags                                 = awsapi.Action[CreateTagsRequest, CreateTagsResult]{Service: Service, Name: "CreateTags", NoResult: true}
 	ActionCreateVpc                                  = awsapi.Action[CreateVpcRequest, CreateVpcResult]{Service: Service, Name: "CreateVpc", NoResult: false}
+	ActionCreateVpcEndpoint                          = awsapi.Action[CreateVpcEndpointRequest, CreateVpcEndpointResult]{Service: Service, Name: "CreateVpcEndpoint", NoResult: false}
 	ActionCreateVpcPeeringConnection                 = awsapi.Action[CreateVpcPeeringConnectionRequest, CreateVpcPeeringConnectionResult]{Service: Service, Name: "CreateVpcPeeringConnection", NoResult: false}
 	ActionDeleteDhcpOptions                          = awsapi.Action[DeleteDhcpOptionsRequest, DeleteDhcpOptionsResult]{Service: Service, Name: "DeleteDhcpOptions", NoResult: true}
 	ActionDeleteEgressOnlyInternetGateway            = awsapi.Action[DeleteEgressOnlyInternetGatewayRequest, DeleteEgressOnlyInternetGatewayResult]{Service: Service, Name: "DeleteEgressOnlyInternetGateway", NoResult: false}
@@ -73,8 +75,10 @@ var (
 	ActionDeleteRouteTable                           = awsapi.Action[DeleteRouteTableRequest, DeleteRouteTableResult]{Service: Service, Name: "DeleteRouteTable", NoResult: true}
 	ActionDeleteSecurityGroup                        = awsapi.Action[DeleteSecurityGroupRequest, DeleteSecurityGroupResult]{Service: Service, Name: "DeleteSecurityGroup", NoResult: true}
 	ActionDeleteSubnet                               = awsapi.Action[DeleteSubnetRequest, DeleteSubnetResult]{Service: Service, Name: "DeleteSubnet", NoResult: true}
+	ActionDeleteSubnetCidrReservation                = awsapi.Action[DeleteSubnetCidrReservationRequest, DeleteSubnetCidrReservationResult]{Service: Service, Name: "DeleteSubnetCidrReservation", NoResult: false}
 	ActionDeleteTags                                 = awsapi.Action[DeleteTagsRequest, DeleteTagsResult]{Service: Service, Name: "DeleteTags", NoResult: true}
 	ActionDeleteVpc                                  = awsapi.Action[DeleteVpcRequest, DeleteVpcResult]{Service: Service, Name: "DeleteVpc", NoResult: true}
+	ActionDeleteVpcEndpoints                         = awsapi.Action[DeleteVpcEndpointsRequest, DeleteVpcEndpointsResult]{Service: Service, Name: "DeleteVpcEndpoints", NoResult: false}
 	ActionDeleteVpcPeeringConnection                 = awsapi.Action[DeleteVpcPeeringConnectionRequest, DeleteVpcPeeringConnectionResult]{Service: Service, Name: "DeleteVpcPeeringConnection", NoResult: false}
 	ActionDeregisterImage                            = awsapi.Action[DeregisterImageRequest, DeregisterImageResult]{Service: Service, Name: "DeregisterImage", NoResult: true}
 	ActionDescribeAccountAttributes                  = awsapi.Action[DescribeAccountAttributesRequest, DescribeAccountAttributesResult]{Service: Service, Name: "DescribeAccountAttributes", NoResult: false}
@@ -145,6 +149,7 @@ var (
 	ActionGetPasswordData                            = awsapi.Action[GetPasswordDataRequest, GetPasswordDataResult]{Service: Service, Name: "GetPasswordData", NoResult: false}
 	ActionGetSecurityGroupsForVpc                    = awsapi.Action[GetSecurityGroupsForVpcRequest, GetSecurityGroupsForVpcResult]{Service: Service, Name: "GetSecurityGroupsForVpc", NoResult: false}
 	ActionGetSerialConsoleAccessStatus               = awsapi.Action[GetSerialConsoleAccessStatusRequest, GetSerialConsoleAccessStatusResult]{Service: Service, Name: "GetSerialConsoleAccessStatus", NoResult: false}
+	ActionGetSubnetCidrReservations                  = awsapi.Action[GetSubnetCidrReservationsRequest, GetSubnetCidrReservationsResult]{Service: Service, Name: "GetSubnetCidrReservations", NoResult: false}
 	ActionImportImage                                = awsapi.Action[ImportImageRequest, ImportImageResult]{Service: Service, Name: "ImportImage", NoResult: false}
 	ActionImportKeyPair                              = awsapi.Action[ImportKeyPairRequest, ImportKeyPairResult]{Service: Service, Name: "ImportKeyPair", NoResult: false}
 	ActionModifyAddressAttribute                     = awsapi.Action[ModifyAddressAttributeRequest, ModifyAddressAttributeResult]{Service: Service, Name: "ModifyAddressAttribute", NoResult: false}
@@ -334,8 +339,10 @@ var actionShapes = map[string]awsapi.Shapes{
 	"CreateRouteTable":                           {Request: reflect.TypeFor[CreateRouteTableRequest](), Result: reflect.TypeFor[CreateRouteTableResult](), NoResult: false},
 	"CreateSecurityGroup":                        {Request: reflect.TypeFor[CreateSecurityGroupRequest](), Result: reflect.TypeFor[CreateSecurityGroupResult](), NoResult: false},
 	"CreateSubnet":                               {Request: reflect.TypeFor[CreateSubnetRequest](), Result: reflect.TypeFor[CreateSubnetResult](), NoResult: false},
+	"CreateSubnetCidrReservation":                {Request: reflect.TypeFor[CreateSubnetCidrReservationRequest](), Result: reflect.TypeFor[CreateSubnetCidrReservationResult](), NoResult: false},
 	"CreateTags":                                 {Request: reflect.TypeFor[CreateTagsRequest](), Result: reflect.TypeFor[CreateTagsResult](), NoResult: true},
 	"CreateVpc":                                  {Request: reflect.TypeFor[CreateVpcRequest](), Result: reflect.TypeFor[CreateVpcResult](), NoResult: false},
+	"CreateVpcEndpoint":                          {Request: reflect.TypeFor[CreateVpcEndpointRequest](), Result: reflect.TypeFor[CreateVpcEndpointResult](), NoResult: false},
 	"CreateVpcPeeringConnection":                 {Request: reflect.TypeFor[CreateVpcPeeringConnectionRequest](), Result: reflect.TypeFor[CreateVpcPeeringConnectionResult](), NoResult: false},
 	"DeleteDhcpOptions":                          {Request: reflect.TypeFor[DeleteDhcpOptionsRequest](), Result: reflect.TypeFor[DeleteDhcpOptionsResult](), NoResult: true},
 	"DeleteEgressOnlyInternetGateway":            {Request: reflect.TypeFor[DeleteEgressOnlyInternetGatewayRequest](), Result: reflect.TypeFor[DeleteEgressOnlyInternetGatewayResult](), NoResult: false},
@@ -355,8 +362,10 @@ var actionShapes = map[string]awsapi.Shapes{
 	"DeleteRouteTable":                           {Request: reflect.TypeFor[DeleteRouteTableRequest](), Result: reflect.TypeFor[DeleteRouteTableResult](), NoResult: true},
 	"DeleteSecurityGroup":                        {Request: reflect.TypeFor[DeleteSecurityGroupRequest](), Result: reflect.TypeFor[DeleteSecurityGroupResult](), NoResult: true},
 	"DeleteSubnet":                               {Request: reflect.TypeFor[DeleteSubnetRequest](), Result: reflect.TypeFor[DeleteSubnetResult](), NoResult: true},
+	"DeleteSubnetCidrReservation":                {Request: reflect.TypeFor[DeleteSubnetCidrReservationRequest](), Result: reflect.TypeFor[DeleteSubnetCidrReservationResult](), NoResult: false},
 	"DeleteTags":                                 {Request: reflect.TypeFor[DeleteTagsRequest](), Result: reflect.TypeFor[DeleteTagsResult](), NoResult: true},
 	"DeleteVpc":                                  {Request: reflect.TypeFor[DeleteVpcRequest](), Result: reflect.TypeFor[DeleteVpcResult](), NoResult: true},
+	"DeleteVpcEndpoints":                         {Request: reflect.TypeFor[DeleteVpcEndpointsRequest](), Result: reflect.TypeFor[DeleteVpcEndpointsResult](), NoResult: false},
 	"DeleteVpcPeeringConnection":                 {Request: reflect.TypeFor[DeleteVpcPeeringConnectionRequest](), Result: reflect.TypeFor[DeleteVpcPeeringConnectionResult](), NoResult: false},
 	"DeregisterImage":                            {Request: reflect.TypeFor[DeregisterImageRequest](), Result: reflect.TypeFor[DeregisterImageResult](), NoResult: true},
 	"DescribeAccountAttributes":                  {Request: reflect.TypeFor[DescribeAccountAttributesRequest](), Result: reflect.TypeFor[DescribeAccountAttributesResult](), NoResult: false},
@@ -427,6 +436,7 @@ var actionShapes = map[string]awsapi.Shapes{
 	"GetPasswordData":                            {Request: reflect.TypeFor[GetPasswordDataRequest](), Result: reflect.TypeFor[GetPasswordDataResult](), NoResult: false},
 	"GetSecurityGroupsForVpc":                    {Request: reflect.TypeFor[GetSecurityGroupsForVpcRequest](), Result: reflect.TypeFor[GetSecurityGroupsForVpcResult](), NoResult: false},
 	"GetSerialConsoleAccessStatus":               {Request: reflect.TypeFor[GetSerialConsoleAccessStatusRequest](), Result: reflect.TypeFor[GetSerialConsoleAccessStatusResult](), NoResult: false},
+	"GetSubnetCidrReservations":                  {Request: reflect.TypeFor[GetSubnetCidrReservationsRequest](), Result: reflect.TypeFor[GetSubnetCidrReservationsResult](), NoResult: false},
 	"ImportImage":                                {Request: reflect.TypeFor[ImportImageRequest](), Result: reflect.TypeFor[ImportImageResult](), NoResult: false},
 	"ImportKeyPair":                              {Request: reflect.TypeFor[ImportKeyPairRequest](), Result: reflect.TypeFor[ImportKeyPairResult](), NoResult: false},
 	"ModifyAddressAttribute":                     {Request: reflect.TypeFor[ModifyAddressAttributeRequest](), Result: reflect.TypeFor[ModifyAddressAttributeResult](), NoResult: false},
@@ -652,6 +662,11 @@ func (c Client) CreateSubnet(ctx context.Context, in *CreateSubnetRequest) (*Cre
 	return awsapi.Invoke(ctx, c.Client, ActionCreateSubnet, in)
 }
 
+// CreateSubnetCidrReservation calls the action of that name.
+func (c Client) CreateSubnetCidrReservation(ctx context.Context, in *CreateSubnetCidrReservationRequest) (*CreateSubnetCidrReservationResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateSubnetCidrReservation, in)
+}
+
 // CreateTags calls the action of that name.
 func (c Client) CreateTags(ctx context.Context, in *CreateTagsRequest) (*CreateTagsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionCreateTags, in)
@@ -660,6 +675,11 @@ func (c Client) CreateTags(ctx context.Context, in *CreateTagsRequest) (*CreateT
 // CreateVpc calls the action of that name.
 func (c Client) CreateVpc(ctx context.Context, in *CreateVpcRequest) (*CreateVpcResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionCreateVpc, in)
+}
+
+// CreateVpcEndpoint calls the action of that name.
+func (c Client) CreateVpcEndpoint(ctx context.Context, in *CreateVpcEndpointRequest) (*CreateVpcEndpointResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateVpcEndpoint, in)
 }
 
 // CreateVpcPeeringConnection calls the action of that name.
@@ -757,6 +777,11 @@ func (c Client) DeleteSubnet(ctx context.Context, in *DeleteSubnetRequest) (*Del
 	return awsapi.Invoke(ctx, c.Client, ActionDeleteSubnet, in)
 }
 
+// DeleteSubnetCidrReservation calls the action of that name.
+func (c Client) DeleteSubnetCidrReservation(ctx context.Context, in *DeleteSubnetCidrReservationRequest) (*DeleteSubnetCidrReservationResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteSubnetCidrReservation, in)
+}
+
 // DeleteTags calls the action of that name.
 func (c Client) DeleteTags(ctx context.Context, in *DeleteTagsRequest) (*DeleteTagsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDeleteTags, in)
@@ -765,6 +790,11 @@ func (c Client) DeleteTags(ctx context.Context, in *DeleteTagsRequest) (*DeleteT
 // DeleteVpc calls the action of that name.
 func (c Client) DeleteVpc(ctx context.Context, in *DeleteVpcRequest) (*DeleteVpcResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDeleteVpc, in)
+}
+
+// DeleteVpcEndpoints calls the action of that name.
+func (c Client) DeleteVpcEndpoints(ctx context.Context, in *DeleteVpcEndpointsRequest) (*DeleteVpcEndpointsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteVpcEndpoints, in)
 }
 
 // DeleteVpcPeeringConnection calls the action of that name.
@@ -1115,6 +1145,11 @@ func (c Client) GetSecurityGroupsForVpc(ctx context.Context, in *GetSecurityGrou
 // GetSerialConsoleAccessStatus calls the action of that name.
 func (c Client) GetSerialConsoleAccessStatus(ctx context.Context, in *GetSerialConsoleAccessStatusRequest) (*GetSerialConsoleAccessStatusResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionGetSerialConsoleAccessStatus, in)
+}
+
+// GetSubnetCidrReservations calls the action of that name.
+func (c Client) GetSubnetCidrReservations(ctx context.Context, in *GetSubnetCidrReservationsRequest) (*GetSubnetCidrReservationsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionGetSubnetCidrReservations, in)
 }
 
 // ImportImage calls the action of that name.

@@ -812,6 +812,21 @@ type CreateSecurityGroupResult struct {
 	Tags    []Tag   `form:"TagSet" xml:"tagSet" item:"item"`
 }
 
+// CreateSubnetCidrReservationRequest is the model's shape of that name.
+type CreateSubnetCidrReservationRequest struct {
+	Cidr              *string            `form:"Cidr" xml:"Cidr" required:"true"`
+	Description       *string            `form:"Description" xml:"Description"`
+	DryRun            *bool              `form:"DryRun" xml:"DryRun"`
+	ReservationType   *string            `form:"ReservationType" xml:"ReservationType" enum:"SubnetCidrReservationType" required:"true"`
+	SubnetId          *string            `form:"SubnetId" xml:"SubnetId" required:"true"`
+	TagSpecifications []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+}
+
+// CreateSubnetCidrReservationResult is the model's shape of that name.
+type CreateSubnetCidrReservationResult struct {
+	SubnetCidrReservation *SubnetCidrReservation `form:"SubnetCidrReservation" xml:"subnetCidrReservation"`
+}
+
 // CreateSubnetRequest is the model's shape of that name.
 type CreateSubnetRequest struct {
 	AvailabilityZone   *string            `form:"AvailabilityZone" xml:"AvailabilityZone"`
@@ -839,6 +854,30 @@ type CreateTagsRequest struct {
 	DryRun    *bool    `form:"DryRun" xml:"dryRun"`
 	Resources []string `form:"ResourceId" xml:"ResourceId" item:"member" required:"true"`
 	Tags      []Tag    `form:"Tag" xml:"Tag" item:"item" required:"true"`
+}
+
+// CreateVpcEndpointRequest is the model's shape of that name.
+type CreateVpcEndpointRequest struct {
+	ClientToken          *string                  `form:"ClientToken" xml:"ClientToken"`
+	DnsOptions           *DnsOptionsSpecification `form:"DnsOptions" xml:"DnsOptions"`
+	DryRun               *bool                    `form:"DryRun" xml:"DryRun"`
+	IpAddressType        *string                  `form:"IpAddressType" xml:"IpAddressType" enum:"IpAddressType"`
+	PolicyDocument       *string                  `form:"PolicyDocument" xml:"PolicyDocument"`
+	PrivateDnsEnabled    *bool                    `form:"PrivateDnsEnabled" xml:"PrivateDnsEnabled"`
+	RouteTableIds        []string                 `form:"RouteTableId" xml:"RouteTableId" item:"item"`
+	SecurityGroupIds     []string                 `form:"SecurityGroupId" xml:"SecurityGroupId" item:"item"`
+	ServiceName          *string                  `form:"ServiceName" xml:"ServiceName" required:"true"`
+	SubnetConfigurations []SubnetConfiguration    `form:"SubnetConfiguration" xml:"SubnetConfiguration" item:"item"`
+	SubnetIds            []string                 `form:"SubnetId" xml:"SubnetId" item:"item"`
+	TagSpecifications    []TagSpecification       `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+	VpcEndpointType      *string                  `form:"VpcEndpointType" xml:"VpcEndpointType" enum:"VpcEndpointType"`
+	VpcId                *string                  `form:"VpcId" xml:"VpcId" required:"true"`
+}
+
+// CreateVpcEndpointResult is the model's shape of that name.
+type CreateVpcEndpointResult struct {
+	ClientToken *string      `form:"ClientToken" xml:"clientToken"`
+	VpcEndpoint *VpcEndpoint `form:"VpcEndpoint" xml:"vpcEndpoint"`
 }
 
 // CreateVpcPeeringConnectionRequest is the model's shape of that name.
@@ -1077,6 +1116,17 @@ type DeleteSecurityGroupRequest struct {
 	GroupName *string `form:"GroupName" xml:"GroupName"`
 }
 
+// DeleteSubnetCidrReservationRequest is the model's shape of that name.
+type DeleteSubnetCidrReservationRequest struct {
+	DryRun                  *bool   `form:"DryRun" xml:"DryRun"`
+	SubnetCidrReservationId *string `form:"SubnetCidrReservationId" xml:"SubnetCidrReservationId" required:"true"`
+}
+
+// DeleteSubnetCidrReservationResult is the model's shape of that name.
+type DeleteSubnetCidrReservationResult struct {
+	DeletedSubnetCidrReservation *SubnetCidrReservation `form:"DeletedSubnetCidrReservation" xml:"deletedSubnetCidrReservation"`
+}
+
 // DeleteSubnetRequest is the model's shape of that name.
 type DeleteSubnetRequest struct {
 	DryRun   *bool   `form:"DryRun" xml:"dryRun"`
@@ -1088,6 +1138,17 @@ type DeleteTagsRequest struct {
 	DryRun    *bool    `form:"DryRun" xml:"dryRun"`
 	Resources []string `form:"ResourceId" xml:"resourceId" item:"member" required:"true"`
 	Tags      []Tag    `form:"Tag" xml:"tag" item:"item"`
+}
+
+// DeleteVpcEndpointsRequest is the model's shape of that name.
+type DeleteVpcEndpointsRequest struct {
+	DryRun         *bool    `form:"DryRun" xml:"DryRun"`
+	VpcEndpointIds []string `form:"VpcEndpointId" xml:"VpcEndpointId" item:"item" required:"true"`
+}
+
+// DeleteVpcEndpointsResult is the model's shape of that name.
+type DeleteVpcEndpointsResult struct {
+	Unsuccessful []UnsuccessfulItem `form:"Unsuccessful" xml:"unsuccessful" item:"item"`
 }
 
 // DeleteVpcPeeringConnectionRequest is the model's shape of that name.
@@ -1912,6 +1973,12 @@ type DnsOptions struct {
 	PrivateDnsOnlyForInboundResolverEndpoint *bool   `form:"PrivateDnsOnlyForInboundResolverEndpoint" xml:"privateDnsOnlyForInboundResolverEndpoint"`
 }
 
+// DnsOptionsSpecification is the model's shape of that name.
+type DnsOptionsSpecification struct {
+	DnsRecordIpType                          *string `form:"DnsRecordIpType" xml:"DnsRecordIpType" enum:"DnsRecordIpType"`
+	PrivateDnsOnlyForInboundResolverEndpoint *bool   `form:"PrivateDnsOnlyForInboundResolverEndpoint" xml:"PrivateDnsOnlyForInboundResolverEndpoint"`
+}
+
 // EbsBlockDevice is the model's shape of that name.
 type EbsBlockDevice struct {
 	DeleteOnTermination *bool   `form:"DeleteOnTermination" xml:"deleteOnTermination"`
@@ -2351,6 +2418,22 @@ type GetSerialConsoleAccessStatusRequest struct {
 // GetSerialConsoleAccessStatusResult is the model's shape of that name.
 type GetSerialConsoleAccessStatusResult struct {
 	SerialConsoleAccessEnabled *bool `form:"SerialConsoleAccessEnabled" xml:"serialConsoleAccessEnabled"`
+}
+
+// GetSubnetCidrReservationsRequest is the model's shape of that name.
+type GetSubnetCidrReservationsRequest struct {
+	DryRun     *bool    `form:"DryRun" xml:"DryRun"`
+	Filters    []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	MaxResults *int64   `form:"MaxResults" xml:"MaxResults" min:"5" max:"1000"`
+	NextToken  *string  `form:"NextToken" xml:"NextToken"`
+	SubnetId   *string  `form:"SubnetId" xml:"SubnetId" required:"true"`
+}
+
+// GetSubnetCidrReservationsResult is the model's shape of that name.
+type GetSubnetCidrReservationsResult struct {
+	NextToken                  *string                 `form:"NextToken" xml:"nextToken"`
+	SubnetIpv4CidrReservations []SubnetCidrReservation `form:"SubnetIpv4CidrReservationSet" xml:"subnetIpv4CidrReservationSet" item:"item"`
+	SubnetIpv6CidrReservations []SubnetCidrReservation `form:"SubnetIpv6CidrReservationSet" xml:"subnetIpv6CidrReservationSet" item:"item"`
 }
 
 // GpuDeviceInfo is the model's shape of that name.
@@ -4873,6 +4956,24 @@ type SubnetCidrBlockState struct {
 	StatusMessage *string `form:"StatusMessage" xml:"statusMessage"`
 }
 
+// SubnetCidrReservation is the model's shape of that name.
+type SubnetCidrReservation struct {
+	Cidr                    *string `form:"Cidr" xml:"cidr"`
+	Description             *string `form:"Description" xml:"description"`
+	OwnerId                 *string `form:"OwnerId" xml:"ownerId"`
+	ReservationType         *string `form:"ReservationType" xml:"reservationType" enum:"SubnetCidrReservationType"`
+	SubnetCidrReservationId *string `form:"SubnetCidrReservationId" xml:"subnetCidrReservationId"`
+	SubnetId                *string `form:"SubnetId" xml:"subnetId"`
+	Tags                    []Tag   `form:"TagSet" xml:"tagSet" item:"item"`
+}
+
+// SubnetConfiguration is the model's shape of that name.
+type SubnetConfiguration struct {
+	Ipv4     *string `form:"Ipv4" xml:"Ipv4"`
+	Ipv6     *string `form:"Ipv6" xml:"Ipv6"`
+	SubnetId *string `form:"SubnetId" xml:"SubnetId"`
+}
+
 // SubnetIpv6CidrBlockAssociation is the model's shape of that name.
 type SubnetIpv6CidrBlockAssociation struct {
 	AssociationId      *string               `form:"AssociationId" xml:"associationId"`
@@ -6636,6 +6737,9 @@ const SubnetCidrBlockStateCodeDisassociated = "disassociated"
 const SubnetCidrBlockStateCodeFailing = "failing"
 const SubnetCidrBlockStateCodeFailed = "failed"
 
+const SubnetCidrReservationTypePrefix = "prefix"
+const SubnetCidrReservationTypeExplicit = "explicit"
+
 const SubnetStatePending = "pending"
 const SubnetStateAvailable = "available"
 const SubnetStateUnavailable = "unavailable"
@@ -6846,6 +6950,7 @@ var enums = map[string][]string{
 	"StatusName":                                  {"reachability"},
 	"StatusType":                                  {"passed", "failed", "insufficient-data", "initializing"},
 	"SubnetCidrBlockStateCode":                    {"associating", "associated", "disassociating", "disassociated", "failing", "failed"},
+	"SubnetCidrReservationType":                   {"prefix", "explicit"},
 	"SubnetState":                                 {"pending", "available", "unavailable"},
 	"SummaryStatus":                               {"ok", "impaired", "insufficient-data", "not-applicable", "initializing"},
 	"SupportedAdditionalProcessorFeature":         {"amd-sev-snp"},
