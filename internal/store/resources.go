@@ -80,7 +80,8 @@ var (
 	PrefixListVersions = newTable("prefix-list-versions", func(v *cloud.PrefixListVersion) PrefixListVersionKey {
 		return ListVersionKey(v.List, v.Number)
 	})
-	DHCPOptions = newTable("dhcp-options", func(o *cloud.DHCPOptions) cloud.DHCPOptionsID { return o.ID })
+	SubnetReservations = newTable("subnet-reservations", func(x *cloud.SubnetReservation) cloud.SubnetReservationID { return x.ID })
+	DHCPOptions        = newTable("dhcp-options", func(o *cloud.DHCPOptions) cloud.DHCPOptionsID { return o.ID })
 
 	EgressOnlyGatewaysByAccount = newIndexOf(EgressOnlyGateways, func(g *cloud.EgressOnlyGateway) cloud.AccountID { return g.Account })
 	EgressOnlyGatewaysByVPC     = newIndexOf(EgressOnlyGateways, func(g *cloud.EgressOnlyGateway) cloud.VPCID { return g.VPC })
@@ -91,7 +92,9 @@ var (
 	PeeringsByAccount           = newIndex(Peerings, func(p *cloud.Peering) []cloud.AccountID {
 		return []cloud.AccountID{p.Requester.Account, p.Accepter.Account}
 	})
-	PrefixListsByAccount = newIndexOf(PrefixLists, func(l *cloud.PrefixList) cloud.AccountID { return l.Account })
+	PrefixListsByAccount        = newIndexOf(PrefixLists, func(l *cloud.PrefixList) cloud.AccountID { return l.Account })
+	SubnetReservationsByAccount = newIndexOf(SubnetReservations, func(x *cloud.SubnetReservation) cloud.AccountID { return x.Account })
+	SubnetReservationsBySubnet  = newIndexOf(SubnetReservations, func(x *cloud.SubnetReservation) cloud.SubnetID { return x.Subnet })
 	// RouteTablesByPrefixList finds the tables with a route to the ranges of a list, once for each.
 	RouteTablesByPrefixList = newIndex(RouteTables, func(t *cloud.RouteTable) []cloud.PrefixListID {
 		var named []cloud.PrefixListID

@@ -30,16 +30,26 @@ func usable(subnet netip.Prefix, addr netip.Addr) bool {
 	if !subnet.Contains(addr) {
 		return false
 	}
-	b, base := addr.As4(), subnet.Masked().Addr().As4()
-	n := binary.BigEndian.Uint32(b[:]) - binary.BigEndian.Uint32(base[:])
+	n := offset(subnet, addr)
 	return n >= reservedFirst && n < sizeOf(subnet)-reservedLast
 }
 
-// availableAddresses is how many private addresses a subnet has left: interfaces may hold several each.
+// offset is the place of an address in a range, from 0.
+func offset(within netip.Prefix, addr netip.Addr) uint32 {
+	b, base := addr.As4(), within.Masked().Addr().As4()
+	return binary.BigEndian.Uint32(b[:]) - binary.BigEndian.Uint32(base[:])
+}
+
+// availableAddresses is how many private addresses a subnet has left to be given out unasked: interfaces may hold several each.
 func availableAddresses(r store.Reader, s *cloud.Subnet) int64 {
-	left := int64(sizeOf(s.CIDR)) - reservedFirst - reservedLast
+	reserved := reservationsOf(r, s.ID)
+	left := int64(sizeOf(s.CIDR)) - reservedFirst - reservedLast - reserved.within(s.CIDR)
 	for _, n := range store.ListBy(r, store.InterfacesBySubnet, s.ID) {
-		left -= 1 + int64(len(n.Secondary))
+		for _, addr := range n.Addresses() {
+			if reserved.at(addr) == nil {
+				left--
+			}
+		}
 	}
 	return left
 }
@@ -48,9 +58,13 @@ func availableAddresses(r store.Reader, s *cloud.Subnet) int64 {
 // interface's id decides, so that launches side by side seldom meet; the claim makes sure that
 // no address is ever given twice.
 func claimPrivate(tx *store.Tx, s *cloud.Subnet, owner cloud.InterfaceID, wanted netip.Addr) (netip.Addr, error) {
+	reserved := reservationsOf(tx, s.ID)
 	if wanted.IsValid() {
 		if !usable(s.CIDR, wanted) {
 			return wanted, awsapi.InvalidParameterValue("Address %s does not fall within the subnet's address range", wanted)
+		}
+		if err := reserved.admit(wanted); err != nil {
+			return wanted, err
 		}
 		if err := store.Insert(tx, store.Claims, &store.Claim{Key: store.AddressClaim(s.ID, wanted), Owner: string(owner)}); err != nil {
 			return wanted, awsapi.Errorf("InvalidIPAddress.InUse", "Address %s is in use.", wanted)
@@ -59,7 +73,7 @@ func claimPrivate(tx *store.Tx, s *cloud.Subnet, owner cloud.InterfaceID, wanted
 	}
 	room := sizeOf(s.CIDR) - reservedFirst - reservedLast
 	at, ok := claimFree(tx, room, start(string(owner), room), owner, func(n uint32) store.ClaimKey {
-		return store.AddressClaim(s.ID, addressAt(s.CIDR, n+reservedFirst))
+		return reserved.claim(s.ID, addressAt(s.CIDR, n+reservedFirst))
 	})
 	if !ok {
 		return netip.Addr{}, awsapi.Errorf("InsufficientFreeAddressesInSubnet", "The specified subnet does not have enough free addresses to satisfy the request.")
@@ -98,12 +112,15 @@ func start(owner string, room uint32) uint32 {
 }
 
 // claimFree claims the first free place at or after first, going round. Places that the transaction's own view shows
-// as taken are skipped without guarding them: only the claim itself must be new.
+// as taken, and those without a key, are skipped without guarding them: only the claim itself must be new.
 func claimFree[S ~string](tx *store.Tx, room, first uint32, owner S, key func(uint32) store.ClaimKey) (uint32, bool) {
 	view := tx.View()
 	for i := range room {
 		n := (first + i) % room
 		k := key(n)
+		if k == "" {
+			continue
+		}
 		if _, taken := store.Get(view, store.Claims, k); taken {
 			continue
 		}

@@ -74,6 +74,8 @@ func TestEveryDocumentedFilterIsKnown(t *testing.T) {
 			switch action {
 			case "GetSecurityGroupsForVpc":
 				form.Set("VpcId", string(w.subnet().VPC))
+			case "GetSubnetCidrReservations":
+				form.Set("SubnetId", string(w.subnet().ID))
 			case "DescribeLaunchTemplateVersions":
 				form.Set("LaunchTemplateVersion.1", "$Latest")
 			}

@@ -1,6 +1,8 @@
 package ec2
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"net/netip"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
@@ -15,18 +17,21 @@ func claimIPv6(tx *store.Tx, s *cloud.Subnet, owner cloud.InterfaceID, wanted ne
 	if !within.IsValid() {
 		return wanted, awsapi.InvalidParameterValue("The subnet %s has no IPv6 CIDR block", s.ID)
 	}
+	reserved := reservationsOf(tx, s.ID)
 	if wanted.IsValid() {
 		if !usableIPv6(within, wanted) {
 			return wanted, awsapi.InvalidParameterValue("Address %s does not fall within the subnet's address range", wanted)
+		}
+		if err := reserved.admit(wanted); err != nil {
+			return wanted, err
 		}
 		if err := store.Insert(tx, store.Claims, &store.Claim{Key: store.AddressClaim(s.ID, wanted), Owner: string(owner)}); err != nil {
 			return wanted, awsapi.Errorf("InvalidIPAddress.InUse", "Address %s is in use.", wanted)
 		}
 		return wanted, nil
 	}
-	const room = 1 << 30
-	at, ok := claimFree(tx, room, start(string(owner), room), owner, func(n uint32) store.ClaimKey {
-		return store.AddressClaim(s.ID, ipv6At(within, owner, n))
+	at, ok := claimFree(tx, ipv6Tries, 0, owner, func(n uint32) store.ClaimKey {
+		return reserved.claim(s.ID, ipv6At(within, owner, n))
 	})
 	if !ok {
 		return netip.Addr{}, awsapi.Errorf("InsufficientFreeAddressesInSubnet", "The specified subnet does not have enough free addresses to satisfy the request.")
@@ -34,15 +39,15 @@ func claimIPv6(tx *store.Tx, s *cloud.Subnet, owner cloud.InterfaceID, wanted ne
 	return ipv6At(within, owner, at), nil
 }
 
+// ipv6Tries bounds the search: what is taken is next to nothing of a subnet, so that only one that is nearly all reserved counts as full.
+const ipv6Tries = 4096
+
 // ipv6At spreads addresses over a subnet's 64 bits, as EC2 does; n counts the tries. It is never one that EC2 reserves.
 func ipv6At(within netip.Prefix, owner cloud.InterfaceID, n uint32) netip.Addr {
 	b := within.Masked().Addr().As16()
-	high := start(string(owner)+"/6", 1<<31) | 1<<30
-	for i, v := range []uint32{high, n} {
-		for k := range 4 {
-			b[8+4*i+k] = byte(v >> (24 - 8*k))
-		}
-	}
+	h := sha256.Sum256(fmt.Appendf(nil, "%s/%d", owner, n))
+	copy(b[8:], h[:8])
+	b[8] = max(1, min(b[8], 0xfe))
 	return netip.AddrFrom16(b)
 }
 

@@ -17,24 +17,25 @@ type resourceKind struct {
 }
 
 var (
-	kindInstance   = resourceKind{"InvalidInstanceID", "instance"}
-	kindImage      = resourceKind{"InvalidAMIID", "image"}
-	kindVPC        = resourceKind{"InvalidVpcID", "vpc"}
-	kindSubnet     = resourceKind{"InvalidSubnetID", "subnet"}
-	kindGroup      = resourceKind{"InvalidGroup", "security group"}
-	kindGateway    = resourceKind{"InvalidInternetGatewayID", "internetGateway"}
-	kindRouteTable = resourceKind{"InvalidRouteTableID", "routeTable"}
-	kindACL        = resourceKind{"InvalidNetworkAclID", "networkAcl"}
-	kindDHCP       = resourceKind{"InvalidDhcpOptionID", "dhcpOption"}
-	kindPrefixList = resourceKind{"InvalidPrefixListID", "prefix list"}
-	kindFlowLog    = resourceKind{"InvalidFlowLogId", "flowLog"}
-	kindInterface  = resourceKind{"InvalidNetworkInterfaceID", "networkInterface"}
-	kindAllocation = resourceKind{"InvalidAllocationID", "allocation"}
-	kindKeyPair    = resourceKind{"InvalidKeyPair", "key pair"}
-	kindPlacement  = resourceKind{"InvalidPlacementGroup", "placement group"}
-	kindFleet      = resourceKind{"InvalidFleetId", "fleet"}
-	kindNAT        = resourceKind{"NatGateway", "natGateway"}
-	kindImport     = resourceKind{"InvalidConversionTaskId", "import task"}
+	kindInstance    = resourceKind{"InvalidInstanceID", "instance"}
+	kindImage       = resourceKind{"InvalidAMIID", "image"}
+	kindVPC         = resourceKind{"InvalidVpcID", "vpc"}
+	kindSubnet      = resourceKind{"InvalidSubnetID", "subnet"}
+	kindGroup       = resourceKind{"InvalidGroup", "security group"}
+	kindGateway     = resourceKind{"InvalidInternetGatewayID", "internetGateway"}
+	kindRouteTable  = resourceKind{"InvalidRouteTableID", "routeTable"}
+	kindACL         = resourceKind{"InvalidNetworkAclID", "networkAcl"}
+	kindDHCP        = resourceKind{"InvalidDhcpOptionID", "dhcpOption"}
+	kindPrefixList  = resourceKind{"InvalidPrefixListID", "prefix list"}
+	kindReservation = resourceKind{"InvalidSubnetCidrReservationID", "subnet CIDR reservation"}
+	kindFlowLog     = resourceKind{"InvalidFlowLogId", "flowLog"}
+	kindInterface   = resourceKind{"InvalidNetworkInterfaceID", "networkInterface"}
+	kindAllocation  = resourceKind{"InvalidAllocationID", "allocation"}
+	kindKeyPair     = resourceKind{"InvalidKeyPair", "key pair"}
+	kindPlacement   = resourceKind{"InvalidPlacementGroup", "placement group"}
+	kindFleet       = resourceKind{"InvalidFleetId", "fleet"}
+	kindNAT         = resourceKind{"NatGateway", "natGateway"}
+	kindImport      = resourceKind{"InvalidConversionTaskId", "import task"}
 )
 
 func (k resourceKind) notFound(ids ...string) error {

@@ -91,6 +91,7 @@ func (s *Service) disassociateSubnetRange(ctx context.Context, call *awsapi.Call
 				return awsapi.Errorf("DependencyViolation", "The subnet CIDR block with association ID %s has dependencies and cannot be disassociated.", id)
 			}
 			of, gone = subnet.ID, subnet.IPv6
+			dropReservations(tx, of, gone)
 			subnet.IPv6, subnet.IPv6Range, subnet.AssignIPv6OnCreation = netip.Prefix{}, "", false
 			store.Put(tx, store.Subnets, subnet)
 			return nil

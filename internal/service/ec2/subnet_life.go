@@ -130,6 +130,9 @@ func (s *Service) deleteSubnet(ctx context.Context, call *awsapi.Call, req *ec2.
 				store.Put(tx, store.RouteTables, t)
 			}
 		}
+		for _, x := range reservationsOf(tx, subnet.ID) {
+			store.Delete(tx, store.SubnetReservations, x.ID)
+		}
 		store.Delete(tx, store.Subnets, subnet.ID)
 		return nil
 	})

@@ -17,6 +17,7 @@ func (s *Service) registerVPCs(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionDescribeSubnets, s.describeSubnets, awsapi.Honours("Filters", "SubnetIds", "MaxResults", "NextToken"))
 	s.registerVPCLife(r)
 	s.registerDHCPOptions(r)
+	s.registerSubnetReservations(r)
 	s.registerPrefixLists(r)
 	s.registerVPCEndpoints(r)
 	s.registerDefaultVPC(r)
