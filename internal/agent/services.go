@@ -7,12 +7,13 @@ import (
 	"net/netip"
 	"sync"
 
+	"github.com/nacre-cloud/nacre/internal/agent/network/dhcp"
 	"github.com/nacre-cloud/nacre/internal/agent/network/dns"
 	"github.com/nacre-cloud/nacre/internal/agent/network/metadata"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
-// startServices answers metadata and names inside a VPC and returns what ends that.
+// startServices answers metadata, names and DHCP inside a VPC and returns what ends that.
 func (a *Agent) startServices(vpc cloud.VPC) (stop func(), err error) {
 	a.mu.Lock()
 	region := a.region
@@ -52,6 +53,11 @@ func (a *Agent) startServices(vpc cloud.VPC) (stop func(), err error) {
 		}
 		listeners = append(listeners, l)
 	}
+	asks, err := a.cfg.Network.ListenPacketVPC(vpc.ID, "udp4", "0.0.0.0:67")
+	if err != nil {
+		return nil, fmt.Errorf("VPC %s: listen for DHCP: %w", vpc.ID, err)
+	}
+	leases := &dhcp.Server{Logger: a.log, Lookup: func(link int) (dhcp.Lease, bool) { return a.lease(vpc.ID, link) }}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	serve := func(what string, fn func() error) {
@@ -84,6 +90,7 @@ func (a *Agent) startServices(vpc cloud.VPC) (stop func(), err error) {
 			name, ok := v.Names[public]
 			return name, ok
 		}})
+	serve("DHCP", func() error { return leases.Serve(ctx, asks) })
 	serve("names", func() error { return names.Serve(ctx, packets, listeners[len(tellers):]) })
 	return func() { cancel(); wg.Wait() }, nil
 }

@@ -90,7 +90,7 @@ func (v *vpcs) allSettled(ctx context.Context) error {
 	return nil
 }
 
-// open makes a VPC as told, but for its packet filter, and starts its metadata service and resolver with the first time.
+// open makes a VPC as told, but for its packet filter, and starts its metadata service, resolver and DHCP with the first time.
 func (v *vpcs) open(m *agentrpc.VPC) error {
 	if err := v.a.cfg.Network.OpenVPC(networkVPC(m)); err != nil {
 		return fmt.Errorf("VPC %s: %w", m.VPC.ID, err)

@@ -10,7 +10,7 @@ import (
 type DHCPOptions struct {
 	ID      DHCPOptionsID
 	Account AccountID
-	// Options are in the order of their making: domain-name, domain-name-servers. "AmazonProvidedDNS" stands for the VPC's resolver.
+	// Options are in the order of their making: domain-name, domain-name-servers, ntp-servers, netbios-name-servers, netbios-node-type. "AmazonProvidedDNS" stands for the VPC's resolver.
 	Options []DHCPOption
 	// Default marks the set that the account's new VPCs get.
 	Default bool

@@ -253,6 +253,7 @@ func TestMachinesFollowTheirVPCsDHCPOptions(t *testing.T) {
 	made, err := c.EC2.CreateDhcpOptions(t.Context(), &ec2.CreateDhcpOptionsInput{DhcpConfigurations: []types.NewDhcpConfiguration{
 		{Key: aws.String("domain-name"), Values: []string{"corp.example"}},
 		{Key: aws.String("domain-name-servers"), Values: []string{"AmazonProvidedDNS", "192.0.2.53"}},
+		{Key: aws.String("ntp-servers"), Values: []string{"192.0.2.123"}},
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -270,6 +271,13 @@ func TestMachinesFollowTheirVPCsDHCPOptions(t *testing.T) {
 	} {
 		if got := c.SSH(m.instance, "root", key).WaitLogin().Run("cat /etc/resolv.conf"); strings.TrimSpace(got) != strings.TrimSpace(m.want) {
 			t.Errorf("%s has %q, not %q", *m.instance.InstanceId, got, m.want)
+		}
+	}
+	// One that runs already is told when it asks by DHCP, under the address that it has.
+	told := c.SSH(before, "root", key).Run(`printf '#!/bin/sh\nenv\n' >/tmp/tell; chmod +x /tmp/tell; busybox udhcpc -f -n -q -i eth0 -s /tmp/tell -O ntpsrv -O staticroutes`)
+	for _, want := range []string{"ip=" + *before.PrivateIpAddress, "domain=corp.example", "dns=172.31.0.2 192.0.2.53", "ntpsrv=192.0.2.123", "169.254.169.254/32 "} {
+		if !strings.Contains(told, want) {
+			t.Errorf("by DHCP, %s is not told %q, but:\n%s", *before.InstanceId, want, told)
 		}
 	}
 }

@@ -78,14 +78,24 @@ func arriving(r *ruleset, toPeers []string) []string {
 	return append(append([]string{"oifname vmap @in"}, toPeers...), `oifname "uplink" `+r.word+" saddr @senders accept", "drop")
 }
 
+const (
+	asksDHCP = "udp sport 68 udp dport 67 "
+	// dhcpRate is how often an interface may ask by DHCP, so that none of them keeps the others from being answered.
+	dhcpRate = "5/second burst 20 packets"
+	// maxAsking bounds the memory for that; interfaces beyond are not held to the rate.
+	maxAsking = 65536
+)
+
 // frameIPv4 is what every VPC has.
 func frameIPv4(r *ruleset, v VPC, acls bool) {
 	r.set("map", "public", "type ipv4_addr : ipv4_addr")
 	r.set("map", "private", "type ipv4_addr : ipv4_addr")
 	sources, between, toPeers, own := frame(r, v)
+	r.set("set", "dhcp", fmt.Sprintf("type ifname; flags dynamic,timeout; timeout 1m; size %d", maxAsking))
 	r.chain("spoof", "type filter hook prerouting priority raw; policy drop", append([]string{
 		`iifname { "lo", "uplink" } accept`,
 		"iifname . ip saddr @own accept",
+		"ip saddr 0.0.0.0 ip daddr 255.255.255.255 " + asksDHCP + "accept",
 		"iifname @unchecked accept"}, sources...)...)
 	r.chain("translate", "type nat hook prerouting priority dstnat; policy accept",
 		`iifname "uplink" dnat to ip daddr map @public`,
@@ -95,6 +105,9 @@ func frameIPv4(r *ruleset, v VPC, acls bool) {
 		`iifname "uplink" goto arriving`)...)
 	r.chain("arriving", "", arriving(r, toPeers)...)
 	r.chain("input", "type filter hook input priority filter; policy drop", append(own,
+		// Packets with a mark are those of interfaces that are let in.
+		"meta mark != 0 "+asksDHCP+"update @dhcp { iifname limit rate over "+dhcpRate+" } drop",
+		"meta mark != 0 "+asksDHCP+"accept",
 		"ct state established,related accept",
 		`iifname "lo" accept`,
 		fmt.Sprintf("ip daddr %s tcp dport 80 accept", metadataAddr),

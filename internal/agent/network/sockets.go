@@ -54,6 +54,37 @@ func (n *Network) ListenPacketVPC(id cloud.VPCID, network, address string) (c ne
 	return c, err
 }
 
+// InterfaceAt finds the interface that a link of a VPC's namespace, by its index there, leads to, and its subnet.
+func (n *Network) InterfaceAt(id cloud.VPCID, link int) (Interface, Subnet, bool) {
+	v, err := n.known(id)
+	if err != nil {
+		return Interface{}, Subnet{}, false
+	}
+	l, err := v.nl.LinkByIndex(link)
+	if err != nil {
+		return Interface{}, Subnet{}, false
+	}
+	for _, i := range n.interfacesOf(id) {
+		if linkOf(i.ID) == l.Attrs().Name {
+			s, ok := v.subnet(i.Subnet)
+			return i, s, ok
+		}
+	}
+	return Interface{}, Subnet{}, false
+}
+
+// interfacesOf are the machines' interfaces that are plugged into a VPC.
+func (n *Network) interfacesOf(id cloud.VPCID) (list []Interface) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, i := range n.interfaces {
+		if i.VPC == id && !i.Gateway {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
 func (n *Network) inside(id cloud.InstanceID, fn func() error) error {
 	ns, err := os.Open(n.namespaceFiles(id).Net)
 	if err != nil {

@@ -3,6 +3,7 @@ package ec2
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
@@ -40,19 +41,26 @@ func dhcpOption(c ec2.NewDhcpConfiguration) (cloud.DHCPOption, error) {
 	option := cloud.DHCPOption{Key: deref(c.Key), Values: c.Values}
 	most := 1
 	var valid func(string) bool
-	address := func(v string) bool {
-		addr, err := netip.ParseAddr(v)
-		return err == nil && addr.Zone() == ""
-	}
 	switch option.Key {
 	case "":
 		return option, awsapi.MissingParameter("DhcpConfiguration.Key")
 	case "domain-name":
 		valid = searchDomain
 	case "domain-name-servers":
-		most, valid = maxDHCPServers, func(v string) bool { return v == cloud.AmazonProvidedDNS || address(v) }
-	case "ntp-servers", "netbios-name-servers", "netbios-node-type", "ipv6-address-preferred-lease-time":
-		return option, awsapi.Unsupported("The DHCP option %s is not supported by this cloud: no machine would be told of it.", option.Key)
+		most, valid = maxDHCPServers, func(v string) bool { return v == cloud.AmazonProvidedDNS || isServer(v, true) }
+	case "ntp-servers":
+		most, valid = maxDHCPServers, func(v string) bool { return isServer(v, true) }
+		for _, v := range option.Values {
+			if isServer(v, true) && !isServer(v, false) {
+				return option, awsapi.Unsupported("The address %s in the DHCP option ntp-servers is not supported by this cloud: it has no DHCPv6 to tell of it.", v)
+			}
+		}
+	case "netbios-name-servers":
+		most, valid = maxDHCPServers, func(v string) bool { return isServer(v, false) }
+	case "netbios-node-type":
+		valid = func(v string) bool { return slices.Contains([]string{"1", "2", "4", "8"}, v) }
+	case "ipv6-address-preferred-lease-time":
+		return option, awsapi.Unsupported("The DHCP option %s is not supported by this cloud, which has no DHCPv6: no machine would be told of it.", option.Key)
 	default:
 		return option, awsapi.InvalidParameterValue("Value (%s) for parameter name is invalid. Unknown DHCP option", option.Key)
 	}
@@ -68,6 +76,12 @@ func dhcpOption(c ec2.NewDhcpConfiguration) (cloud.DHCPOption, error) {
 		}
 	}
 	return option, nil
+}
+
+// isServer tells whether v is a server's address; six allows those of IPv6.
+func isServer(v string, six bool) bool {
+	addr, err := netip.ParseAddr(v)
+	return err == nil && addr.Zone() == "" && (six || addr.Is4())
 }
 
 // searchDomain tells whether v is one or several domain names with single spaces between them. What passes is one
@@ -129,7 +143,8 @@ func (s *Service) deleteDHCPOptions(ctx context.Context, call *awsapi.Call, req 
 	return &ec2.DeleteDhcpOptionsResult{}, err
 }
 
-// associateDHCPOptions gives a VPC another set; "default" is EC2's word for none. Machines get it as they boot.
+// associateDHCPOptions gives a VPC another set; "default" is EC2's word for none. Machines get it as they boot, or renew their
+// lease by DHCP.
 func (s *Service) associateDHCPOptions(ctx context.Context, call *awsapi.Call, req *ec2.AssociateDhcpOptionsRequest) (*ec2.AssociateDhcpOptionsResult, error) {
 	err := s.update(ctx, call, func(tx *store.Tx) error {
 		vpc, err := lookup(tx, store.VPCs, ownerOfVPC, kindVPC, call.Account, deref(req.VpcId))

@@ -112,14 +112,49 @@ func TestDHCPOptionsThatNoMachineCouldUseAreRefused(t *testing.T) {
 		{"domain-name", []string{"a.example", "b.example"}},
 		{"domain-name-servers", []string{"ns.example.com"}},
 		{"domain-name-servers", []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"}},
+		{"ntp-servers", []string{"time.example.com"}},
+		{"ntp-servers", []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5"}},
+		{"netbios-name-servers", []string{"fd00::137"}},
+		{"netbios-node-type", []string{"3"}},
+		{"netbios-node-type", []string{"1", "2"}},
 		{"routers", []string{"10.0.0.1"}},
 	} {
 		_, err := w.dhcpOptions(c.key, c.values...)
 		refused(t, err, "InvalidParameterValue")
 	}
-	_, err := w.dhcpOptions("ntp-servers", "10.0.0.1")
-	refused(t, err, "UnsupportedOperation", "ntp-servers")
-	if _, err := w.dhcpOptions("domain-name", "a.example b.example"); err != nil {
-		t.Error(err)
+	for key, value := range map[string]string{"ntp-servers": "fd00::123", "ipv6-address-preferred-lease-time": "3600"} {
+		_, err := w.dhcpOptions(key, value)
+		refused(t, err, "UnsupportedOperation", key)
+	}
+}
+
+func TestDHCPOptionsThatMachinesAreToldOfAreTaken(t *testing.T) {
+	w := newWorld(t)
+	for _, c := range []struct {
+		key    string
+		values []string
+	}{
+		{"domain-name", []string{"a.example b.example"}},
+		{"domain-name-servers", []string{"10.0.0.1", "10.0.0.2", "AmazonProvidedDNS", "fd00::53"}},
+		{"ntp-servers", []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"}},
+		{"netbios-name-servers", []string{"192.0.2.1", "192.0.2.2"}},
+		{"netbios-node-type", []string{"2"}},
+	} {
+		id, err := w.dhcpOptions(c.key, c.values...)
+		if err != nil {
+			t.Errorf("%s %v: %v", c.key, c.values, err)
+			continue
+		}
+		out, err := w.DescribeDhcpOptions(t.Context(), &sdk.DescribeDhcpOptionsInput{DhcpOptionsIds: []string{id}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, v := range out.DhcpOptions[0].DhcpConfigurations[0].Values {
+			got = append(got, *v.Value)
+		}
+		if !slices.Equal(got, c.values) {
+			t.Errorf("%s is told as %v, not %v", c.key, got, c.values)
+		}
 	}
 }
