@@ -240,7 +240,7 @@ func (g *generator) writeShapes(b *bytes.Buffer) {
 	body.WriteString("// enums are the values of the model's enumerations.\nvar enums = map[string][]string{\n")
 	for _, name := range sortedKeys(g.enums) {
 		fmt.Fprintf(&body, "\t%q: {", name)
-		for _, value := range g.model.Shapes[name].Enum {
+		for _, value := range append(g.model.Shapes[name].Enum, beyond[name]...) {
 			fmt.Fprintf(&body, "%q,", value)
 		}
 		body.WriteString("},\n")
@@ -250,6 +250,13 @@ func (g *generator) writeShapes(b *bytes.Buffer) {
 		b.WriteString("import \"time\"\n\n")
 	}
 	b.Write(body.Bytes())
+}
+
+// beyond are values that AWS takes and sends though its model lacks them: Terraform's provider, which was written against
+// the service, says so of each.
+var beyond = map[string][]string{
+	"FleetOnDemandAllocationStrategy": {"lowestPrice"},
+	"SpotAllocationStrategy":          {"lowestPrice"},
 }
 
 // identifier makes an enumeration's value a part of a Go name.

@@ -15,6 +15,7 @@ import (
 var launchHonours = []string{"LaunchTemplate", "ImageId", "InstanceType", "MinCount", "MaxCount", "KeyName", "UserData",
 	"SecurityGroupIds", "SecurityGroups", "SubnetId", "PrivateIpAddress", "ClientToken", "DisableApiTermination", "DisableApiStop",
 	"InstanceInitiatedShutdownBehavior", "EbsOptimized", "Monitoring", "TagSpecifications", "Placement.AvailabilityZone", "Placement.Tenancy", "Placement.GroupName", "Placement.GroupId", "Placement.PartitionNumber", "CreditSpecification", "MaintenanceOptions",
+	"HibernationOptions", "EnclaveOptions", "CapacityReservationSpecification.CapacityReservationPreference",
 	"MetadataOptions", "NetworkInterfaces.DeviceIndex", "NetworkInterfaces.SubnetId", "NetworkInterfaces.Groups", "NetworkInterfaces.Description",
 	"NetworkInterfaces.PrivateIpAddress", "NetworkInterfaces.AssociatePublicIpAddress", "NetworkInterfaces.DeleteOnTermination",
 	"NetworkInterfaces.NetworkInterfaceId", "NetworkInterfaces.PrivateIpAddresses", "NetworkInterfaces.SecondaryPrivateIpAddressCount",

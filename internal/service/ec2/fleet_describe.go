@@ -132,8 +132,8 @@ func fleetShape(r store.Reader, f *cloud.Fleet) (*ec2.FleetData, error) {
 		return nil, err
 	}
 	options := deref(order.OnDemandOptions)
-	if options.AllocationStrategy == nil {
-		options.AllocationStrategy = new(ec2.FleetOnDemandAllocationStrategyLowestPrice)
+	if deref(options.AllocationStrategy) != ec2.FleetOnDemandAllocationStrategyPrioritized {
+		options.AllocationStrategy = new("lowestPrice") // what EC2 answers, whichever way it was written
 	}
 	target := *order.TargetCapacitySpecification
 	target.OnDemandTargetCapacity, target.SpotTargetCapacity = target.TotalTargetCapacity, new(int64(0))

@@ -53,7 +53,7 @@ func TestAFleetIsFilledAtOnceAndReadBack(t *testing.T) {
 		t.Fatal(described, err)
 	}
 	if f := described.Fleets[0]; f.FleetState != "active" || f.ActivityStatus != "fulfilled" || f.Type != "instant" || *f.FulfilledCapacity != 3 || *f.TargetCapacitySpecification.OnDemandTargetCapacity != 3 ||
-		len(f.Instances[0].InstanceIds) != 3 || *f.Tags[0].Value != "three" || f.OnDemandOptions.AllocationStrategy != "lowest-price" {
+		len(f.Instances[0].InstanceIds) != 3 || *f.Tags[0].Value != "three" || f.OnDemandOptions.AllocationStrategy != "lowestPrice" {
 		t.Errorf("described as %+v", f)
 	}
 	if all, err := w.DescribeFleets(t.Context(), &sdk.DescribeFleetsInput{}); err != nil || len(all.Fleets) != 0 {

@@ -11,7 +11,7 @@ import (
 )
 
 func (s *Service) registerImageLife(r *awsapi.Registry) {
-	awsapi.Handle(r, ec2.ActionCopyImage, s.copyImage, awsapi.Honours("ClientToken", "CopyImageTags", "Description", "Name", "SourceImageId", "SourceRegion", "TagSpecifications"))
+	awsapi.Handle(r, ec2.ActionCopyImage, s.copyImage, awsapi.Honours("ClientToken", "CopyImageTags", "Description", "Encrypted", "Name", "SourceImageId", "SourceRegion", "TagSpecifications"))
 	awsapi.Handle(r, ec2.ActionEnableImageDeprecation, s.enableImageDeprecation, awsapi.Honours("DeprecateAt", "ImageId"))
 	awsapi.Handle(r, ec2.ActionDisableImageDeprecation, s.disableImageDeprecation, awsapi.Honours("ImageId"))
 	awsapi.Handle(r, ec2.ActionEnableImageDeregistrationProtection, s.enableImageDeregistrationProtection, awsapi.Honours("ImageId", "WithCooldown"))
@@ -35,6 +35,9 @@ func (s *Service) copyImage(ctx context.Context, call *awsapi.Call, req *ec2.Cop
 	}
 	if from := deref(req.SourceRegion); from != call.Region {
 		return nil, awsapi.InvalidParameterValue("The region '%s' is not part of this cloud, which has %s.", from, call.Region)
+	}
+	if deref(req.Encrypted) {
+		return nil, awsapi.Unsupported("The value true of Encrypted is not supported by this cloud: its images are not encrypted.")
 	}
 	tags, err := tagsFor(req.TagSpecifications, "image")
 	if err != nil {

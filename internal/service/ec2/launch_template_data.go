@@ -19,7 +19,7 @@ import (
 // the others by name; what no launch will ever honour isn't kept.
 func templateHonours(prefix string) []string {
 	list := []string{"BlockDeviceMappings", "CapacityReservationSpecification", "CpuOptions.CoreCount", "CpuOptions.ThreadsPerCore", "CreditSpecification", "DisableApiStop",
-		"DisableApiTermination", "EbsOptimized", "IamInstanceProfile", "ImageId", "InstanceInitiatedShutdownBehavior", "InstanceMarketOptions", "InstanceRequirements",
+		"DisableApiTermination", "EbsOptimized", "EnclaveOptions", "HibernationOptions", "IamInstanceProfile", "ImageId", "InstanceInitiatedShutdownBehavior", "InstanceMarketOptions", "InstanceRequirements",
 		"InstanceType", "KeyName", "MaintenanceOptions", "MetadataOptions", "Monitoring", "NetworkInterfaces", "Placement.AvailabilityZone", "Placement.GroupId",
 		"Placement.GroupName", "Placement.PartitionNumber", "Placement.Tenancy", "PrivateDnsNameOptions", "SecurityGroupIds", "SecurityGroups", "TagSpecifications", "UserData"}
 	for n := range list {

@@ -190,6 +190,9 @@ func (l *launch) parse() error {
 	if m := req.MaintenanceOptions; m != nil {
 		i.NoAutoRecovery = deref(m.AutoRecovery) == ec2.InstanceAutoRecoveryStateDisabled
 	}
+	if err := plainOptions(req); err != nil {
+		return err
+	}
 	if p := req.Placement; p != nil && deref(p.Tenancy) != "" && deref(p.Tenancy) != "default" {
 		return awsapi.Unsupported("The tenancy '%s' is not supported by this cloud.", deref(p.Tenancy))
 	}
@@ -322,6 +325,20 @@ func userDataOf(encoded string) ([]byte, error) {
 		return nil, awsapi.InvalidParameterValue("User data is limited to %d bytes", maxUserData)
 	}
 	return b, nil
+}
+
+// plainOptions refuses what no instance here has. Clients say also that they don't want it.
+func plainOptions(req *ec2.RunInstancesRequest) error {
+	if h := req.HibernationOptions; h != nil && deref(h.Configured) {
+		return awsapi.Errorf("UnsupportedHibernationConfiguration", "Container instances cannot hibernate.")
+	}
+	if e := req.EnclaveOptions; e != nil && deref(e.Enabled) {
+		return awsapi.Unsupported("The parameter EnclaveOptions is not supported by this cloud: no server has enclaves.")
+	}
+	if c := req.CapacityReservationSpecification; c != nil && deref(c.CapacityReservationPreference) != "" && *c.CapacityReservationPreference != "open" {
+		return awsapi.Unsupported("The value %s of CapacityReservationPreference is not supported by this cloud: it has no capacity reservations.", *c.CapacityReservationPreference)
+	}
+	return nil
 }
 
 // macOf is a locally administered address that is unique in its VPC: it holds the private address, which is, and

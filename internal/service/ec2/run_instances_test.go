@@ -332,8 +332,11 @@ func TestParametersThatAreNotHonouredAreRefusedByName(t *testing.T) {
 			"BlockDeviceMapping.1": func(in *order) {
 				in.BlockDeviceMappings = []types.BlockDeviceMapping{{DeviceName: aws.String("/dev/sdb")}}
 			},
-			"CpuOptions":                     func(in *order) { in.CpuOptions = &types.CpuOptionsRequest{CoreCount: aws.Int32(1)} },
-			"HibernationOptions":             func(in *order) { in.HibernationOptions = &types.HibernationOptionsRequest{Configured: aws.Bool(true)} },
+			"CpuOptions":     func(in *order) { in.CpuOptions = &types.CpuOptionsRequest{CoreCount: aws.Int32(1)} },
+			"EnclaveOptions": func(in *order) { in.EnclaveOptions = &types.EnclaveOptionsRequest{Enabled: aws.Bool(true)} },
+			"CapacityReservationPreference": func(in *order) {
+				in.CapacityReservationSpecification = &types.CapacityReservationSpecification{CapacityReservationPreference: "none"}
+			},
 			"Placement.HostId":               func(in *order) { in.Placement = &types.Placement{HostId: aws.String("x")} },
 			"NetworkInterface.1.PrimaryIpv6": withInterface(func(n *types.InstanceNetworkInterfaceSpecification) { n.PrimaryIpv6 = aws.Bool(true) }),
 		} {
@@ -342,6 +345,20 @@ func TestParametersThatAreNotHonouredAreRefusedByName(t *testing.T) {
 			refused(t, err, "UnsupportedOperation", says)
 		}
 	})
+}
+
+func TestOptionsThatSayNoAreTaken(t *testing.T) {
+	w := newWorld(t)
+	i := w.instance(*w.launch(func(in *order) {
+		in.HibernationOptions = &types.HibernationOptionsRequest{Configured: aws.Bool(false)}
+		in.EnclaveOptions = &types.EnclaveOptionsRequest{Enabled: aws.Bool(false)}
+		in.CapacityReservationSpecification = &types.CapacityReservationSpecification{CapacityReservationPreference: "open"}
+	})[0].InstanceId)
+	if *i.HibernationOptions.Configured || *i.EnclaveOptions.Enabled || i.CapacityReservationSpecification.CapacityReservationPreference != "open" {
+		t.Errorf("it has %+v, %+v, %+v", i.HibernationOptions, i.EnclaveOptions, i.CapacityReservationSpecification)
+	}
+	_, err := w.run(func(in *order) { in.HibernationOptions = &types.HibernationOptionsRequest{Configured: aws.Bool(true)} })
+	refused(t, err, "UnsupportedHibernationConfiguration")
 }
 
 func TestUserDataIsDecodedAndLimited(t *testing.T) {
