@@ -99,15 +99,14 @@ func soleInterface(tx *store.Tx, i *cloud.Instance) (*cloud.Interface, error) {
 	return n, nil
 }
 
-// associationTarget finds the interface that an address is to lead to.
+// associationTarget finds the interface that an address is to lead to. EC2's documentation forbids to name both, but EC2 lets the instance
+// decide then: Terraform names the new instance with the interface of the one that it replaced.
 func associationTarget(tx *store.Tx, account cloud.AccountID, instance, nic string) (*cloud.Interface, error) {
 	switch {
-	case instance != "" && nic != "":
-		return nil, awsapi.InvalidCombination("You may specify either instance ID or network interface ID, but not both")
-	case nic != "":
-		return ownInterface(tx, account, nic)
-	case instance == "":
+	case instance == "" && nic == "":
 		return nil, awsapi.MissingParameter("InstanceId")
+	case instance == "":
+		return ownInterface(tx, account, nic)
 	}
 	i, err := lookup(tx, store.Instances, ownerOfInstance, kindInstance, account, instance)
 	if err != nil {
