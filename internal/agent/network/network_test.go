@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,8 +21,6 @@ import (
 
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
-
-var pools atomic.Int32
 
 // world is a cloud's network of the test's own.
 type world struct {
@@ -44,7 +41,7 @@ func newWorld(t testing.TB) *world {
 	dir := t.TempDir()
 	w := &world{t: t, before: traces(t), ids: 0x20000000, cfg: Config{CloudID: hex.EncodeToString(raw[:3]), RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"),
 		IPv6Pool:   netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0xee, raw[0], raw[1], raw[2]}), 40),
-		PublicPool: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, 200 + byte(pools.Add(1)%50), 0}), 24), Logger: slog.New(slog.DiscardHandler)}}
+		PublicPool: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 19, raw[3], 0}), 24), Logger: slog.New(slog.DiscardHandler)}}
 	w.open()
 	t.Cleanup(func() {
 		if err := w.n.Destroy(context.Background()); err != nil {

@@ -93,7 +93,8 @@ func (v *vpc) dropOtherKind(name string, tap bool) error {
 
 // OpenTap opens the machine's end of a plugged interface that is a tap: each read or write is one Ethernet frame after a virtio-net header
 // of 10 bytes, without offloads, until the reader asks the kernel for more. There is one reader at a time; another gets EBUSY. The file is
-// not blocking, and closed when a program is executed; the tap stays when it is closed, until Detach.
+// not blocking, and closed when a program is executed; the tap stays when it is closed, until Detach. A reader should stop before that: it
+// would get EBADFD from then on.
 func (n *Network) OpenTap(id cloud.InterfaceID) (*os.File, error) {
 	n.mu.Lock()
 	i, ok := n.interfaces[id]
