@@ -11,7 +11,7 @@ LDFLAGS := -s -w -X github.com/nacre-cloud/nacre/internal/version.Version=$(VERS
 INITBIN := internal/agent/machine/oci/initbin/nacre-init
 SFTPBIN := internal/agent/access/sftpbin/nacre-sftp
 
-.PHONY: help build guest deps deps-bench test test-race test-clients lint fuzz bench try generate clean
+.PHONY: help build guest deps deps-bench test test-race test-clients test-terraform lint fuzz bench try generate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,10 @@ test-race: deps ## run all tests under the race detector (needs a C compiler)
 test-clients: deps ## drive a cloud with Ansible from Debian's packages (installs it)
 	scripts/install-packages ansible python3-boto3
 	go test $(TESTFLAGS) -count=1 -tags clients ./test/clients/...
+
+test-terraform: deps ## drive a cloud with OpenTofu and the AWS provider (builds both, some minutes the first time)
+	go run ./test/terraform/tools -out .cache/terraform
+	go test $(TESTFLAGS) -count=1 -tags terraform ./test/terraform/...
 
 lint: guest ## gofmt, vet, staticcheck
 	@out=$$(gofmt -l cmd internal test); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
