@@ -82,8 +82,10 @@ const (
 	asksDHCP = "udp sport 68 udp dport 67 "
 	// dhcpRate is how often an interface may ask by DHCP, so that none of them keeps the others from being answered.
 	dhcpRate = "5/second burst 20 packets"
-	// maxAsking bounds the memory for that; interfaces beyond are not held to the rate.
-	maxAsking = 65536
+	// askedFor is how long it is remembered that one asked: longer than it takes until its burst is there again.
+	askedFor = "10s"
+	// maxAsking bounds the memory for that, which the kernel takes at once, 16 KiB; interfaces beyond are not held to the rate.
+	maxAsking = 1024
 )
 
 // frameIPv4 is what every VPC has.
@@ -91,7 +93,7 @@ func frameIPv4(r *ruleset, v VPC, acls bool) {
 	r.set("map", "public", "type ipv4_addr : ipv4_addr")
 	r.set("map", "private", "type ipv4_addr : ipv4_addr")
 	sources, between, toPeers, own := frame(r, v)
-	r.set("set", "dhcp", fmt.Sprintf("type ifname; flags dynamic,timeout; timeout 1m; size %d", maxAsking))
+	r.set("set", "dhcp", fmt.Sprintf("type ifname; flags dynamic,timeout; timeout %s; size %d", askedFor, maxAsking))
 	r.chain("spoof", "type filter hook prerouting priority raw; policy drop", append([]string{
 		`iifname { "lo", "uplink" } accept`,
 		"iifname . ip saddr @own accept",
