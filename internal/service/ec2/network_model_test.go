@@ -18,6 +18,7 @@ type networkModel struct {
 	igws    map[string]string   // to the VPC, "" when detached
 	groups  map[string]string   // to the VPC, default ones too
 	nics    map[string]modelNIC // free ones
+	lists   map[string]*modelList
 }
 
 type modelVPC struct {
@@ -39,6 +40,7 @@ type modelTable struct {
 	vpc    string
 	main   string                  // the association that makes it the main one, "" for none
 	routes map[netip.Prefix]string // but the local ones
+	lists  map[string]string       // prefix list to target
 	ties   map[string]string       // association to subnet
 }
 
@@ -152,6 +154,11 @@ func (m *networkModel) associateRange(vpc string, p netip.Prefix) (codes []strin
 	for _, t := range m.tables {
 		for d := range t.routes {
 			if t.vpc == vpc && inside(d, []netip.Prefix{p}) {
+				codes = append(codes, "InvalidParameterValue")
+			}
+		}
+		for list := range t.lists {
+			if t.vpc == vpc && slices.ContainsFunc(m.lists[list].entries, func(e netip.Prefix) bool { return inside(e, []netip.Prefix{p}) }) {
 				codes = append(codes, "InvalidParameterValue")
 			}
 		}
@@ -338,12 +345,18 @@ func (m *networkModel) lines() []string {
 	}
 	for id, t := range m.tables {
 		var routes, ties []string
-		for d, target := range t.routes {
+		route := func(d any, target string) {
 			state := "active"
 			if at, ok := m.igws[target]; !ok || at != t.vpc {
 				state = "blackhole" // interfaces, too: none of them is attached
 			}
 			routes = append(routes, fmt.Sprint(d, ">", target, " ", state))
+		}
+		for d, target := range t.routes {
+			route(d, target)
+		}
+		for list, target := range t.lists {
+			route(list, target)
 		}
 		for _, p := range m.vpcs[t.vpc].ranges() {
 			routes = append(routes, fmt.Sprint(p, ">local active"))
@@ -357,6 +370,9 @@ func (m *networkModel) lines() []string {
 		slices.Sort(routes)
 		slices.Sort(ties)
 		out = append(out, fmt.Sprint("table ", id, " ", t.vpc, " ", routes, ties))
+	}
+	for id, l := range m.lists {
+		out = append(out, l.line(id))
 	}
 	for id, n := range m.nics {
 		out = append(out, fmt.Sprint("nic ", id, " ", n.subnet, " ", n.group))

@@ -17,10 +17,12 @@ func (k *walk) steps() (makes, takes []move) {
 			{"create a route", k.createRoute}, {"create a route", k.createRoute}, {"replace a route", k.replaceRoute}, {"associate a table", k.associateTable},
 			{"associate a table", k.associateTable}, {"replace an association", k.replaceAssociation}, {"create a group", k.createGroup},
 			{"create an interface", k.createNIC}, {"create an interface", k.createNIC},
+			{"create a list", k.createList}, {"change a list", k.changeList}, {"route a list", k.createListRoute}, {"route a list", k.createListRoute},
 		}, []move{
 			{"delete a VPC", k.deleteVPC}, {"delete a subnet", k.deleteSubnet}, {"disassociate a range", k.disassociateRange}, {"delete a gateway", k.deleteGateway},
 			{"detach a gateway", k.detachGateway}, {"delete a table", k.deleteTable}, {"delete a route", k.deleteRoute}, {"disassociate a table", k.disassociateTable},
 			{"delete a group", k.deleteGroup}, {"delete an interface", k.deleteNIC},
+			{"delete a list", k.deleteList}, {"delete a list's route", k.deleteListRoute},
 		}
 }
 
@@ -40,7 +42,7 @@ func (k *walk) createVPC() ([]string, error) {
 		return nil, err
 	}
 	main := tables.RouteTables[0]
-	k.m.tables[*main.RouteTableId] = &modelTable{vpc: id, main: *main.Associations[0].RouteTableAssociationId, routes: map[netip.Prefix]string{}, ties: map[string]string{}}
+	k.m.tables[*main.RouteTableId] = &modelTable{vpc: id, main: *main.Associations[0].RouteTableAssociationId, routes: map[netip.Prefix]string{}, lists: map[string]string{}, ties: map[string]string{}}
 	groups, err := k.DescribeSecurityGroups(k.ctx, &sdk.DescribeSecurityGroupsInput{Filters: filterList("vpc-id", id)})
 	if err != nil {
 		return nil, err
@@ -205,7 +207,7 @@ func (k *walk) createTable() ([]string, error) {
 	}
 	out, err := k.CreateRouteTable(k.ctx, &sdk.CreateRouteTableInput{VpcId: &vpc})
 	if err == nil {
-		k.m.tables[*out.RouteTable.RouteTableId] = &modelTable{vpc: vpc, routes: map[netip.Prefix]string{}, ties: map[string]string{}}
+		k.m.tables[*out.RouteTable.RouteTableId] = &modelTable{vpc: vpc, routes: map[netip.Prefix]string{}, lists: map[string]string{}, ties: map[string]string{}}
 	}
 	return want, err
 }

@@ -55,7 +55,7 @@ func walkNetworks(t *testing.T, seed uint64, done map[string]int) {
 	binary.LittleEndian.PutUint64(key[:], seed)
 	w := newWorldFrom(t, "198.18.0.0/24", rand.NewChaCha8(key))
 	k := &walk{world: w, ctx: t.Context(), rnd: rand.New(rand.NewPCG(seed, 1)), gone: map[string][]string{}, was: map[string]bool{}, done: done,
-		m: networkModel{vpcs: map[string]*modelVPC{}, subnets: map[string]*modelSubnet{}, tables: map[string]*modelTable{}, igws: map[string]string{}, groups: map[string]string{}, nics: map[string]modelNIC{}}}
+		m: networkModel{vpcs: map[string]*modelVPC{}, subnets: map[string]*modelSubnet{}, tables: map[string]*modelTable{}, igws: map[string]string{}, groups: map[string]string{}, nics: map[string]modelNIC{}, lists: map[string]*modelList{}}}
 	for _, line := range k.lines() {
 		k.was[strings.Fields(line)[1]] = true
 	}
@@ -84,7 +84,7 @@ func (w *world) records() string {
 	v := w.store.View()
 	return fmt.Sprint(len(store.List(v, store.VPCs)), " VPCs, ", len(store.List(v, store.Subnets)), " subnets, ", len(store.List(v, store.RouteTables)), " tables, ",
 		len(store.List(v, store.InternetGateways)), " gateways, ", len(store.List(v, store.SecurityGroups)), " groups, ", len(store.List(v, store.NetworkACLs)), " ACLs, ",
-		len(store.List(v, store.Interfaces)), " interfaces, ", len(store.List(v, store.Claims)), " claims")
+		len(store.List(v, store.Interfaces)), " interfaces, ", len(store.List(v, store.PrefixLists)), "/", len(store.List(v, store.PrefixListVersions)), " lists, ", len(store.List(v, store.Claims)), " claims")
 }
 
 // move is one kind of call. It returns the codes with which it must be refused, and what the answer was.
@@ -240,7 +240,7 @@ func (k *walk) lines() []string {
 	for _, t := range tables.RouteTables {
 		var routes, ties []string
 		for _, r := range t.Routes {
-			routes = append(routes, fmt.Sprint(*r.DestinationCidrBlock, ">", aws.ToString(r.GatewayId), aws.ToString(r.NetworkInterfaceId), " ", r.State))
+			routes = append(routes, fmt.Sprint(aws.ToString(r.DestinationCidrBlock), aws.ToString(r.DestinationPrefixListId), ">", aws.ToString(r.GatewayId), aws.ToString(r.NetworkInterfaceId), " ", r.State))
 		}
 		for _, a := range t.Associations {
 			if *a.Main {
@@ -257,6 +257,17 @@ func (k *walk) lines() []string {
 	must(err)
 	for _, n := range nics.NetworkInterfaces {
 		out = append(out, fmt.Sprint("nic ", *n.NetworkInterfaceId, " ", *n.SubnetId, " ", *n.Groups[0].GroupId))
+	}
+	lists, err := k.DescribeManagedPrefixLists(k.ctx, &sdk.DescribeManagedPrefixListsInput{})
+	must(err)
+	for _, l := range lists.PrefixLists {
+		has := modelList{version: *l.Version}
+		entries, err := k.GetManagedPrefixListEntries(k.ctx, &sdk.GetManagedPrefixListEntriesInput{PrefixListId: l.PrefixListId})
+		must(err)
+		for _, e := range entries.Entries {
+			has.entries = append(has.entries, netip.MustParsePrefix(*e.Cidr))
+		}
+		out = append(out, has.line(*l.PrefixListId))
 	}
 	slices.Sort(out)
 	return out
