@@ -21,8 +21,16 @@ type Peering struct {
 type PeeringSide struct {
 	Account AccountID
 	VPC     VPCID
-	// RemoteDNS says that the other side's public names are answered with private addresses.
+	// RemoteDNS says that this side's public names are answered with private addresses in the other VPC.
 	RemoteDNS bool
+}
+
+// Between returns a peering's side of a VPC, and the other one.
+func (p *Peering) Between(vpc VPCID) (own, other PeeringSide) {
+	if p.Requester.VPC == vpc {
+		return p.Requester, p.Accepter
+	}
+	return p.Accepter, p.Requester
 }
 
 // PeeringStatus is what EC2 calls it.

@@ -28,8 +28,16 @@ type SecurityGroupRule struct {
 	CIDR        netip.Prefix // of either family
 	PrefixList  PrefixListID
 	Group       SecurityGroupID
+	Peer        GroupPeer // where Group is, when it is a peered VPC's
 	Description string
 	Tags        Tags
+}
+
+// GroupPeer says through which peering a rule names a group. The rule matches nobody once the peering isn't active any more.
+type GroupPeer struct {
+	Peering PeeringID
+	VPC     VPCID
+	Account AccountID
 }
 
 // SameFilter tells whether two rules match the same packets; EC2 calls the second one a duplicate.

@@ -111,14 +111,22 @@ func vpcOf(r store.Reader, id cloud.VPCID, node cloud.NodeID) *agentrpc.VPC {
 		for _, g := range n.Groups {
 			members[g] = append(append(members[g], n.Addresses()...), n.IPv6...)
 		}
-		for _, p := range n.Publics {
-			v.Public[p.Public] = p.Private
+	}
+	publicsOf(r, id, v.Public)
+	for _, p := range store.ListBy(r, store.PeeringsByVPC, id) {
+		if _, other := p.Between(id); p.Status == cloud.PeeringActive && other.RemoteDNS {
+			publicsOf(r, other.VPC, v.Public)
 		}
 	}
+	foreign := map[cloud.SecurityGroupID]bool{}
 	for _, g := range store.ListBy(r, store.SecurityGroupsByVPC, id) {
 		slices.SortFunc(members[g.ID], netip.Addr.Compare)
 		v.Groups = append(v.Groups, agentrpc.Group{Group: *g, Members: members[g.ID]})
 		for _, rule := range g.Rules {
+			if p, ok := store.Get(r, store.Peerings, rule.Peer.Peering); ok && p.Status == cloud.PeeringActive && !foreign[rule.Group] {
+				foreign[rule.Group] = true
+				v.Groups = append(v.Groups, foreignGroup(r, rule.Group))
+			}
 			if _, known := v.PrefixLists[rule.PrefixList]; known || rule.PrefixList == "" {
 				continue
 			}
@@ -126,6 +134,25 @@ func vpcOf(r store.Reader, id cloud.VPCID, node cloud.NodeID) *agentrpc.VPC {
 		}
 	}
 	return v
+}
+
+// publicsOf adds the public addresses of a VPC with the private ones behind them.
+func publicsOf(r store.Reader, vpc cloud.VPCID, into map[netip.Addr]netip.Addr) {
+	for _, n := range store.ListBy(r, store.InterfacesByVPC, vpc) {
+		for _, p := range n.Publics {
+			into[p.Public] = p.Private
+		}
+	}
+}
+
+// foreignGroup is a peered VPC's group as this one's rules need it: who is in it.
+func foreignGroup(r store.Reader, id cloud.SecurityGroupID) agentrpc.Group {
+	out := agentrpc.Group{Group: cloud.SecurityGroup{ID: id}}
+	for _, n := range store.ListBy(r, store.InterfacesByGroup, id) {
+		out.Members = append(append(out.Members, n.Addresses()...), n.IPv6...)
+	}
+	slices.SortFunc(out.Members, netip.Addr.Compare)
+	return out
 }
 
 // rangesOf are the ranges that a prefix list has now.

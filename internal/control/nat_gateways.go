@@ -124,12 +124,9 @@ func peeringsOf(r store.Reader, vpc cloud.VPCID) (list []agentrpc.Peering) {
 		if p.Status != cloud.PeeringActive {
 			continue
 		}
-		other := p.Requester.VPC
-		if other == vpc {
-			other = p.Accepter.VPC
-		}
-		if v, ok := store.Get(r, store.VPCs, other); ok {
-			list = append(list, agentrpc.Peering{ID: p.ID, Peer: other, PeerRanges: v.Ranges()})
+		_, other := p.Between(vpc)
+		if v, ok := store.Get(r, store.VPCs, other.VPC); ok {
+			list = append(list, agentrpc.Peering{ID: p.ID, Peer: other.VPC, PeerRanges: v.Ranges()})
 		}
 	}
 	return list

@@ -88,6 +88,15 @@ func TestInstancesOfPeeredVPCsReachEachOtherByTheirRoutes(t *testing.T) {
 		must(err)
 	}
 	answered("the peer to answer", "here")
+	// The same by the group of who asks, instead of its range.
+	byRange := []types.IpPermission{{IpProtocol: aws.String("tcp"), FromPort: aws.Int32(8080), ToPort: aws.Int32(8080), IpRanges: []types.IpRange{{CidrIp: aws.String("10.1.0.0/16")}}}}
+	_, err = c.EC2.RevokeSecurityGroupIngress(ctx, &ec2.RevokeSecurityGroupIngressInput{GroupId: groupB, IpPermissions: byRange})
+	must(err)
+	answered("the group to let nobody in", "")
+	_, err = c.EC2.AuthorizeSecurityGroupIngress(ctx, &ec2.AuthorizeSecurityGroupIngressInput{GroupId: groupB, IpPermissions: []types.IpPermission{{IpProtocol: aws.String("tcp"),
+		FromPort: aws.Int32(8080), ToPort: aws.Int32(8080), UserIdGroupPairs: []types.UserIdGroupPair{{GroupId: groupA}}}}})
+	must(err)
+	answered("the peer's group to be let in", "here")
 	_, err = c.EC2.DeleteVpcPeeringConnection(ctx, &ec2.DeleteVpcPeeringConnectionInput{VpcPeeringConnectionId: id})
 	must(err)
 	answered("the peer to be out of reach", "")

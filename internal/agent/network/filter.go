@@ -165,7 +165,15 @@ func (f family) peerMatch(r cloud.SecurityGroupRule, side string, lists map[clou
 	side = f.word + " " + side + " "
 	if r.Group != "" {
 		_, _, members := chainsOf(r.Group)
-		return side + "@" + members + " ", true
+		if r.Peer.Peering == "" {
+			return side + "@" + members + " ", true
+		}
+		// A third VPC may have the same addresses as the peer.
+		way := "iifname"
+		if r.Egress {
+			way = "oifname"
+		}
+		return fmt.Sprintf("%s %q %s@%s ", way, peeringLink(r.Peer.Peering), side, members), true
 	}
 	ranges := []netip.Prefix{r.CIDR}
 	if r.PrefixList != "" {

@@ -48,6 +48,33 @@ func (w *world) peerBox(n int, last byte) *box {
 	return b
 }
 
+func TestARuleNamesAPeersGroupAndNobodyWithItsAddresses(t *testing.T) {
+	w := newWorld(t)
+	vpcs := peers()
+	rule := tcp(false, 80, "sg-far")
+	rule.Peer = cloud.GroupPeer{Peering: "pcx-00000000000000012", VPC: "vpc-1"}
+	member := netip.MustParseAddr("10.1.0.5")
+	vpcs[1].Groups = []Group{{ID: "sg-1", Rules: []cloud.SecurityGroupRule{rule, out()}}, {ID: "sg-far", Members: []netip.Addr{member, netip.MustParseAddr("10.3.0.5")}}}
+	for _, v := range vpcs {
+		w.apply(v)
+	}
+	one, two, three, stranger := w.peerBox(1, 5), w.peerBox(2, 5), w.peerBox(3, 5), w.peerBox(1, 6)
+	if got := one.ask(two.i.PrivateIP, 80); got == "" {
+		t.Error("the peer's member does not get through")
+	}
+	if got := stranger.ask(two.i.PrivateIP, 80); got != "" {
+		t.Errorf("who isn't a member gets through: %q", got)
+	}
+	if got := three.ask(two.i.PrivateIP, 80); got != "" {
+		t.Errorf("a third VPC's machine with a member's address gets through: %q", got)
+	}
+	vpcs[1].Groups = vpcs[1].Groups[:1]
+	w.apply(vpcs[1])
+	if got := one.ask(two.i.PrivateIP, 80); got != "" {
+		t.Errorf("a stale rule lets through: %q", got)
+	}
+}
+
 func TestPeeredVPCsReachEachOtherAndNobodyBehind(t *testing.T) {
 	w := newWorld(t)
 	vpcs := peers()

@@ -17,6 +17,8 @@ func (s *Service) registerPeerings(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionCreateVpcPeeringConnection, s.createPeering, awsapi.Honours("VpcId", "PeerVpcId", "PeerOwnerId", "PeerRegion", "TagSpecifications"))
 	awsapi.Handle(r, ec2.ActionAcceptVpcPeeringConnection, s.acceptPeering, awsapi.Honours("VpcPeeringConnectionId"))
 	awsapi.Handle(r, ec2.ActionRejectVpcPeeringConnection, s.rejectPeering, awsapi.Honours("VpcPeeringConnectionId"))
+	awsapi.Handle(r, ec2.ActionModifyVpcPeeringConnectionOptions, s.modifyPeeringOptions, awsapi.Honours("VpcPeeringConnectionId",
+		"AccepterPeeringConnectionOptions.AllowDnsResolutionFromRemoteVpc", "RequesterPeeringConnectionOptions.AllowDnsResolutionFromRemoteVpc"))
 	awsapi.Handle(r, ec2.ActionDeleteVpcPeeringConnection, s.deletePeering, awsapi.Honours("VpcPeeringConnectionId"))
 }
 
@@ -131,11 +133,8 @@ func fitTogether(r store.Reader, p *cloud.Peering) bool {
 // overlappedPeer finds an active peering of a VPC whose other side has addresses of a range: it couldn't tell the two apart.
 func overlappedPeer(r store.Reader, vpc cloud.VPCID, block netip.Prefix) cloud.PeeringID {
 	for _, p := range store.ListBy(r, store.PeeringsByVPC, vpc) {
-		other := p.Requester.VPC
-		if other == vpc {
-			other = p.Accepter.VPC
-		}
-		if peer, ok := store.Get(r, store.VPCs, other); ok && p.Status == cloud.PeeringActive && slices.ContainsFunc(peer.Ranges(), block.Overlaps) {
+		_, other := p.Between(vpc)
+		if peer, ok := store.Get(r, store.VPCs, other.VPC); ok && p.Status == cloud.PeeringActive && slices.ContainsFunc(peer.Ranges(), block.Overlaps) {
 			return p.ID
 		}
 	}
@@ -298,7 +297,7 @@ func peeringShape(r store.Reader, p *cloud.Peering, call *awsapi.Call) ec2.VpcPe
 		for _, more := range vpc.IPv6 {
 			info.Ipv6CidrBlockSet = append(info.Ipv6CidrBlockSet, ec2.Ipv6CidrBlock{Ipv6CidrBlock: new(more.Prefix.String())})
 		}
-		info.PeeringOptions = &ec2.VpcPeeringConnectionOptionsDescription{AllowDnsResolutionFromRemoteVpc: new(false),
+		info.PeeringOptions = &ec2.VpcPeeringConnectionOptionsDescription{AllowDnsResolutionFromRemoteVpc: new(s.RemoteDNS),
 			AllowEgressFromLocalClassicLinkToRemoteVpc: new(false), AllowEgressFromLocalVpcToRemoteClassicLink: new(false)}
 		return info
 	}

@@ -34,6 +34,107 @@ func (w *world) peering(c *sdk.Client, id string) types.VpcPeeringConnection {
 	return out.VpcPeeringConnections[0]
 }
 
+func TestRulesNameGroupsOfPeeredVPCsUntilTheyAreStale(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.vpc("10.1.0.0/16"), w.vpc("10.2.0.0/16")
+	group := func(vpc, name string) string {
+		t.Helper()
+		out, err := w.CreateSecurityGroup(t.Context(), &sdk.CreateSecurityGroupInput{VpcId: &vpc, GroupName: &name, Description: &name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *out.GroupId
+	}
+	own, other := group(a, "own"), group(b, "other")
+	permission := []types.IpPermission{{IpProtocol: aws.String("tcp"), FromPort: aws.Int32(80), ToPort: aws.Int32(80), UserIdGroupPairs: []types.UserIdGroupPair{{GroupId: &other}}}}
+	allow := func() error {
+		_, err := w.AuthorizeSecurityGroupIngress(t.Context(), &sdk.AuthorizeSecurityGroupIngressInput{GroupId: &own, IpPermissions: permission})
+		return err
+	}
+	refused(t, allow(), "InvalidGroup.NotFound")
+	id := w.peer(a, b)
+	refused(t, allow(), "InvalidGroup.NotFound")
+	if _, err := w.AcceptVpcPeeringConnection(t.Context(), &sdk.AcceptVpcPeeringConnectionInput{VpcPeeringConnectionId: &id}); err != nil {
+		t.Fatal(err)
+	}
+	if err := allow(); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, allow(), "InvalidPermission.Duplicate")
+	pair := func() types.UserIdGroupPair {
+		t.Helper()
+		out, err := w.DescribeSecurityGroups(t.Context(), &sdk.DescribeSecurityGroupsInput{GroupIds: []string{own}})
+		if err != nil || len(out.SecurityGroups[0].IpPermissions) != 1 || len(out.SecurityGroups[0].IpPermissions[0].UserIdGroupPairs) != 1 {
+			t.Fatalf("%+v, %v", out, err)
+		}
+		return out.SecurityGroups[0].IpPermissions[0].UserIdGroupPairs[0]
+	}
+	if p := pair(); *p.GroupId != other || *p.VpcId != b || *p.VpcPeeringConnectionId != id || *p.PeeringStatus != "active" {
+		t.Errorf("the rule is shown as %+v", p)
+	}
+	refs, err := w.DescribeSecurityGroupReferences(t.Context(), &sdk.DescribeSecurityGroupReferencesInput{GroupId: []string{other}})
+	if err != nil || len(refs.SecurityGroupReferenceSet) != 1 || *refs.SecurityGroupReferenceSet[0].ReferencingVpcId != a || *refs.SecurityGroupReferenceSet[0].VpcPeeringConnectionId != id {
+		t.Errorf("%+v, %v", refs, err)
+	}
+	stale := func() []types.StaleSecurityGroup {
+		t.Helper()
+		out, err := w.DescribeStaleSecurityGroups(t.Context(), &sdk.DescribeStaleSecurityGroupsInput{VpcId: &a})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.StaleSecurityGroupSet
+	}
+	if s := stale(); len(s) != 0 {
+		t.Errorf("stale while the peering is active: %+v", s)
+	}
+	if _, err := w.DeleteVpcPeeringConnection(t.Context(), &sdk.DeleteVpcPeeringConnectionInput{VpcPeeringConnectionId: &id}); err != nil {
+		t.Fatal(err)
+	}
+	if s := stale(); len(s) != 1 || *s[0].GroupId != own || *s[0].StaleIpPermissions[0].UserIdGroupPairs[0].PeeringStatus != "deleted" || *s[0].StaleIpPermissions[0].FromPort != 80 {
+		t.Errorf("without the peering: %+v", s)
+	}
+	if _, err := w.DeleteSecurityGroup(t.Context(), &sdk.DeleteSecurityGroupInput{GroupId: &other}); err != nil {
+		t.Errorf("a group that only a peer's rule names stays: %v", err)
+	}
+	told := pair()
+	if _, err := w.RevokeSecurityGroupIngress(t.Context(), &sdk.RevokeSecurityGroupIngressInput{GroupId: &own,
+		IpPermissions: []types.IpPermission{{IpProtocol: aws.String("tcp"), FromPort: aws.Int32(80), ToPort: aws.Int32(80), UserIdGroupPairs: []types.UserIdGroupPair{told}}}}); err != nil {
+		t.Errorf("a stale rule can't be revoked as it is told: %v", err)
+	}
+	if s := stale(); len(s) != 0 {
+		t.Errorf("stale without a rule: %+v", s)
+	}
+}
+
+func TestASideOfAPeeringLetsItsPublicNamesBeResolved(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.vpc("10.1.0.0/16"), w.vpc("10.2.0.0/16")
+	id := w.peer(a, b)
+	modify := func() error {
+		out, err := w.ModifyVpcPeeringConnectionOptions(t.Context(), &sdk.ModifyVpcPeeringConnectionOptionsInput{VpcPeeringConnectionId: &id,
+			AccepterPeeringConnectionOptions: &types.PeeringConnectionOptionsRequest{AllowDnsResolutionFromRemoteVpc: aws.Bool(true)}})
+		if err == nil && (!*out.AccepterPeeringConnectionOptions.AllowDnsResolutionFromRemoteVpc || out.RequesterPeeringConnectionOptions != nil) {
+			t.Errorf("answered %+v", out)
+		}
+		return err
+	}
+	refused(t, modify(), "OperationNotPermitted")
+	if _, err := w.AcceptVpcPeeringConnection(t.Context(), &sdk.AcceptVpcPeeringConnectionInput{VpcPeeringConnectionId: &id}); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, modify(), "InvalidVpcPeeringConnectionState.DnsHostnamesDisabled", b)
+	if _, err := w.ModifyVpcAttribute(t.Context(), &sdk.ModifyVpcAttributeInput{VpcId: &b, EnableDnsHostnames: &types.AttributeBooleanValue{Value: aws.Bool(true)}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := modify(); err != nil {
+		t.Fatal(err)
+	}
+	p := w.peering(w.Client, id)
+	if !*p.AccepterVpcInfo.PeeringOptions.AllowDnsResolutionFromRemoteVpc || *p.RequesterVpcInfo.PeeringOptions.AllowDnsResolutionFromRemoteVpc {
+		t.Errorf("it has %+v, %+v", p.AccepterVpcInfo.PeeringOptions, p.RequesterVpcInfo.PeeringOptions)
+	}
+}
+
 func TestAPeeringIsAskedForAcceptedRoutedAndDeleted(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.vpc("10.1.0.0/16"), w.vpc("10.2.0.0/16")

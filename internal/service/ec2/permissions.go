@@ -94,7 +94,7 @@ func rulesOf(r store.Reader, g *cloud.SecurityGroup, egress bool, list []ec2.IpP
 		}
 		for _, x := range p.UserIdGroupPairs {
 			rule := base
-			if rule.Group, err = referencedGroup(r, g, x); err != nil {
+			if rule.Group, rule.Peer, err = referencedGroup(r, g, x); err != nil {
 				return nil, err
 			}
 			if rule.Description, err = ruleDescription(x.Description); err != nil {
@@ -128,30 +128,6 @@ func ruleDescription(d *string) (string, error) {
 		}
 	}
 	return text, nil
-}
-
-func referencedGroup(r store.Reader, g *cloud.SecurityGroup, pair ec2.UserIdGroupPair) (cloud.SecurityGroupID, error) {
-	switch {
-	case deref(pair.VpcPeeringConnectionId) != "":
-		return "", awsapi.Unsupported("References over VPC peerings are not supported by this cloud.")
-	case deref(pair.UserId) != "" && cloud.AccountID(*pair.UserId) != g.Account:
-		return "", awsapi.Errorf("InvalidGroup.NotFound", "The security group '%s' does not exist", deref(pair.GroupId)+deref(pair.GroupName))
-	case deref(pair.GroupId) != "":
-		other, err := lookup(r, store.SecurityGroups, ownerOfGroup, kindGroup, g.Account, *pair.GroupId)
-		if err != nil {
-			return "", err
-		}
-		if other.VPC != g.VPC {
-			return "", awsapi.Errorf("InvalidGroup.NotFound", "You have specified two resources that belong to different networks.")
-		}
-		return other.ID, nil
-	}
-	for _, other := range store.ListBy(r, store.SecurityGroupsByVPC, g.VPC) {
-		if other.Name == deref(pair.GroupName) {
-			return other.ID, nil
-		}
-	}
-	return "", awsapi.Errorf("InvalidGroup.NotFound", "The security group '%s' does not exist", deref(pair.GroupName))
 }
 
 // protocolAndPorts reads what a permission matches, in EC2's meanings.
@@ -242,7 +218,7 @@ func hasPorts(p cloud.Protocol) bool {
 }
 
 // permissionShapes groups one direction's rules by what they match, as DescribeSecurityGroups shows them.
-func permissionShapes(g *cloud.SecurityGroup, egress bool) []ec2.IpPermission {
+func permissionShapes(r store.Reader, g *cloud.SecurityGroup, egress bool) []ec2.IpPermission {
 	type match struct {
 		p        cloud.Protocol
 		from, to int
@@ -266,7 +242,7 @@ func permissionShapes(g *cloud.SecurityGroup, egress bool) []ec2.IpPermission {
 		}
 		switch {
 		case rule.Group != "":
-			p.UserIdGroupPairs = append(p.UserIdGroupPairs, ec2.UserIdGroupPair{GroupId: text(rule.Group), UserId: text(g.Account), Description: optional(rule.Description)})
+			p.UserIdGroupPairs = append(p.UserIdGroupPairs, groupPair(r, g, rule))
 		case rule.PrefixList != "":
 			p.PrefixListIds = append(p.PrefixListIds, ec2.PrefixListId{PrefixListId: text(rule.PrefixList), Description: optional(rule.Description)})
 		case rule.CIDR.Addr().Is6():
@@ -282,12 +258,14 @@ func permissionShapes(g *cloud.SecurityGroup, egress bool) []ec2.IpPermission {
 	return out
 }
 
-func ruleShape(g *cloud.SecurityGroup, rule cloud.SecurityGroupRule) ec2.SecurityGroupRule {
+func ruleShape(r store.Reader, g *cloud.SecurityGroup, rule cloud.SecurityGroupRule) ec2.SecurityGroupRule {
 	out := ec2.SecurityGroupRule{SecurityGroupRuleId: text(rule.ID), GroupId: text(g.ID), GroupOwnerId: text(g.Account), IsEgress: &rule.Egress,
 		IpProtocol: new(protocolText(rule.Protocol)), FromPort: new(int64(rule.FromPort)), ToPort: new(int64(rule.ToPort)), Description: optional(rule.Description), Tags: tagList(rule.Tags)}
 	switch {
 	case rule.Group != "":
-		out.ReferencedGroupInfo = &ec2.ReferencedSecurityGroup{GroupId: text(rule.Group), UserId: text(g.Account)}
+		pair := groupPair(r, g, rule)
+		out.ReferencedGroupInfo = &ec2.ReferencedSecurityGroup{GroupId: pair.GroupId, UserId: pair.UserId, VpcId: pair.VpcId,
+			VpcPeeringConnectionId: pair.VpcPeeringConnectionId, PeeringStatus: pair.PeeringStatus}
 	case rule.PrefixList != "":
 		out.PrefixListId = text(rule.PrefixList)
 	case rule.CIDR.Addr().Is6():

@@ -1,6 +1,7 @@
 package ec2
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -45,28 +46,136 @@ func (s *Service) getSecurityGroupsForVPC(_ context.Context, call *awsapi.Call, 
 	return out, nil
 }
 
-// describeSecurityGroupReferences lists the peered VPCs whose groups refer to groups. Rules refer to groups of their own VPC
-// only, so there are none.
+// describeSecurityGroupReferences lists the peered VPCs whose groups refer to groups.
 func (s *Service) describeSecurityGroupReferences(_ context.Context, call *awsapi.Call, req *ec2.DescribeSecurityGroupReferencesRequest) (*ec2.DescribeSecurityGroupReferencesResult, error) {
 	if len(req.GroupId) == 0 {
 		return nil, awsapi.MissingParameter("GroupId")
 	}
-	if _, err := lookupAll(s.store.View(), store.SecurityGroups, ownerOfGroup, kindGroup, call.Account, req.GroupId); err != nil {
+	view := s.store.View()
+	groups, err := lookupAll(view, store.SecurityGroups, ownerOfGroup, kindGroup, call.Account, req.GroupId)
+	if err != nil {
 		return nil, err
 	}
-	return &ec2.DescribeSecurityGroupReferencesResult{SecurityGroupReferenceSet: []ec2.SecurityGroupReference{}}, nil
+	out := &ec2.DescribeSecurityGroupReferencesResult{SecurityGroupReferenceSet: []ec2.SecurityGroupReference{}}
+	for _, g := range groups {
+		told := map[cloud.PeeringID]bool{}
+		for _, other := range store.ListBy(view, store.SecurityGroupsByReference, g.ID) {
+			for _, rule := range other.Rules {
+				if rule.Group != g.ID || rule.Peer.Peering == "" || told[rule.Peer.Peering] {
+					continue
+				}
+				told[rule.Peer.Peering] = true
+				out.SecurityGroupReferenceSet = append(out.SecurityGroupReferenceSet, ec2.SecurityGroupReference{GroupId: text(g.ID), ReferencingVpcId: text(other.VPC),
+					VpcPeeringConnectionId: text(rule.Peer.Peering)})
+			}
+		}
+	}
+	return out, nil
 }
 
 // describeStaleSecurityGroups lists the groups of a VPC with rules that refer to what is gone: a group of a peered VPC, or the
-// peering. Rules refer to groups of their own VPC only, which stay as long as they are referred to, so there are none.
+// peering.
 func (s *Service) describeStaleSecurityGroups(_ context.Context, call *awsapi.Call, req *ec2.DescribeStaleSecurityGroupsRequest) (*ec2.DescribeStaleSecurityGroupsResult, error) {
-	vpc, err := lookup(s.store.View(), store.VPCs, ownerOfVPC, kindVPC, call.Account, deref(req.VpcId))
+	view := s.store.View()
+	vpc, err := lookup(view, store.VPCs, ownerOfVPC, kindVPC, call.Account, deref(req.VpcId))
 	if err != nil {
 		return nil, err
 	}
-	page, err := awsapi.Paginate([]ec2.StaleSecurityGroup{}, func(g ec2.StaleSecurityGroup) string { return deref(g.GroupId) }, req.MaxResults, req.NextToken, vpc.ID)
+	list := []ec2.StaleSecurityGroup{}
+	for _, g := range store.ListBy(view, store.SecurityGroupsByVPC, vpc.ID) {
+		in, out := stalePermissions(view, g, false), stalePermissions(view, g, true)
+		if len(in)+len(out) > 0 {
+			list = append(list, ec2.StaleSecurityGroup{GroupId: text(g.ID), GroupName: &g.Name, Description: &g.Description, VpcId: text(g.VPC),
+				StaleIpPermissions: in, StaleIpPermissionsEgress: out})
+		}
+	}
+	page, err := awsapi.Paginate(list, func(g ec2.StaleSecurityGroup) string { return deref(g.GroupId) }, req.MaxResults, req.NextToken, vpc.ID)
 	if err != nil {
 		return nil, err
 	}
-	return &ec2.DescribeStaleSecurityGroupsResult{StaleSecurityGroupSet: page.Items}, nil
+	return &ec2.DescribeStaleSecurityGroupsResult{NextToken: page.Next, StaleSecurityGroupSet: page.Items}, nil
+}
+
+// referencedGroup finds the group that a rule of a group names: one of its own VPC, or of one that is peered with it, which is named by its
+// id. What a rule of the group names already is found also when it is gone, so that the rule can be revoked.
+func referencedGroup(r store.Reader, g *cloud.SecurityGroup, pair ec2.UserIdGroupPair) (cloud.SecurityGroupID, cloud.GroupPeer, error) {
+	none := cloud.GroupPeer{}
+	account := g.Account
+	if id := deref(pair.UserId); id != "" {
+		account = cloud.AccountID(id)
+	}
+	notFound := func() error {
+		return awsapi.Errorf("InvalidGroup.NotFound", "The security group '%s' does not exist", deref(pair.GroupId)+deref(pair.GroupName))
+	}
+	if deref(pair.GroupId) == "" {
+		for _, other := range store.ListBy(r, store.SecurityGroupsByVPC, g.VPC) {
+			if other.Name == deref(pair.GroupName) && account == g.Account {
+				return other.ID, none, nil
+			}
+		}
+		return "", none, notFound()
+	}
+	id := cloud.SecurityGroupID(*pair.GroupId)
+	for _, rule := range g.Rules {
+		if rule.Group == id && rule.Peer.Peering != "" && (deref(pair.VpcPeeringConnectionId) == "" || string(rule.Peer.Peering) == *pair.VpcPeeringConnectionId) {
+			return id, rule.Peer, nil
+		}
+	}
+	other, err := lookup(r, store.SecurityGroups, ownerOfGroup, kindGroup, account, *pair.GroupId)
+	if err != nil {
+		return "", none, err
+	}
+	if given := deref(pair.VpcId); given != "" && given != string(other.VPC) {
+		return "", none, notFound()
+	}
+	if other.VPC == g.VPC {
+		return other.ID, none, nil
+	}
+	for _, p := range store.ListBy(r, store.PeeringsByVPC, g.VPC) {
+		_, there := p.Between(g.VPC)
+		if given := deref(pair.VpcPeeringConnectionId); given != "" && given != string(p.ID) {
+			continue
+		}
+		if p.Status == cloud.PeeringActive && there.VPC == other.VPC {
+			return other.ID, cloud.GroupPeer{Peering: p.ID, VPC: other.VPC, Account: other.Account}, nil
+		}
+	}
+	if account != g.Account { // a stranger's groups don't exist for who isn't peered with them
+		return "", none, notFound()
+	}
+	return "", none, awsapi.Errorf("InvalidGroup.NotFound", "You have specified two resources that belong to different networks.")
+}
+
+// groupPair is a rule's group as permissions show it.
+func groupPair(r store.Reader, g *cloud.SecurityGroup, rule cloud.SecurityGroupRule) ec2.UserIdGroupPair {
+	pair := ec2.UserIdGroupPair{GroupId: text(rule.Group), UserId: text(cmp.Or(rule.Peer.Account, g.Account)), Description: optional(rule.Description)}
+	if rule.Peer.Peering != "" {
+		pair.VpcId, pair.VpcPeeringConnectionId, pair.PeeringStatus = text(rule.Peer.VPC), text(rule.Peer.Peering), text(cloud.PeeringDeleted)
+		if p, ok := store.Get(r, store.Peerings, rule.Peer.Peering); ok {
+			pair.PeeringStatus = text(p.Status)
+		}
+	}
+	return pair
+}
+
+// stalePermissions are a group's rules of one direction that name what is gone.
+func stalePermissions(r store.Reader, g *cloud.SecurityGroup, egress bool) []ec2.StaleIpPermission {
+	list := []ec2.StaleIpPermission{}
+	for _, rule := range g.Rules {
+		if rule.Egress != egress || rule.Peer.Peering == "" {
+			continue
+		}
+		p, ok := store.Get(r, store.Peerings, rule.Peer.Peering)
+		if _, there := store.Get(r, store.SecurityGroups, rule.Group); ok && p.Status == cloud.PeeringActive && there {
+			continue
+		}
+		pair := groupPair(r, g, rule)
+		pair.Description = nil
+		stale := ec2.StaleIpPermission{IpProtocol: new(protocolText(rule.Protocol)), IpRanges: []string{}, PrefixListIds: []string{}, UserIdGroupPairs: []ec2.UserIdGroupPair{pair}}
+		if hasPorts(rule.Protocol) {
+			stale.FromPort, stale.ToPort = new(int64(rule.FromPort)), new(int64(rule.ToPort))
+		}
+		list = append(list, stale)
+	}
+	return list
 }

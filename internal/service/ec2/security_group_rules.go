@@ -15,10 +15,12 @@ import (
 // that EC2 grants.
 const maxRules = 1000
 
-// permissionParameters are what permissions are given by, save flags that only EC2's answers carry.
+// permissionParameters are what permissions are given by. A peering's status says nothing there: it is in EC2's answers, which
+// clients hand back to revoke what they were told.
 var permissionParameters = []string{"IpPermissions.IpProtocol", "IpPermissions.FromPort", "IpPermissions.ToPort", "IpPermissions.IpRanges", "IpPermissions.Ipv6Ranges", "IpPermissions.PrefixListIds",
 	"IpPermissions.UserIdGroupPairs.GroupId", "IpPermissions.UserIdGroupPairs.GroupName", "IpPermissions.UserIdGroupPairs.UserId",
-	"IpPermissions.UserIdGroupPairs.Description", "IpPermissions.UserIdGroupPairs.VpcId"}
+	"IpPermissions.UserIdGroupPairs.Description", "IpPermissions.UserIdGroupPairs.VpcId", "IpPermissions.UserIdGroupPairs.VpcPeeringConnectionId",
+	"IpPermissions.UserIdGroupPairs.PeeringStatus"}
 
 func (s *Service) registerSecurityGroupRules(r *awsapi.Registry) {
 	flat := append([]string{"GroupId", "CidrIp", "IpProtocol", "FromPort", "ToPort"}, permissionParameters...)
@@ -77,7 +79,7 @@ func (s *Service) authorize(ctx context.Context, call *awsapi.Call, id, name str
 			}
 			rule.ID, rule.Tags = ids[n], tags["security-group-rule"]
 			g.Rules = append(g.Rules, rule)
-			shapes = append(shapes, ruleShape(g, rule))
+			shapes = append(shapes, ruleShape(tx, g, rule))
 		}
 		if err := ruleLimit(tx, g); err != nil {
 			return err
@@ -214,7 +216,7 @@ func (s *Service) describeSecurityGroupRules(_ context.Context, call *awsapi.Cal
 	}
 	out := &ec2.DescribeSecurityGroupRulesResult{NextToken: page.Next, SecurityGroupRules: []ec2.SecurityGroupRule{}}
 	for _, r := range page.Items {
-		out.SecurityGroupRules = append(out.SecurityGroupRules, ruleShape(r.group, r.rule))
+		out.SecurityGroupRules = append(out.SecurityGroupRules, ruleShape(s.store.View(), r.group, r.rule))
 	}
 	return out, nil
 }

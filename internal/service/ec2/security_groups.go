@@ -1,6 +1,7 @@
 package ec2
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"regexp"
@@ -118,7 +119,7 @@ func (s *Service) deleteSecurityGroup(ctx context.Context, call *awsapi.Call, re
 			return awsapi.Errorf("DependencyViolation", "resource %s has a dependent object", g.ID)
 		}
 		for _, other := range store.ListBy(tx, store.SecurityGroupsByReference, g.ID) {
-			if other.ID != g.ID {
+			if other.ID != g.ID && other.VPC == g.VPC { // a peer's rules become stale
 				return awsapi.Errorf("DependencyViolation", "resource %s has a dependent object", g.ID)
 			}
 		}
@@ -148,7 +149,7 @@ func (s *Service) describeSecurityGroups(_ context.Context, call *awsapi.Call, r
 	out := &ec2.DescribeSecurityGroupsResult{NextToken: page.Next, SecurityGroups: []ec2.SecurityGroup{}}
 	for _, g := range page.Items {
 		out.SecurityGroups = append(out.SecurityGroups, ec2.SecurityGroup{GroupId: text(g.ID), GroupName: &g.Name, Description: &g.Description, OwnerId: text(g.Account),
-			VpcId: text(g.VPC), Tags: tagList(g.Tags), IpPermissions: permissionShapes(g, false), IpPermissionsEgress: permissionShapes(g, true)})
+			VpcId: text(g.VPC), Tags: tagList(g.Tags), IpPermissions: permissionShapes(view, g, false), IpPermissionsEgress: permissionShapes(view, g, true)})
 	}
 	return out, nil
 }
@@ -200,7 +201,7 @@ func groupFilters(view *store.View) awsapi.FilterSet[*cloud.SecurityGroup] {
 			if r.Group == "" {
 				return ""
 			}
-			return string(g.Account)
+			return string(cmp.Or(r.Peer.Account, g.Account))
 		})
 		values[prefix+"protocol"] = rules(func(_ G, r cloud.SecurityGroupRule) string { return protocolText(r.Protocol) })
 		values[prefix+"prefix-list-id"] = rules(func(_ G, r cloud.SecurityGroupRule) string { return string(r.PrefixList) })
