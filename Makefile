@@ -38,8 +38,8 @@ test-race: deps ## run all tests under the race detector (needs a C compiler)
 	scripts/install-packages gcc libc6-dev
 	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
 
-test-clients: deps ## drive a cloud with Ansible from Debian's packages (installs it)
-	scripts/install-packages ansible python3-boto3
+test-clients: deps ## drive a cloud with boto3, libcloud and Ansible from Debian's packages (installs them)
+	scripts/install-packages ansible python3-boto3 python3-libcloud
 	go test $(TESTFLAGS) -count=1 -tags clients ./test/clients/...
 
 test-terraform: deps ## drive a cloud with OpenTofu and the AWS provider (builds both, some minutes the first time)

@@ -49,6 +49,19 @@ func TestFormsComeBackAsTheyWent(t *testing.T) {
 	}
 }
 
+func TestAValueAloneIsAListOfOne(t *testing.T) {
+	got := &sample{}
+	if err := decodeForm(sampleService, url.Values{"Word": {"x"}}, got); err != nil || !reflect.DeepEqual(got.Words, []string{"x"}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if err := decodeForm(sampleService, url.Values{"List": {"x"}}, &sample{}); err == nil {
+		t.Error("a value alone is a list of structures")
+	}
+	if err := decodeForm(sampleService, url.Values{"Word": {"x"}, "Word.1": {"y"}}, &sample{}); err == nil {
+		t.Error("a list is given twice")
+	}
+}
+
 func TestXMLComesBackAsItWent(t *testing.T) {
 	for _, protocol := range []string{"ec2", "query"} {
 		s := *sampleService

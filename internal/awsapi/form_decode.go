@@ -151,7 +151,10 @@ func (d formDecoder) list(n *formNode, f *field, v reflect.Value, path string) e
 			v.Set(reflect.MakeSlice(v.Type(), 0, 0))
 			return nil
 		}
-		return InvalidParameterValue("The parameter %s is a list; give %s.1 and so on", shorten(path), shorten(path))
+		if d.service.Protocol != "ec2" || f.elem == kindStruct || len(n.children) > 0 {
+			return InvalidParameterValue("The parameter %s is a list; give %s.1 and so on", shorten(path), shorten(path))
+		}
+		n = &formNode{children: map[string]*formNode{"1": {value: n.value, set: true}}} // how libcloud gives a list of one
 	}
 	if d.service.Protocol == "query" && !f.flat {
 		inner := n.children[f.item]

@@ -339,7 +339,7 @@ func TestMalformedFormsGetErrorsThatNameTheParameter(t *testing.T) {
 		call + "&NoSuch=1":                            "UnknownParameter",
 		call + "&ImageId.1=a":                         "UnknownParameter",
 		call + "&MinCount=2":                          "InvalidParameterValue",
-		call + "&SecurityGroupId=a":                   "InvalidParameterValue",
+		call + "&NetworkInterface=a":                  "InvalidParameterValue",
 		call + "&SecurityGroupId.x=a":                 "InvalidParameterValue",
 		call + "&SecurityGroupId.99999=a":             "InvalidParameterValue",
 		call + "&InstanceType=x":                      "InvalidParameterValue",

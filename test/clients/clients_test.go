@@ -36,3 +36,24 @@ func TestAnsibleBuildsANetworkAndFindsNothingToChangeTheSecondTime(t *testing.T)
 		t.Errorf("the second run did %s tasks and changed %s things", tasks, changed)
 	}
 }
+
+// script runs a program of Debian's Python, with its packages, against a cloud.
+func script(t *testing.T, c *cloudtest.Cloud, name string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/usr/bin/python3", name)
+	cmd.Env = append(os.Environ(), "PATH=/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE=1", "ENDPOINT="+c.Door(), "WORK="+t.TempDir(), "AWS_ACCESS_KEY_ID="+c.Key.AccessKey,
+		"AWS_SECRET_ACCESS_KEY="+c.Key.Secret, "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+	t.Logf("%s", out)
+}
+
+func TestATwoTierNetworkIsBuiltChangedAndTakenDownInAnyOrderWithBoto3(t *testing.T) {
+	script(t, cloudtest.Start(t), "two_tier.py")
+}
+
+func TestLibcloudDrivesNodesAddressesAndNetworks(t *testing.T) {
+	script(t, cloudtest.Start(t), "nodes.py")
+}

@@ -324,6 +324,9 @@ func (g *generator) tag(member string, r *reference, required bool) string {
 func (g *generator) writeActions(b *bytes.Buffer) {
 	meta := g.model.Metadata
 	namespace := meta.XMLNamespace
+	if meta.Protocol == "ec2" && !strings.HasSuffix(namespace, "/") {
+		namespace += "/" // as EC2 sends it, and clients that look elements up by their full names expect it
+	}
 	if namespace == "" {
 		namespace = "http://" + g.service + ".amazonaws.com/doc/" + meta.APIVersion
 	}

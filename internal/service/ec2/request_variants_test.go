@@ -165,7 +165,11 @@ func (v *variations) bounds(f reflect.StructField, at string, rest url.Values, o
 
 func (v *variations) lists(f reflect.StructField, elem reflect.Type, at string, rest url.Values) {
 	v.add(at+" as an empty list", with(rest, at, ""), "")
-	v.add(at+" as a value", with(rest, at, "value"), "InvalidParameterValue")
+	alone := "InvalidParameterValue"
+	if elem.Kind() != reflect.Struct || elem == timeType {
+		alone = "" // a list of one
+	}
+	v.add(at+" as a value", with(rest, at, "value"), alone)
 	v.add(at+" with an entry that has no number", with(rest, at+".first", "value"), "InvalidParameterValue")
 	v.add(at+" with an entry beyond all limits", with(rest, at+".100000", "value"), "InvalidParameterValue")
 	one := v.stage.fill(f, at)

@@ -11,7 +11,7 @@ import (
 
 // Service is what the model says of the service as a whole.
 var Service = &awsapi.Service{
-	Name: "ec2", Version: "2016-11-15", Protocol: "ec2", Namespace: "http://ec2.amazonaws.com/doc/2016-11-15",
+	Name: "ec2", Version: "2016-11-15", Protocol: "ec2", Namespace: "http://ec2.amazonaws.com/doc/2016-11-15/",
 	Actions: actionNames, Shapes: actionShapes, Enums: enums,
 }
 
