@@ -10,30 +10,42 @@ import (
 	"regexp"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
 	"github.com/nacre-cloud/nacre/test/e2e/cloudtest"
 )
 
 var recap = regexp.MustCompile(`ok=(\d+) +changed=(\d+) +unreachable=0 +failed=0`)
 
-func TestAnsibleBuildsANetworkAndFindsNothingToChangeTheSecondTime(t *testing.T) {
+func TestAnsibleBuildsANetworkTakesItDownAndFindsNothingToChangeTheSecondTime(t *testing.T) {
 	c := cloudtest.Start(t)
-	play := func() (tasks, changed string) {
+	play := func(book string) (tasks, changed string) {
 		t.Helper()
-		cmd := exec.Command("/usr/bin/ansible-playbook", "-i", "localhost,", "network.yml")
+		cmd := exec.Command("/usr/bin/ansible-playbook", "-i", "localhost,", book)
 		cmd.Env = append(os.Environ(), "PATH=/usr/bin:/bin", "AWS_ENDPOINT_URL="+c.Door(), "AWS_ACCESS_KEY_ID="+c.Key.AccessKey, "AWS_SECRET_ACCESS_KEY="+c.Key.Secret,
 			"AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "ANSIBLE_NOCOLOR=1", "ANSIBLE_LOCAL_TEMP="+t.TempDir(), "ANSIBLE_REMOTE_TEMP="+t.TempDir())
 		out, err := cmd.CombinedOutput()
 		m := recap.FindStringSubmatch(string(out))
 		if err != nil || m == nil {
-			t.Fatalf("ansible-playbook: %v\n%s", err, out)
+			t.Fatalf("ansible-playbook %s: %v\n%s", book, err, out)
 		}
 		return m[1], m[2]
 	}
-	if tasks, changed := play(); tasks != "11" || changed == "0" {
-		t.Errorf("the first run did %s tasks and changed %s things", tasks, changed)
+	for _, book := range []string{"network.yml", "teardown.yml"} {
+		if tasks, changed := play(book); changed == "0" {
+			t.Errorf("the first run of %s did %s tasks and changed nothing", book, tasks)
+		}
+		if tasks, changed := play(book); tasks == "0" || changed != "0" {
+			t.Errorf("the second run of %s did %s tasks and changed %s things", book, tasks, changed)
+		}
 	}
-	if tasks, changed := play(); tasks != "11" || changed != "0" {
-		t.Errorf("the second run did %s tasks and changed %s things", tasks, changed)
+	left, err := c.EC2.DescribeNetworkInterfaces(t.Context(), &ec2.DescribeNetworkInterfacesInput{})
+	if err != nil || len(left.NetworkInterfaces) != 0 {
+		t.Errorf("interfaces are left: %+v, %v", left, err)
+	}
+	addresses, err := c.EC2.DescribeAddresses(t.Context(), &ec2.DescribeAddressesInput{})
+	if err != nil || len(addresses.Addresses) != 0 {
+		t.Errorf("addresses are left: %+v, %v", addresses, err)
 	}
 }
 

@@ -294,19 +294,17 @@ func internetOf(v VPC) map[cloud.SubnetID]bool {
 	return m
 }
 
-// hostTable is the cloud's filter on the host: what comes from a VPC's uplink carries a public source, reaches no address
+// hostTable is the cloud's filter on the host for a family: what comes from a VPC's uplink carries a source of the pool, reaches no address
 // of the host's own, and leaves translated to the host's.
-func (n *Network) hostTable() string {
-	t, pool := "nacre-"+n.cfg.CloudID, n.cfg.PublicPool.Masked().String()
-	ups := n.hostPrefix() + "*"
-	return strings.NewReplacer("TABLE", t, "POOL", pool, "UPS", fmt.Sprintf("%q", ups)).Replace(`
-add table ip TABLE
-delete table ip TABLE
-table ip TABLE {
+func (n *Network) hostTable(f family, pool netip.Prefix) string {
+	return strings.NewReplacer("TABLE", f.word+" nacre-"+n.cfg.CloudID, "POOL", pool.Masked().String(), "UPS", fmt.Sprintf("%q", n.hostPrefix()+"*"), "IP", f.word).Replace(`
+add table TABLE
+delete table TABLE
+table TABLE {
 	chain forward {
 		type filter hook forward priority filter; policy accept;
-		iifname UPS ip saddr != POOL drop
-		oifname UPS ip daddr != POOL drop
+		iifname UPS IP saddr != POOL drop
+		oifname UPS IP daddr != POOL drop
 	}
 	chain input {
 		type filter hook input priority filter; policy accept;
@@ -315,7 +313,7 @@ table ip TABLE {
 	}
 	chain leave {
 		type nat hook postrouting priority srcnat; policy accept;
-		ip saddr POOL oifname != UPS masquerade
+		IP saddr POOL oifname != UPS masquerade
 	}
 }
 `)

@@ -263,27 +263,3 @@ func (n *Network) restoreIPv6(others bool) error {
 	}
 	return os.Remove(filepath.Join(n.cfg.StateDir, settingsFile6))
 }
-
-// hostTableIPv6 is the cloud's filter on the host for IPv6; see hostTable.
-func (n *Network) hostTableIPv6() string {
-	return strings.NewReplacer("TABLE", "nacre-"+n.cfg.CloudID, "POOL", n.cfg.IPv6Pool.Masked().String(), "UPS", fmt.Sprintf("%q", n.hostPrefix()+"*")).Replace(`
-add table ip6 TABLE
-delete table ip6 TABLE
-table ip6 TABLE {
-	chain forward {
-		type filter hook forward priority filter; policy accept;
-		iifname UPS ip6 saddr != POOL drop
-		oifname UPS ip6 daddr != POOL drop
-	}
-	chain input {
-		type filter hook input priority filter; policy accept;
-		iifname UPS ct state established,related accept
-		iifname UPS drop
-	}
-	chain leave {
-		type nat hook postrouting priority srcnat; policy accept;
-		ip6 saddr POOL oifname != UPS masquerade
-	}
-}
-`)
-}

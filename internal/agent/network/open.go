@@ -85,11 +85,11 @@ func (n *Network) prepareHost(ctx context.Context) error {
 	if err := setting(forwarding, "1"); err != nil {
 		return err
 	}
-	if err := nft(ctx, nil, n.hostTable()); err != nil {
+	if err := nft(ctx, nil, n.hostTable(inet4, n.cfg.PublicPool)); err != nil {
 		return fmt.Errorf("the host's side of the cloud: %w", err)
 	}
 	if n.routesIPv6() {
-		if err := nft(ctx, nil, n.hostTableIPv6()); err != nil {
+		if err := nft(ctx, nil, n.hostTable(inet6, n.cfg.IPv6Pool)); err != nil {
 			return fmt.Errorf("the host's side of the cloud: %w", err)
 		}
 		if err := n.host.RouteReplace(refusal(n.cfg.IPv6Pool)); err != nil {
