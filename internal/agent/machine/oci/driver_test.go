@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -299,7 +300,6 @@ func startAndWait(file string) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	fmt.Println("go")
 	if _, err := d.Start(context.Background(), job.Spec); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -310,8 +310,10 @@ func startAndWait(file string) {
 
 func TestADriverKilledAtAnyMomentOfAStartLeavesAMachineOrNothing(t *testing.T) {
 	h := newHost(t)
+	const kills = 24
 	ran, absent := 0, 0
-	for n := range 24 {
+	var whole time.Duration // from the process's start to the machine's, as the first one took it that is not killed before
+	for n := range kills {
 		s := h.Spec()
 		b, err := json.Marshal(struct {
 			Config struct{ CloudID, MachinesDir, StateDir, Dir string }
@@ -331,14 +333,18 @@ func TestADriverKilledAtAnyMomentOfAStartLeavesAMachineOrNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		found := h.Reopen(func() {
+			begin := time.Now()
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			word := make([]byte, 3)
-			if _, err := out.Read(word); err != nil || string(word) != "go\n" {
-				t.Errorf("it said %q, %v", word, err)
+			if n == 0 {
+				said, err := bufio.NewReader(out).ReadString('\n')
+				if err != nil || said != "started\n" {
+					t.Errorf("it said %q, %v", said, err)
+				}
+				whole = time.Since(begin)
 			}
-			time.Sleep(time.Duration(n) * 2500 * time.Microsecond)
+			time.Sleep(whole*time.Duration(n)/kills - time.Since(begin))
 			cmd.Process.Kill()
 			cmd.Wait()
 		})
