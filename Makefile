@@ -10,6 +10,7 @@ LDFLAGS := -s -w -X github.com/nacre-cloud/nacre/internal/version.Version=$(VERS
 
 INITBIN := internal/agent/machine/oci/initbin/nacre-init
 SFTPBIN := internal/agent/access/sftpbin/nacre-sftp
+GUESTBIN := internal/agent/machine/guest/guestbin/nacre-guest
 
 .PHONY: help build guest deps deps-bench test test-race test-clients test-terraform lint fuzz bench try generate clean
 
@@ -22,6 +23,8 @@ build: guest ## build bin/nacre, static
 guest: ## build the small binaries that nacre carries into instances
 	go build -trimpath -ldflags '-s -w' -o $(INITBIN) ./cmd/nacre-init
 	go build -trimpath -ldflags '-s -w' -o $(SFTPBIN) ./cmd/nacre-sftp
+	GOARCH=amd64 go build -trimpath -ldflags '-s -w' -o $(GUESTBIN)-amd64 ./cmd/nacre-guest
+	GOARCH=arm64 go build -trimpath -ldflags '-s -w' -o $(GUESTBIN)-arm64 ./cmd/nacre-guest
 
 deps: build ## install the Debian packages that running and testing need
 	bin/nacre doctor --install
@@ -65,4 +68,4 @@ generate: ## make all generated code again
 	go generate ./...
 
 clean: ## remove what was built
-	rm -rf bin $(INITBIN) $(SFTPBIN)
+	rm -rf bin $(INITBIN) $(SFTPBIN) $(GUESTBIN)-*

@@ -1,4 +1,4 @@
-package main
+package first
 
 import (
 	"os"
@@ -16,12 +16,12 @@ const (
 	marker = stateDir + "/instance-id"
 )
 
-// setUp writes what a boot needs into the instance's files, and tells whether this is the first one. What fails is said on
+// SetUp writes what a boot needs into the instance's files, and tells whether this is the first one. What fails is said on
 // the console and does not keep the instance from coming up.
-func setUp(c *guestinit.Config) (first bool) {
+func SetUp(c *guestinit.Config) (first bool) {
 	note := func(what string, err error) {
 		if err != nil {
-			say(what+":", err.Error())
+			Say(what+":", err.Error())
 		}
 	}
 	note("make "+stateDir, os.MkdirAll(stateDir, 0o755))
@@ -62,7 +62,7 @@ func provideCommands() {
 	}
 	for _, name := range []string{"poweroff", "halt", "reboot", "shutdown"} {
 		if _, err := os.Lstat(dir + "/" + name); err != nil {
-			os.Symlink(guestinit.Program, dir+"/"+name)
+			os.Symlink(Program, dir+"/"+name)
 		}
 	}
 }

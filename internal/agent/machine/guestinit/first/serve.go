@@ -1,9 +1,10 @@
-package main
+package first
 
 import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -13,15 +14,16 @@ import (
 // endGrace is from the request to end to SIGKILL for what ignores it. The driver's own grace is longer.
 const endGrace = 10 * time.Second
 
-// signals are what the first process is told. Ends of children have a channel of their own: a flood of them must not push a
+// Signals are what the first process is told. Ends of children have a channel of their own: a flood of them must not push a
 // request to end out of the other.
-type signals struct {
+type Signals struct {
 	children chan os.Signal
 	others   chan os.Signal
 }
 
-func listen() *signals {
-	s := &signals{children: make(chan os.Signal, 1), others: make(chan os.Signal, 64)}
+// Listen takes every signal from now on.
+func Listen() *Signals {
+	s := &Signals{children: make(chan os.Signal, 1), others: make(chan os.Signal, 64)}
 	signal.Notify(s.children, syscall.SIGCHLD)
 	for n := syscall.Signal(1); n < 65; n++ {
 		switch n {
@@ -41,7 +43,7 @@ func endsAll(sig syscall.Signal) bool {
 
 // serve reaps and forwards signals until the instance is to end. app is 0 for an operating system, script for user data that
 // has ended or was none.
-func serve(c *guestinit.Config, r *reaper, app, script int, s *signals) int {
+func serve(c *guestinit.Config, r *Reaper, app, script int, s *Signals) int {
 	for {
 		r.reap()
 		if st, ok := r.ended[script]; ok && script != 0 {
@@ -69,13 +71,13 @@ func serve(c *guestinit.Config, r *reaper, app, script int, s *signals) int {
 }
 
 // end ends every process and returns the instance's exit code.
-func end(c *guestinit.Config, r *reaper, app int, s *signals, sig syscall.Signal) int {
+func end(c *guestinit.Config, r *Reaper, app int, s *Signals, sig syscall.Signal) int {
 	if sig == guestinit.SignalReboot {
-		say("rebooting")
+		Say("rebooting")
 		r.endAll(c, app, s)
 		return guestinit.RebootCode
 	}
-	say("shutting down")
+	Say("shutting down")
 	r.endAll(c, app, s)
 	return 0
 }
@@ -97,15 +99,38 @@ func applicationCode(st syscall.WaitStatus) int {
 	return n
 }
 
-func tellScript(st syscall.WaitStatus) { say("the user data ended with code", strconv.Itoa(code(st))) }
+func tellScript(st syscall.WaitStatus) { Say("the user data ended with code", strconv.Itoa(code(st))) }
 
-// reaper collects every process that ends, as the first process has to.
-type reaper struct {
+// Reaper collects every process that ends, as the first process has to.
+type Reaper struct {
 	ended map[int]syscall.WaitStatus
+
+	mu      sync.Mutex // around a start and its entry, so that no child is collected before it is known
+	watched map[int]chan syscall.WaitStatus
+}
+
+// NewReaper returns one that watches no process.
+func NewReaper() *Reaper {
+	return &Reaper{ended: map[int]syscall.WaitStatus{}, watched: map[int]chan syscall.WaitStatus{}}
+}
+
+// Start starts a process whose end comes by the channel. It may be called from any goroutine.
+func (r *Reaper) Start(path string, argv []string, attr *syscall.ProcAttr) (int, <-chan syscall.WaitStatus, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pid, err := syscall.ForkExec(path, argv, attr)
+	if err != nil {
+		return 0, nil, err
+	}
+	end := make(chan syscall.WaitStatus, 1)
+	r.watched[pid] = end
+	return pid, end, nil
 }
 
 // reap collects what has ended, and tells whether any process is left.
-func (r *reaper) reap() (left bool) {
+func (r *Reaper) reap() (left bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for {
 		var st syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &st, syscall.WNOHANG, nil)
@@ -116,13 +141,18 @@ func (r *reaper) reap() (left bool) {
 		case pid == 0:
 			return true
 		case st.Exited() || st.Signaled():
+			if end := r.watched[pid]; end != nil {
+				end <- st
+				delete(r.watched, pid)
+				continue
+			}
 			r.ended[pid] = st
 		}
 	}
 }
 
 // await waits for the user data, unless the instance is asked to end: then it returns the signal that asked.
-func (r *reaper) await(script int, s *signals) syscall.Signal {
+func (r *Reaper) await(script int, s *Signals) syscall.Signal {
 	for script != 0 {
 		r.reap()
 		if st, ok := r.ended[script]; ok {
@@ -141,7 +171,7 @@ func (r *reaper) await(script int, s *signals) syscall.Signal {
 }
 
 // endAll asks every process to end, waits, and kills what doesn't.
-func (r *reaper) endAll(c *guestinit.Config, app int, s *signals) {
+func (r *Reaper) endAll(c *guestinit.Config, app int, s *Signals) {
 	if app != 0 {
 		syscall.Kill(app, syscall.Signal(c.StopSignal))
 	}

@@ -1,4 +1,4 @@
-package main
+package first
 
 import (
 	"bytes"
@@ -34,36 +34,36 @@ func kindOf(data []byte) userDataKind {
 // cloudInit runs all stages of cloud-init as its services would.
 const cloudInit = "cloud-init init --local && cloud-init init && cloud-init modules --mode=config && cloud-init modules --mode=final"
 
-// startUserData runs the instance's user data and returns its process, 0 when there is nothing to run.
-func startUserData(c *guestinit.Config) int {
+// StartUserData runs the instance's user data and returns its process, 0 when there is nothing to run.
+func StartUserData(c *guestinit.Config) int {
 	var argv []string
 	switch kindOf(c.UserData) {
 	case scriptUserData:
 		script := stateDir + "/user-data"
 		if err := os.WriteFile(script, c.UserData, 0o700); err != nil {
-			say("write the user data:", err.Error())
+			Say("write the user data:", err.Error())
 			return 0
 		}
 		argv = []string{script}
 	case cloudInitUserData:
 		if _, err := os.Stat("/usr/bin/cloud-init"); err != nil {
-			say("the user data is for cloud-init, which this image does not have; it is not run")
+			Say("the user data is for cloud-init, which this image does not have; it is not run")
 			return 0
 		}
 		if err := seedCloudInit(c); err != nil {
-			say("hand the user data to cloud-init:", err.Error())
+			Say("hand the user data to cloud-init:", err.Error())
 			return 0
 		}
 		argv = []string{"/bin/sh", "-c", cloudInit}
 	default:
-		say("the user data is neither a script that begins with #! nor for cloud-init; it is not run")
+		Say("the user data is neither a script that begins with #! nor for cloud-init; it is not run")
 		return 0
 	}
-	say("running the user data")
+	Say("running the user data")
 	pid, err := syscall.ForkExec(argv[0], argv, &syscall.ProcAttr{Dir: "/", Env: []string{defaultPath, "HOME=/root", "USER=root"},
 		Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true}})
 	if err != nil {
-		say("run the user data:", err.Error())
+		Say("run the user data:", err.Error())
 		return 0
 	}
 	return pid

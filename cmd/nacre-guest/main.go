@@ -1,0 +1,132 @@
+// Command nacre-guest is nacre's part of a virtual machine. Over a serial port the agent tells it who the machine is and has
+// it run processes. As the first process, of an image that has no init, it also sets the machine up, runs the image's
+// application, and powers the machine off when that ends; as a service of an operating system it leaves that to the image.
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nacre-cloud/nacre/internal/agent/machine/guest/inside"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/guest/wire"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/guestinit"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/guestinit/first"
+)
+
+// retry is the time between looks for the port, or for the agent behind it.
+const retry = 50 * time.Millisecond
+
+func main() {
+	first.Name = "nacre-guest"
+	if name := filepath.Base(os.Args[0]); first.IsCommand(name) {
+		os.Exit(first.Ask(name, os.Args[1:]))
+	}
+	if os.Getpid() != 1 {
+		m := &inside.ThisMachine{Start: inside.StartChild, Identified: identified}
+		servePort(m)
+	}
+	os.Exit(runInit())
+}
+
+// identified does in an operating system what its own programs don't.
+func identified(id wire.Identity) {
+	if !first.SetUp(&id.Config) || len(id.UserData) == 0 {
+		return
+	}
+	// cloud-init asks the metadata service by itself.
+	if _, err := os.Stat("/usr/bin/cloud-init"); err == nil {
+		return
+	}
+	if pid := first.StartUserData(&id.Config); pid != 0 {
+		go func() {
+			var st syscall.WaitStatus
+			syscall.Wait4(pid, &st, 0, nil)
+		}()
+	}
+}
+
+// runInit is the life of a machine whose first process this is.
+func runInit() int {
+	s := first.Listen()
+	mountAll()
+	first.Program, _ = os.Readlink("/proc/self/exe")
+	r := first.NewReaper()
+	configured := make(chan *guestinit.Config, 1)
+	m := &inside.ThisMachine{Init: true, Start: r.Start, Identified: func(id wire.Identity) { configured <- &id.Config }}
+	go servePort(m)
+	code := 0
+	c, sig := first.Await(r, s, configured)
+	switch {
+	case c != nil:
+		code = first.Run(c, r, s)
+	case sig == guestinit.SignalReboot:
+		code = guestinit.RebootCode
+	}
+	how := unix.LINUX_REBOOT_CMD_POWER_OFF
+	if code == guestinit.RebootCode {
+		how = unix.LINUX_REBOOT_CMD_RESTART
+	} else {
+		first.Say("the machine ends with code", strconv.Itoa(code))
+	}
+	unix.Sync()
+	unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	first.Say("power off:", unix.Reboot(how).Error())
+	return 1
+}
+
+// servePort serves the agent for good.
+func servePort(m *inside.ThisMachine) {
+	said := ""
+	for ; ; time.Sleep(retry) {
+		port, err := inside.OpenPort()
+		if err != nil {
+			if err.Error() != said {
+				said = err.Error()
+				first.Say(said)
+			}
+			continue
+		}
+		server := &inside.Server{Machine: m, Starter: m.Start}
+		for {
+			// It ends whenever the agent goes away, and goes on with the next one.
+			server.Serve(port)
+			time.Sleep(retry)
+		}
+	}
+}
+
+// mountAll mounts what a Linux system has, as far as an initial RAM disk has not.
+func mountAll() {
+	for _, m := range []struct {
+		kind, at, options string
+		flags             uintptr
+	}{
+		{"proc", "/proc", "", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+		{"sysfs", "/sys", "", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+		{"devtmpfs", "/dev", "mode=0755", unix.MS_NOSUID},
+		{"devpts", "/dev/pts", "mode=0620,gid=5,ptmxmode=0666", unix.MS_NOSUID | unix.MS_NOEXEC},
+		{"tmpfs", "/dev/shm", "mode=1777", unix.MS_NOSUID | unix.MS_NODEV},
+		{"tmpfs", "/run", "mode=0755", unix.MS_NOSUID | unix.MS_NODEV},
+		{"cgroup2", "/sys/fs/cgroup", "", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+	} {
+		if mounted(m.at) {
+			continue
+		}
+		os.MkdirAll(m.at, 0o755)
+		if err := unix.Mount(m.kind, m.at, m.kind, m.flags, m.options); err != nil {
+			first.Say("mount", m.at+":", err.Error())
+		}
+	}
+	unix.Mount("", "/", "", unix.MS_REMOUNT, "")
+}
+
+// mounted tells whether a directory is on another file system than the one above it.
+func mounted(dir string) bool {
+	var a, b unix.Stat_t
+	return unix.Stat(dir, &a) == nil && unix.Stat(filepath.Dir(dir), &b) == nil && a.Dev != b.Dev
+}
