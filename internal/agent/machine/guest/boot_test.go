@@ -98,8 +98,9 @@ dpkg-deb -x linux-image-*.deb kernel`)
 	return cache
 }
 
-// modules are what the port needs, in the order of loading.
-var modules = []string{"virtio/virtio_ring", "virtio/virtio", "virtio/virtio_pci_legacy_dev", "virtio/virtio_pci_modern_dev", "virtio/virtio_pci", "char/virtio_console"}
+// modules are what the port and the network card need, in the order of loading.
+var modules = []string{"drivers/virtio/virtio_ring", "drivers/virtio/virtio", "drivers/virtio/virtio_pci_legacy_dev", "drivers/virtio/virtio_pci_modern_dev",
+	"drivers/virtio/virtio_pci", "drivers/char/virtio_console", "net/core/failover", "drivers/net/net_failover", "drivers/net/virtio_net"}
 
 // boot starts a machine that holds the guest's program as its first process and busybox, and returns its socket and console.
 func boot(t *testing.T) (socket string, console string, qemu *exec.Cmd) {
@@ -124,7 +125,7 @@ func boot(t *testing.T) (socket string, console string, qemu *exec.Cmd) {
 	a.file(t, "bin/nacre-guest", "guestbin/nacre-guest-amd64")
 	script := "#!/bin/busybox sh\n"
 	for _, m := range modules {
-		found, _ := filepath.Glob(kernel + "/lib/modules/*/kernel/drivers/" + m + ".ko")
+		found, _ := filepath.Glob(kernel + "/lib/modules/*/kernel/" + m + ".ko")
 		if len(found) == 0 {
 			t.Fatalf("the kernel has no module %s", m)
 		}
@@ -145,7 +146,8 @@ func boot(t *testing.T) (socket string, console string, qemu *exec.Cmd) {
 	qemu = exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg", "-machine", "q35", "-cpu", "max", "-m", "256", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", images[len(images)-1], "-initrd", dir+"/initrd", "-append", "console=ttyS0 quiet panic=-1",
 		"-serial", "file:"+console, "-device", "virtio-serial-pci", "-chardev", "socket,id=guest,server=on,wait=off,path="+socket,
-		"-device", "virtserialport,chardev=guest,name="+wire.Port)
+		"-device", "virtserialport,chardev=guest,name="+wire.Port,
+		"-netdev", "hubport,id=net,hubid=1", "-device", "virtio-net-pci,netdev=net,romfile=,mac=02:00:0a:00:00:04")
 	qemu.Stderr = os.Stderr
 	qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := qemu.Start(); err != nil {
@@ -204,6 +206,7 @@ func TestARealMachineTakesItsIdentityRunsProcessesAndItsApplicationAndEndsWithIt
 	id := wire.Identity{MachineID: strings.Repeat("ab", 16), BootID: "11111111-2222-3333-4444-555555555555", Entropy: bytes.Repeat([]byte{7}, 64),
 		Time: time.Date(2031, 5, 6, 0, 0, 0, 0, time.UTC).UnixNano()}
 	id.Instance, id.Hostname, id.FQDN, id.Address, id.Resolvers = "i-0123456789abcdef0", "ip-10-0-0-4", "ip-10-0-0-4.ec2.internal", "10.0.0.4", []string{"10.0.0.2"}
+	id.Interfaces = []wire.Interface{{MAC: "02:00:0a:00:00:04", MTU: 1400, Addresses: []string{"10.0.0.4/20"}, Gateway: "10.0.0.1"}}
 	id.Args, id.User, id.StopSignal = []string{"sh", "-c", "id -un; trap 'echo app told; exit 4' TERM; trap '' HUP; while :; do sleep 0.1; done"}, "web", int(syscall.SIGTERM)
 	got, err := c.Identify(within(t), id)
 	if err != nil {
@@ -220,10 +223,14 @@ func TestARealMachineTakesItsIdentityRunsProcessesAndItsApplicationAndEndsWithIt
 	if _, err := c.Identify(within(t), other); err == nil {
 		t.Error("a machine became another one")
 	}
-	_, out, errs := run(t, c, cmd("hostname; cat /etc/machine-id /proc/sys/kernel/random/boot_id; date +%Y-%m; sed -n 's/nameserver //p' /etc/resolv.conf; cat /sys/class/net/lo/operstate"))
+	_, out, errs := run(t, c, cmd("hostname; cat /etc/machine-id /proc/sys/kernel/random/boot_id; date +%Y-%m; sed -n 's/nameserver //p' /etc/resolv.conf"))
 	want := "ip-10-0-0-4\n" + id.MachineID + "\n" + id.BootID + "\n2031-05\n10.0.0.2\n"
-	if !strings.HasPrefix(out, want) {
+	if out != want {
 		t.Errorf("%q, not %q; %q", out, want, errs)
+	}
+	if _, out, _ := run(t, c, cmd("ip -o addr show eth0; ip link show eth0; ip route; ip addr show lo")); !strings.Contains(out, "inet 10.0.0.4/20 ") || !strings.Contains(out, "mtu 1400 ") ||
+		!strings.Contains(out, "default via 10.0.0.1 dev eth0") || !strings.Contains(out, "127.0.0.1/8") {
+		t.Errorf("the network is %s", out)
 	}
 	st, err := c.Stats(within(t))
 	if err != nil || st.MemoryTotal < 100<<20 || st.MemoryAvailable <= 0 || st.MemoryAvailable > st.MemoryTotal || st.Uptime <= 0 {
