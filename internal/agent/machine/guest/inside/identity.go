@@ -45,7 +45,7 @@ func (id *identity) apply() {
 		id.note("set the machine id", setMachineID("/etc/machine-id", "/var/lib/dbus/machine-id", id.MachineID))
 	}
 	id.note("set the host name", syscall.Sethostname([]byte(id.Hostname)))
-	id.note("grow the root file system", growRoot())
+	id.note("grow the root file system", grow("/"))
 	dropLeases()
 	id.note("bring the loopback up", setLoopback())
 	for _, i := range id.Interfaces {
@@ -114,9 +114,9 @@ func replace(path, text string, mode os.FileMode) error {
 	return os.Rename(tmp, path)
 }
 
-// growRoot makes an ext4 root as large as its disk, which a launch may have made larger than the image.
-func growRoot() error {
-	root, err := os.Open("/")
+// grow makes a mounted ext4 file system as large as its disk, which a launch may have made larger than the image.
+func grow(dir string) error {
+	root, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
