@@ -100,7 +100,47 @@ dpkg-deb -x linux-image-*.deb kernel`)
 
 // modules are what the port and the network card need, in the order of loading.
 var modules = []string{"drivers/virtio/virtio_ring", "drivers/virtio/virtio", "drivers/virtio/virtio_pci_legacy_dev", "drivers/virtio/virtio_pci_modern_dev",
-	"drivers/virtio/virtio_pci", "drivers/char/virtio_console", "net/core/failover", "drivers/net/net_failover", "drivers/net/virtio_net"}
+	"drivers/virtio/virtio_pci", "drivers/char/virtio_console", "net/core/failover", "drivers/net/net_failover", "drivers/net/virtio_net",
+	"drivers/block/virtio_blk"}
+
+// diskSize is larger than the file system that is made on the disk, as a root volume may be larger than its image.
+const diskSize = 128 << 20
+
+// makeRoot makes a disk with an ext4 root of busybox and the guest's program, of half the disk's size.
+func makeRoot(t *testing.T, disk string) {
+	t.Helper()
+	root := t.TempDir()
+	for _, d := range []string{"bin", "proc", "sys", "dev", "run", "tmp", "etc"} {
+		if err := os.Mkdir(root+"/"+d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"sh", "id", "hostname", "cat", "date", "sed", "ip", "head", "stty", "sleep", "df"} {
+		if err := os.Symlink("busybox", root+"/bin/"+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for to, from := range map[string]string{"bin/busybox": "/bin/busybox", "bin/nacre-guest": "guestbin/nacre-guest-amd64"} {
+		b, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(root+"/"+to, b, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{"passwd": "root:x:0:0::/:/bin/sh\nweb:x:33:33::/tmp:/bin/sh\n", "group": "root:x:0:\nweb:x:33:\n"} {
+		if err := os.WriteFile(root+"/etc/"+name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", "-d", root, disk, "64M").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if err := os.Truncate(disk, diskSize); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // boot starts a machine that holds the guest's program as its first process and busybox, and returns its socket and console.
 func boot(t *testing.T) (socket string, console string, qemu *exec.Cmd) {
@@ -118,12 +158,11 @@ func boot(t *testing.T) (socket string, console string, qemu *exec.Cmd) {
 	}
 	kernel := cloudKernel(t)
 	a := &archive{}
-	for _, d := range []string{"bin", "proc", "sys", "dev", "run", "tmp", "etc", "m"} {
+	for _, d := range []string{"bin", "proc", "sys", "dev", "root", "m"} {
 		a.add(d, syscall.S_IFDIR|0o755, nil)
 	}
 	a.file(t, "bin/busybox", "/bin/busybox")
-	a.file(t, "bin/nacre-guest", "guestbin/nacre-guest-amd64")
-	script := "#!/bin/busybox sh\n"
+	script := "#!/bin/busybox sh\n/bin/busybox mount -t devtmpfs dev /dev\n"
 	for _, m := range modules {
 		found, _ := filepath.Glob(kernel + "/lib/modules/*/kernel/" + m + ".ko")
 		if len(found) == 0 {
@@ -133,11 +172,10 @@ func boot(t *testing.T) (socket string, console string, qemu *exec.Cmd) {
 		a.file(t, name, found[0])
 		script += "/bin/busybox insmod /" + name + "\n"
 	}
-	script += "/bin/busybox --install -s /bin\nexec /bin/nacre-guest\n"
+	script += "/bin/busybox mount -t ext4 /dev/vda /root && exec /bin/busybox switch_root /root /bin/nacre-guest\n"
 	a.add("init", syscall.S_IFREG|0o755, []byte(script))
-	a.add("etc/passwd", syscall.S_IFREG|0o644, []byte("root:x:0:0::/:/bin/sh\nweb:x:33:33::/tmp:/bin/sh\n"))
-	a.add("etc/group", syscall.S_IFREG|0o644, []byte("root:x:0:\nweb:x:33:\n"))
 	dir := t.TempDir()
+	makeRoot(t, dir+"/disk")
 	a.write(t, dir+"/initrd")
 	images, _ := filepath.Glob(kernel + "/boot/vmlinuz-*")
 	console, socket = dir+"/console", dir+"/guest"
@@ -147,7 +185,7 @@ func boot(t *testing.T) (socket string, console string, qemu *exec.Cmd) {
 		"-kernel", images[len(images)-1], "-initrd", dir+"/initrd", "-append", "console=ttyS0 quiet panic=-1",
 		"-serial", "file:"+console, "-device", "virtio-serial-pci", "-chardev", "socket,id=guest,server=on,wait=off,path="+socket,
 		"-device", "virtserialport,chardev=guest,name="+wire.Port,
-		"-netdev", "hubport,id=net,hubid=1", "-device", "virtio-net-pci,netdev=net,romfile=,mac=02:00:0a:00:00:04")
+		"-drive", "if=virtio,format=raw,file="+dir+"/disk", "-netdev", "hubport,id=net,hubid=1", "-device", "virtio-net-pci,netdev=net,romfile=,mac=02:00:0a:00:00:04")
 	qemu.Stderr = os.Stderr
 	qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := qemu.Start(); err != nil {
@@ -231,6 +269,11 @@ func TestARealMachineTakesItsIdentityRunsProcessesAndItsApplicationAndEndsWithIt
 	if _, out, _ := run(t, c, cmd("ip -o addr show eth0; ip link show eth0; ip route; ip addr show lo")); !strings.Contains(out, "inet 10.0.0.4/20 ") || !strings.Contains(out, "mtu 1400 ") ||
 		!strings.Contains(out, "default via 10.0.0.1 dev eth0") || !strings.Contains(out, "127.0.0.1/8") {
 		t.Errorf("the network is %s", out)
+	}
+	_, out, _ = run(t, c, cmd("df -k / | sed -n '$s/^[^ ]* *\\([0-9]*\\) .*/\\1/p'"))
+	var kib int
+	if _, err := fmt.Sscan(out, &kib); err != nil || kib < 100<<10 {
+		t.Errorf("the root has %q KiB on a disk of %d", out, diskSize>>10)
 	}
 	st, err := c.Stats(within(t))
 	if err != nil || st.MemoryTotal < 100<<20 || st.MemoryAvailable <= 0 || st.MemoryAvailable > st.MemoryTotal || st.Uptime <= 0 {
