@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -113,9 +114,12 @@ func (n *Network) ListenInstance(ctx context.Context, id cloud.InstanceID, netwo
 }
 
 const (
-	// sshPort is where the agent's SSH listens inside a machine, in the stead of port 22. It can't be reached itself.
+	// sshPort is where the agent's SSH listens inside a machine, in the stead of port 22. It can't be reached itself. The table of IPv4
+	// alone is what versions before IPv6 made.
 	sshPort  = 65022
 	redirect = `
+add table ip nacre
+delete table ip nacre
 add table inet nacre
 delete table inet nacre
 table inet nacre {
@@ -124,19 +128,50 @@ table inet nacre {
 		iifname != "lo" tcp dport PORT drop
 	}
 	chain ssh {
-		type nat hook prerouting priority dstnat; policy accept;
-		SOCKET
-		tcp dport 22 redirect to :PORT
+		HOOK
 	}
 }
 `
-	// ownServer lets connections alone for which the machine itself has a listener, on this address or on all.
-	ownServer = "tcp dport 22 socket wildcard 0 accept\n\t\ttcp dport 22 socket wildcard 1 accept"
 )
 
+// redirects lead port 22 to the agent, the best one first: for a server of the machine's own, on this address or on all, connections are let
+// alone. The first one hands them to the agent's socket, and the kernel keeps nothing of any flow; the others translate, which
+// makes every packet of the machine pay for the tracking of its flow. The last one is for kernels that can't look for a socket:
+// the agent's server answers always.
+var redirects = []string{
+	`type filter hook prerouting priority mangle; policy accept;
+		iifname "lo" accept
+		tcp dport 22 socket wildcard 0 accept
+		tcp dport 22 socket wildcard 1 accept
+		tcp dport 22 tproxy to :PORT`,
+	`type nat hook prerouting priority dstnat; policy accept;
+		tcp dport 22 socket wildcard 0 accept
+		tcp dport 22 socket wildcard 1 accept
+		tcp dport 22 redirect to :PORT`,
+	`type nat hook prerouting priority dstnat; policy accept;
+		tcp dport 22 redirect to :PORT`,
+}
+
+// transparent lets a socket take connections to other ports than its own.
+func transparent(_, _ string, c syscall.RawConn) error {
+	var err error
+	cerr := c.Control(func(fd uintptr) {
+		if err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1); err == nil {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)
+			if errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EOPNOTSUPP) {
+				err = nil // a socket of IPv4: the kernel has no IPv6
+			}
+		}
+	})
+	return errors.Join(cerr, err)
+}
+
 // ListenSSH listens in the stead of the machine's port 22, for as long as none of its own processes listens there.
-func (n *Network) ListenSSH(ctx context.Context, id cloud.InstanceID) (net.Listener, error) {
-	l, err := n.ListenInstance(ctx, id, "tcp", fmt.Sprintf(":%d", sshPort))
+func (n *Network) ListenSSH(ctx context.Context, id cloud.InstanceID) (l net.Listener, err error) {
+	err = n.inside(id, func() (err error) {
+		l, err = (&net.ListenConfig{Control: transparent}).Listen(ctx, "tcp", fmt.Sprintf(":%d", sshPort))
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: listen for SSH: %w", id, err)
 	}
@@ -146,17 +181,13 @@ func (n *Network) ListenSSH(ctx context.Context, id cloud.InstanceID) (net.Liste
 		return nil, fmt.Errorf("machine %s: its network namespace: %w", id, err)
 	}
 	defer ns.Close()
-	if err := nft(ctx, ns, redirectScript(ownServer)); err != nil {
-		// Kernels without the socket expression: the agent's server answers always.
-		n.cfg.Logger.Debug("this kernel can't tell whether a machine has an SSH server of its own", "error", err)
-		if err := nft(ctx, ns, redirectScript("")); err != nil {
-			l.Close()
-			return nil, fmt.Errorf("machine %s: lead port 22 to the agent: %w", id, err)
+	for _, hook := range redirects {
+		script := strings.NewReplacer("HOOK", strings.ReplaceAll(hook, "PORT", fmt.Sprint(sshPort)), "PORT", fmt.Sprint(sshPort)).Replace(redirect)
+		if err = nft(ctx, ns, script); err == nil {
+			return l, nil
 		}
+		n.cfg.Logger.Debug("this kernel lacks what leads port 22 best", "error", err)
 	}
-	return l, nil
-}
-
-func redirectScript(socket string) string {
-	return strings.NewReplacer("PORT", fmt.Sprint(sshPort), "SOCKET", socket).Replace(redirect)
+	l.Close()
+	return nil, fmt.Errorf("machine %s: lead port 22 to the agent: %w", id, err)
 }
