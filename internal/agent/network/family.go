@@ -113,7 +113,7 @@ func compileIPv6(spec VPC, interfaces []Interface) *ruleset {
 			r.element("entrance", quoted(i.ID), "jump "+chain)
 		}
 		for _, a := range i.IPv6 {
-			addOwn(r, i.ID, a)
+			addOwn(r, i, a)
 			if out[i.Subnet] {
 				r.element("senders", a.String(), "")
 			}
@@ -126,12 +126,10 @@ func compileIPv6(spec VPC, interfaces []Interface) *ruleset {
 func frameIPv6(r *ruleset, v VPC, acls bool) {
 	r.set("map", "entrance", "type ifname : verdict")
 	sources, between, toPeers, own := frame(r, v)
-	r.chain("spoof", "type filter hook prerouting priority raw; policy drop", append([]string{
+	r.chain("spoof", "type filter hook prerouting priority raw; policy drop", append(honest(inet6,
 		`iifname "lo" accept`,
-		`iifname "uplink" ip6 saddr != ` + setOf(r.of(v.CIDRs)) + " accept",
-		"iifname . ip6 saddr @own accept",
-		"ip6 saddr fe80::/10 " + neighbours,
-		"iifname @unchecked accept"}, sources...)...)
+		`iifname "uplink" ip6 saddr != `+setOf(r.of(v.CIDRs))+" accept",
+		"ip6 saddr fe80::/10 "+neighbours), sources...)...)
 	r.chain("forward", "type filter hook forward priority filter; policy drop", append(forwarded(acls, between),
 		"iifname vmap @out",
 		`iifname "uplink" oifname vmap @entrance`)...)

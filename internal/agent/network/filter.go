@@ -46,7 +46,7 @@ func compileIPv4(spec VPC, interfaces []Interface) *ruleset {
 		underACL(r, i)
 		logInterface(r, spec, i)
 		for _, a := range i.addresses() {
-			addAddress(r, i.ID, a, a.Public.IsValid() && internet[i.Subnet] && holder[a.Public] == i.ID)
+			addAddress(r, i, a, a.Public.IsValid() && internet[i.Subnet] && holder[a.Public] == i.ID)
 		}
 	}
 	return r
@@ -56,21 +56,27 @@ func compileIPv4(spec VPC, interfaces []Interface) *ruleset {
 func frame(r *ruleset, v VPC) (sources, between, toPeers, own []string) {
 	r.set("map", "out", "type ifname : verdict")
 	r.set("map", "in", "type ifname : verdict")
-	r.set("set", "own", "type ifname . "+r.address)
+	r.set("map", "own", "type ifname . "+r.address+" : mark")
 	r.set("set", "unchecked", "type ifname")
 	r.set("set", "senders", "type "+r.address)
 	r.set("map", "subnets", "type ifname : mark")
-	r.chain("route", "type filter hook prerouting priority mangle; policy accept", "meta mark set iifname map @subnets")
 	return peeringRules(r.family, v)
+}
+
+// honest begins the check of sources, on which all depends that is told apart by them: an interface sends with its own addresses. The one
+// look-up marks the packet with its subnet's number too, by which it is routed.
+func honest(f family, others ...string) []string {
+	return append(append([]string{"meta mark set iifname . " + f.word + " saddr map @own accept"}, others...),
+		"iifname @unchecked meta mark set iifname map @subnets accept")
 }
 
 // forwarded begins the chain of what is forwarded.
 func forwarded(acls bool, between []string) []string {
-	rules := []string{"ct state invalid drop"}
+	rules := []string{"ct state vmap { established : accept, related : accept, invalid : drop }"}
 	if acls {
-		rules = append(rules, "iifname vmap @leaving", "oifname vmap @entering")
+		rules = []string{"ct state invalid drop", "iifname vmap @leaving", "oifname vmap @entering", "ct state established,related accept"}
 	}
-	return append(append(rules, "ct state established,related accept"), between...)
+	return append(rules, between...)
 }
 
 // arriving leads what senders may send to where it goes.
@@ -94,11 +100,9 @@ func frameIPv4(r *ruleset, v VPC, acls bool) {
 	r.set("map", "private", "type ipv4_addr : ipv4_addr")
 	sources, between, toPeers, own := frame(r, v)
 	r.set("set", "dhcp", fmt.Sprintf("type ifname; flags dynamic,timeout; timeout %s; size %d", askedFor, maxAsking))
-	r.chain("spoof", "type filter hook prerouting priority raw; policy drop", append([]string{
+	r.chain("spoof", "type filter hook prerouting priority raw; policy drop", append(honest(inet4,
 		`iifname { "lo", "uplink" } accept`,
-		"iifname . ip saddr @own accept",
-		"ip saddr 0.0.0.0 ip daddr 255.255.255.255 " + asksDHCP + "accept",
-		"iifname @unchecked accept"}, sources...)...)
+		"ip saddr 0.0.0.0 ip daddr 255.255.255.255 "+asksDHCP+"meta mark set iifname map @subnets accept"), sources...)...)
 	r.chain("translate", "type nat hook prerouting priority dstnat; policy accept",
 		`iifname "uplink" dnat to ip daddr map @public`,
 		"ip saddr @senders dnat to ip daddr map @public")
@@ -239,7 +243,7 @@ func addInterface(r *ruleset, i Interface) {
 		r.element("out", link, "jump "+from)
 		r.element("in", link, "jump "+to)
 	}
-	r.element("subnets", link, fmt.Sprintf("0x%08x", numberOf(i.Subnet)))
+	r.element("subnets", link, markOf(i.Subnet))
 	if !i.SourceDestCheck {
 		r.element("unchecked", link, "")
 	}
@@ -248,13 +252,15 @@ func addInterface(r *ruleset, i Interface) {
 func quoted(id cloud.InterfaceID) string { return fmt.Sprintf("%q", linkOf(id)) }
 
 // addOwn lets an interface send with an address.
-func addOwn(r *ruleset, id cloud.InterfaceID, a netip.Addr) {
-	r.element("own", fmt.Sprintf("%s . %s", quoted(id), a), "")
+func addOwn(r *ruleset, i Interface, a netip.Addr) {
+	r.element("own", fmt.Sprintf("%s . %s", quoted(i.ID), a), markOf(i.Subnet))
 }
 
+func markOf(id cloud.SubnetID) string { return fmt.Sprintf("0x%08x", numberOf(id)) }
+
 // addAddress lets an interface use an address; public says that the public one leads to it.
-func addAddress(r *ruleset, id cloud.InterfaceID, a Address, public bool) {
-	addOwn(r, id, a.Private)
+func addAddress(r *ruleset, i Interface, a Address, public bool) {
+	addOwn(r, i, a.Private)
 	if public {
 		r.element("senders", a.Private.String(), "")
 		r.element("public", a.Public.String(), a.Private.String())

@@ -140,6 +140,7 @@ table inet nacre {
 // the agent's server answers always.
 var redirects = []string{
 	`type filter hook prerouting priority mangle; policy accept;
+		tcp dport != 22 accept
 		iifname "lo" accept
 		tcp dport 22 socket wildcard 0 accept
 		tcp dport 22 socket wildcard 1 accept
