@@ -123,13 +123,7 @@ delete table ip nacre
 add table inet nacre
 delete table inet nacre
 table inet nacre {
-	chain guard {
-		type filter hook prerouting priority raw; policy accept;
-		iifname != "lo" tcp dport PORT drop
-	}
-	chain ssh {
-		HOOK
-	}
+	HOOKS
 }
 `
 )
@@ -139,19 +133,32 @@ table inet nacre {
 // makes every packet of the machine pay for the tracking of its flow. The last one is for kernels that can't look for a socket:
 // the agent's server answers always.
 var redirects = []string{
-	`type filter hook prerouting priority mangle; policy accept;
-		tcp dport != 22 accept
+	`chain ssh {
+		type filter hook prerouting priority raw; policy accept;
+		tcp dport != { 22, PORT } accept
 		iifname "lo" accept
+		tcp dport PORT drop
 		tcp dport 22 socket wildcard 0 accept
 		tcp dport 22 socket wildcard 1 accept
-		tcp dport 22 tproxy to :PORT`,
-	`type nat hook prerouting priority dstnat; policy accept;
+		tcp dport 22 tproxy to :PORT
+	}`,
+	guard + `chain ssh {
+		type nat hook prerouting priority dstnat; policy accept;
 		tcp dport 22 socket wildcard 0 accept
 		tcp dport 22 socket wildcard 1 accept
-		tcp dport 22 redirect to :PORT`,
-	`type nat hook prerouting priority dstnat; policy accept;
-		tcp dport 22 redirect to :PORT`,
+		tcp dport 22 redirect to :PORT
+	}`,
+	guard + `chain ssh {
+		type nat hook prerouting priority dstnat; policy accept;
+		tcp dport 22 redirect to :PORT
+	}`,
 }
+
+const guard = `chain guard {
+		type filter hook prerouting priority raw; policy accept;
+		iifname != "lo" tcp dport PORT drop
+	}
+	`
 
 // transparent lets a socket take connections to other ports than its own.
 func transparent(_, _ string, c syscall.RawConn) error {
@@ -183,8 +190,8 @@ func (n *Network) ListenSSH(ctx context.Context, id cloud.InstanceID) (l net.Lis
 	}
 	defer ns.Close()
 	for _, hook := range redirects {
-		script := strings.NewReplacer("HOOK", strings.ReplaceAll(hook, "PORT", fmt.Sprint(sshPort)), "PORT", fmt.Sprint(sshPort)).Replace(redirect)
-		if err = nft(ctx, ns, script); err == nil {
+		script := strings.Replace(redirect, "HOOKS", hook, 1)
+		if err = nft(ctx, ns, strings.ReplaceAll(script, "PORT", fmt.Sprint(sshPort))); err == nil {
 			return l, nil
 		}
 		n.cfg.Logger.Debug("this kernel lacks what leads port 22 best", "error", err)

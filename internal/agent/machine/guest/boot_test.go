@@ -85,11 +85,12 @@ func cloudKernel(t *testing.T) string {
 	}
 	defer os.RemoveAll(dir)
 	fetch := exec.Command("/bin/sh", "-ec", `
+apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || apt-get update
 apt-get download "$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)$/\1/p')"
 dpkg-deb -x linux-image-*.deb kernel`)
 	fetch.Dir = dir
 	if out, err := fetch.CombinedOutput(); err != nil {
-		t.Skipf("Debian's cloud kernel can't be fetched: %v\n%s", err, out)
+		t.Fatalf("Debian's cloud kernel can't be fetched: %v\n%s", err, out)
 	}
 	// Another run may have been first.
 	if err := os.Rename(dir+"/kernel", cache); err != nil && !errors.Is(err, os.ErrExist) {
@@ -150,11 +151,11 @@ func boot(t *testing.T) (socket string, console string, qemu *exec.Cmd) {
 	}
 	for _, p := range []string{"qemu-system-x86_64", "busybox"} {
 		if _, err := exec.LookPath(p); err != nil {
-			t.Skipf("%s is not installed", p)
+			t.Fatalf("%s is not installed; `make deps` installs it", p)
 		}
 	}
 	if _, err := os.Stat("guestbin/nacre-guest-amd64"); err != nil {
-		t.Skip("the guest's program is not built; `make guest` builds it")
+		t.Fatal("the guest's program is not built; `make guest` builds it")
 	}
 	kernel := cloudKernel(t)
 	a := &archive{}
