@@ -111,6 +111,33 @@ func (w *world) apply(v VPC) {
 	if err := w.n.ApplyVPC(w.t.Context(), v); err != nil {
 		w.t.Fatal(err)
 	}
+	handle, err := w.n.known(v.ID)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.carries(handle)
+}
+
+// carries waits until the kernel takes the packets of all of a VPC's pairs of links, and of others, a moment after it was told to, which a machine's start
+// hides and a test sees.
+func (w *world) carries(v *vpc, others ...string) {
+	w.t.Helper()
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		links, err := v.nl.LinkList()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		late := slices.IndexFunc(links, func(l netlink.Link) bool {
+			_, pair := l.(*netlink.Veth)
+			return (pair || slices.Contains(others, l.Attrs().Name)) && l.Attrs().OperState != netlink.OperUp
+		})
+		if late < 0 {
+			return
+		}
+		if time.Since(begin) > 5*time.Second {
+			w.t.Fatalf("the link %s does not come up", links[late].Attrs().Name)
+		}
+	}
 }
 
 // box is a machine without a machine: its namespaces and its interface.
@@ -142,25 +169,11 @@ func (b *box) attach() {
 	if _, err := b.w.n.Attach(b.w.t.Context(), b.i); err != nil {
 		b.w.t.Fatal(err)
 	}
-	b.comesUp()
-}
-
-// comesUp waits until the kernel takes a new link's packets, a moment after it was told to, which a machine's start hides and a test sees.
-func (b *box) comesUp() {
-	b.w.t.Helper()
 	v, err := b.w.n.known(b.i.VPC)
 	if err != nil {
 		b.w.t.Fatal(err)
 	}
-	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
-		link, err := v.nl.LinkByName(linkOf(b.i.ID))
-		if err == nil && link.Attrs().OperState == netlink.OperUp {
-			return
-		}
-		if time.Since(begin) > 5*time.Second {
-			b.w.t.Fatalf("the link of %s does not come up: %v", b.i.ID, err)
-		}
-	}
+	b.w.carries(v)
 }
 
 // serve answers on a port with the box's address.

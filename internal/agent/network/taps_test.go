@@ -55,7 +55,11 @@ func (g *guest) open() {
 	}
 	g.tap = tap
 	g.w.t.Cleanup(func() { tap.Close() })
-	g.comesUp()
+	v, err := g.w.n.known(g.i.VPC)
+	if err != nil {
+		g.w.t.Fatal(err)
+	}
+	g.w.carries(v, linkOf(g.i.ID))
 }
 
 func (g *guest) send(to net.HardwareAddr, kind uint16, payload []byte) {
