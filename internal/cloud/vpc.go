@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"encoding/json"
 	"net/netip"
 	"time"
 )
@@ -126,6 +127,22 @@ type Route struct {
 	// Target is LocalTarget or the id of what packets are sent to: an internet gateway, an egress-only one, a NAT
 	// gateway, a network interface or a peering.
 	Target string
+}
+
+// UnmarshalJSON reads also what clouds kept that had no other targets than gateways: a route with a member Gateway in Target's place.
+func (r *Route) UnmarshalJSON(b []byte) error {
+	type kept Route
+	read := struct {
+		*kept
+		Gateway string
+	}{kept: (*kept)(r)}
+	if err := json.Unmarshal(b, &read); err != nil {
+		return err
+	}
+	if r.Target == "" {
+		r.Target = read.Gateway
+	}
+	return nil
 }
 
 // Main returns the table that a VPC's subnets follow unless they have their own; nil when there is none.
