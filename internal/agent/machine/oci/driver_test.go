@@ -20,12 +20,19 @@ import (
 	"time"
 
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/confined"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/machinetest"
 	"github.com/nacre-cloud/nacre/internal/agent/namespace"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
-const testBase = 0x20000000
+const (
+	testBase   = 0x20000000
+	cgroupRoot = "/sys/fs/cgroup"
+)
+
+// unified tells whether the host's control groups are version 2 only.
+var unified = func() bool { _, err := os.Stat(cgroupRoot + "/cgroup.controllers"); return err == nil }()
 
 // host is where a test's machines live.
 type host struct {
@@ -126,6 +133,20 @@ func processes(t testing.TB) []string {
 	return out
 }
 
+// monitor is the process id of a machine's monitor.
+func (h *host) monitor(t testing.TB, id cloud.InstanceID) int {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(h.d.Bundle(id), "monitor.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid <= 1 {
+		t.Fatalf("its monitor is process %q", b)
+	}
+	return pid
+}
+
 // spec is a system machine on a busybox root, with namespaces of its own.
 func (h *host) spec(t testing.TB) machine.Spec {
 	t.Helper()
@@ -195,11 +216,11 @@ func TestLimitsAreSeenFromInsideAndOutside(t *testing.T) {
 		}{
 			{"memory/memory.limit_in_bytes", "memory.max", fmt.Sprint(memory)},
 			{"pids/pids.max", "pids.max", fmt.Sprint(pids)},
-			{"cpu/cpu.cfs_quota_us", "cpu.max", fmt.Sprint(cpus * cpuPeriod)},
+			{"cpu/cpu.cfs_quota_us", "cpu.max", fmt.Sprint(cpus * confined.CPUPeriod)},
 		} {
-			inside, outside := "/sys/fs/cgroup/"+want.v1, filepath.Join(cgroupRoot, filepath.Dir(want.v1), h.d.cgroup(s.ID), filepath.Base(want.v1))
-			if unified() {
-				inside, outside = "/sys/fs/cgroup/"+want.v2, filepath.Join(cgroupRoot, h.d.cgroup(s.ID), want.v2)
+			inside, outside := "/sys/fs/cgroup/"+want.v1, filepath.Join(cgroupRoot, filepath.Dir(want.v1), h.d.Group(s.ID), filepath.Base(want.v1))
+			if unified {
+				inside, outside = "/sys/fs/cgroup/"+want.v2, filepath.Join(cgroupRoot, h.d.Group(s.ID), want.v2)
 			}
 			b, err := os.ReadFile(outside)
 			if got, _, _ := strings.Cut(strings.TrimSpace(string(b)), " "); err != nil || got != want.value {
@@ -245,14 +266,9 @@ func TestAKilledMonitorLeavesItsMachineRunning(t *testing.T) {
 	h.Start(s)
 	st := h.Start(ends)
 	for _, id := range []cloud.InstanceID{s.ID, ends.ID} {
-		m := h.d.monitor(id)
-		if m == nil {
-			t.Fatal("it has no monitor")
-		}
-		if err := signal(m, syscall.SIGKILL); err != nil {
+		if err := syscall.Kill(h.monitor(t, id), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		m.Close()
 	}
 	if out, code := h.Run(s.ID, "echo alive"); code != 0 || out != "alive" {
 		t.Errorf("exit %d: %s", code, out)
@@ -265,7 +281,7 @@ func TestAKilledMonitorLeavesItsMachineRunning(t *testing.T) {
 		}
 		time.Sleep(100 * time.Millisecond)
 	})
-	if st := found[ends.ID]; st.State != machine.Exited || st.Exit.Code != unknownCode {
+	if st := found[ends.ID]; st.State != machine.Exited || st.Exit.Code != confined.UnknownCode {
 		t.Errorf("found %+v", st)
 	}
 }
@@ -382,7 +398,7 @@ func TestAChattyMachineDoesNotFillTheDisk(t *testing.T) {
 		s.Boot++
 	}
 	var size int64
-	logs, err := filepath.Glob(filepath.Join(h.d.bundle(s.ID), "*.log*"))
+	logs, err := filepath.Glob(filepath.Join(h.d.Bundle(s.ID), "*.log*"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -393,7 +409,7 @@ func TestAChattyMachineDoesNotFillTheDisk(t *testing.T) {
 		}
 		size += info.Size()
 	}
-	if size == 0 || size > 3*consoleSize {
+	if size == 0 || size > 3*confined.ConsoleSize {
 		t.Errorf("36 MB of output take %d bytes in %v", size, logs)
 	}
 	if out, _, err := h.d.Console(t.Context(), s.ID, 1000); err != nil || !strings.HasSuffix(string(out), "the end\n") {
@@ -407,7 +423,7 @@ func TestADamagedRecordDoesNotKeepTheOthersFromBeingAdopted(t *testing.T) {
 	h.Start(damaged)
 	h.Start(whole)
 	found := h.Reopen(func() {
-		if err := os.WriteFile(filepath.Join(h.d.bundle(damaged.ID), savedFile), []byte("{"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(h.d.Bundle(damaged.ID), "machine.json"), []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -424,45 +440,10 @@ func TestAMissingRuntimeIsNamedWithTheNextStep(t *testing.T) {
 	}
 }
 
-func TestConsoleLinesAreJoined(t *testing.T) {
-	got := joinLog([]byte("T stdout F one\nT stdout P tw\nT stdout F o\nnonsense\nT stderr F three\nT stdout F cut"))
-	if string(got) != "one\ntwo\nthree\n" {
-		t.Errorf("%q", got)
-	}
-}
-
 func TestLaterVariablesWin(t *testing.T) {
 	if got := mergeEnv([]string{"A=1", "B=2"}, []string{"A=3"}); !slices.Equal(got, []string{"A=3", "B=2"}) {
 		t.Errorf("%q", got)
 	}
-}
-
-func TestTheMonitorsAnswerIsAProcessOrAReason(t *testing.T) {
-	if pid, err := parseAnswer(`{"data": 42}` + "\n"); err != nil || pid != 42 {
-		t.Errorf("%d, %v", pid, err)
-	}
-	if _, err := parseAnswer(`{"pid": -1, "message": "no such file\n"}`); err == nil || !strings.HasSuffix(err.Error(), "no such file") {
-		t.Errorf("%v", err)
-	}
-}
-
-func FuzzMonitorAnswers(f *testing.F) {
-	f.Add(`{"pid": 1}`)
-	f.Add(`{"data": -1, "message": "x"}`)
-	f.Fuzz(func(t *testing.T, line string) {
-		if pid, err := parseAnswer(line); err == nil && pid <= 0 {
-			t.Errorf("%q is process %d", line, pid)
-		}
-	})
-}
-
-func FuzzConsoleLogs(f *testing.F) {
-	f.Add([]byte("2026-01-01T00:00:00Z stdout F hello\n2026-01-01T00:00:00Z stderr P par"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if out := joinLog(b); len(out) > len(b) {
-			t.Errorf("%d bytes became %d", len(b), len(out))
-		}
-	})
 }
 
 func BenchmarkStart(b *testing.B) {
@@ -496,13 +477,10 @@ func BenchmarkIdleMemory(b *testing.B) {
 	s := h.Spec()
 	st := h.Start(s)
 	time.Sleep(200 * time.Millisecond)
-	monitor, err := os.ReadFile(filepath.Join(h.d.bundle(s.ID), monitorFile))
-	if err != nil {
-		b.Fatal(err)
-	}
+	monitor := h.monitor(b, s.ID)
 	for b.Loop() {
 	}
-	for name, pid := range map[string]string{"init": strconv.Itoa(st.PID), "conmon": strings.TrimSpace(string(monitor))} {
+	for name, pid := range map[string]string{"init": strconv.Itoa(st.PID), "conmon": strconv.Itoa(monitor)} {
 		status, err := os.ReadFile(filepath.Join("/proc", pid, "status"))
 		if err != nil {
 			b.Fatal(err)

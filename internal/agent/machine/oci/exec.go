@@ -19,17 +19,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/confined"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
 // Exec implements machine.Driver. The runtime stays as the process's parent and hands on its exit code; with a terminal it
 // carries the bytes between the terminal inside and one here.
 func (d *Driver) Exec(ctx context.Context, id cloud.InstanceID, spec machine.ExecSpec) (machine.Process, error) {
-	inside, err := d.runningSpec(id)
+	inside, err := d.Running(id)
 	if err != nil {
 		return nil, err
 	}
-	d.wg.Go(wakeMigration)
+	d.Go(confined.WakeMigration)
 	config, err := execConfig(inside, spec)
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: %w", id, err)
@@ -48,7 +49,7 @@ func (d *Driver) Exec(ctx context.Context, id cloud.InstanceID, spec machine.Exe
 	if _, err := description.Write(b); err != nil {
 		return nil, fmt.Errorf("machine %s: describe a process: %w", id, err)
 	}
-	cmd := exec.CommandContext(ctx, d.runc, "--root", d.runtimeDir(), "exec", "--process", "/proc/self/fd/3", string(id))
+	cmd := d.RuntimeCommand(ctx, "exec", "--process", "/proc/self/fd/3", string(id))
 	cmd.ExtraFiles = []*os.File{description}
 	p := &process{cmd: cmd}
 	if spec.TTY {
@@ -60,20 +61,6 @@ func (d *Driver) Exec(ctx context.Context, id cloud.InstanceID, spec machine.Exe
 		return nil, fmt.Errorf("machine %s: start %q: %w", id, strings.Join(spec.Args, " "), err)
 	}
 	return p, nil
-}
-
-// runningSpec is the specification of a machine that runs.
-func (d *Driver) runningSpec(id cloud.InstanceID) (machine.Spec, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	r := d.machines[id]
-	if r == nil {
-		return machine.Spec{}, fmt.Errorf("machine %s: %w", id, machine.ErrNotFound)
-	}
-	if r.rec.Status.State != machine.Running {
-		return machine.Spec{}, fmt.Errorf("machine %s is not running", id)
-	}
-	return r.rec.Spec, nil
 }
 
 // execConfig resolves the user in the machine's own files and completes the environment.

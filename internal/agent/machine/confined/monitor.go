@@ -1,4 +1,4 @@
-package oci
+package confined
 
 import (
 	"bufio"
@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,9 +21,12 @@ import (
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
+// ConsoleSize is how many bytes the console's log may have before it starts anew.
+const ConsoleSize = 4 << 20
+
 const (
 	consoleLog  = "console.log"
-	consoleSize = 4 << 20 // bytes of the console's log, after which it starts anew
+	firstPassed = 3 // the first descriptor after the standard ones
 	pidFile     = "pid"
 	monitorFile = "monitor.pid"
 
@@ -47,20 +51,27 @@ exec %s "$@"
 
 // run has a monitor run the container, and returns its first process. The monitor tells through a pipe: {"pid":N}, or
 // a negative number and a message.
-func (d *Driver) run(ctx context.Context, id cloud.InstanceID) (int, error) {
-	d.wg.Go(wakeMigration)
-	dir := d.bundle(id)
+func (k *Keeper) run(ctx context.Context, id cloud.InstanceID, b *Bundle) (int, error) {
+	k.wg.Go(WakeMigration)
+	dir := k.Bundle(id)
 	r, w, err := os.Pipe()
 	if err != nil {
 		return 0, fmt.Errorf("machine %s: %w", id, err)
 	}
 	defer r.Close()
-	cmd := exec.Command(d.conmon, "--api-version", "1", "--cid", string(id), "--cuuid", string(id), "--name", string(id), "--runtime", d.runNow,
-		"--runtime-arg", "--root="+d.runtimeDir(), "--bundle", dir, "--container-pidfile", filepath.Join(dir, pidFile),
-		"--conmon-pidfile", filepath.Join(dir, monitorFile), "--exit-dir", d.exitDir(), "--log-path", "k8s-file:"+filepath.Join(dir, consoleLog),
-		"--log-size-max", fmt.Sprint(consoleSize), "--persist-dir", dir, "--socket-dir-path", d.socketDir(), "--no-sync-log", "--log-level", "error")
-	cmd.ExtraFiles = []*os.File{w}
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "_OCI_SYNCPIPE=3"} // not what the agent's own may hold
+	cmd := exec.Command(k.conmon, "--api-version", "1", "--cid", string(id), "--cuuid", string(id), "--name", string(id), "--runtime", k.runNow,
+		"--runtime-arg", "--root="+k.runtimeDir(), "--bundle", dir, "--container-pidfile", filepath.Join(dir, pidFile),
+		"--conmon-pidfile", filepath.Join(dir, monitorFile), "--exit-dir", k.exitDir(), "--log-path", "k8s-file:"+filepath.Join(dir, consoleLog),
+		"--log-size-max", fmt.Sprint(ConsoleSize), "--persist-dir", dir, "--socket-dir-path", k.socketDir(), "--no-sync-log", "--log-level", "error")
+	if len(b.Pass) > 0 {
+		// The runtime hands the first descriptors above the standard ones on; the monitor's own come after them.
+		cmd.Args = append(cmd.Args, "--runtime-opt", fmt.Sprintf("--preserve-fds=%d", len(b.Pass)))
+	}
+	if b.Input {
+		cmd.Args = append(cmd.Args, "--stdin", "--leave-stdin-open")
+	}
+	cmd.ExtraFiles = append(slices.Clone(b.Pass), w)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), fmt.Sprintf("_OCI_SYNCPIPE=%d", firstPassed+len(b.Pass))} // not what the agent's own may hold
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	var messages strings.Builder
@@ -107,8 +118,8 @@ func parseAnswer(line string) (pid int, err error) {
 }
 
 // monitor returns a descriptor of a machine's living monitor, or nil.
-func (d *Driver) monitor(id cloud.InstanceID) *os.File {
-	b, err := os.ReadFile(filepath.Join(d.bundle(id), monitorFile))
+func (k *Keeper) monitor(id cloud.InstanceID) *os.File {
+	b, err := os.ReadFile(filepath.Join(k.Bundle(id), monitorFile))
 	if err != nil {
 		return nil
 	}
@@ -116,18 +127,18 @@ func (d *Driver) monitor(id cloud.InstanceID) *os.File {
 	if err != nil || pid <= 0 {
 		return nil
 	}
-	return d.openMonitor(id, pid)
+	return k.openMonitor(id, pid)
 }
 
 // openMonitor opens a process if it is a machine's monitor.
-func (d *Driver) openMonitor(id cloud.InstanceID, pid int) *os.File {
+func (k *Keeper) openMonitor(id cloud.InstanceID, pid int) *os.File {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil
 	}
 	// Only now does the number stand for one process.
 	line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-	if err != nil || !d.monitors(id, line) {
+	if err != nil || !k.monitors(id, line) {
 		unix.Close(fd)
 		return nil
 	}
@@ -135,26 +146,26 @@ func (d *Driver) openMonitor(id cloud.InstanceID, pid int) *os.File {
 }
 
 // monitors tells whether a command line is that of a machine's monitor.
-func (d *Driver) monitors(id cloud.InstanceID, line []byte) bool {
-	return bytes.HasPrefix(line, []byte(d.conmon+"\x00")) && bytes.Contains(line, []byte("\x00--bundle\x00"+d.bundle(id)+"\x00"))
+func (k *Keeper) monitors(id cloud.InstanceID, line []byte) bool {
+	return bytes.HasPrefix(line, []byte(k.conmon+"\x00")) && bytes.Contains(line, []byte("\x00--bundle\x00"+k.Bundle(id)+"\x00"))
 }
 
 // searchMonitor looks for a machine's monitor among all processes: one that was just launched has not noted its number yet.
-func (d *Driver) searchMonitor(id cloud.InstanceID) *os.File {
+func (k *Keeper) searchMonitor(id cloud.InstanceID) *os.File {
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		return nil
 	}
 	for _, path := range lines {
 		line, err := os.ReadFile(path)
-		if err != nil || !d.monitors(id, line) {
+		if err != nil || !k.monitors(id, line) {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		if err != nil {
 			continue
 		}
-		if m := d.openMonitor(id, pid); m != nil {
+		if m := k.openMonitor(id, pid); m != nil {
 			return m
 		}
 	}
@@ -162,13 +173,13 @@ func (d *Driver) searchMonitor(id cloud.InstanceID) *os.File {
 }
 
 // settle waits until nobody is bringing a machine up any more: a monitor whose agent died goes on with what it was told.
-func (d *Driver) settle(id cloud.InstanceID) {
+func (k *Keeper) settle(id cloud.InstanceID) {
 	begin := time.Now()
 	for time.Since(begin) < settleLimit {
-		if _, err := os.Stat(filepath.Join(d.bundle(id), pidFile)); err == nil {
+		if _, err := os.Stat(filepath.Join(k.Bundle(id), pidFile)); err == nil {
 			return // it runs, or did
 		}
-		m := d.searchMonitor(id)
+		m := k.searchMonitor(id)
 		if m == nil {
 			if time.Since(begin) > launchLimit {
 				return
@@ -182,8 +193,8 @@ func (d *Driver) settle(id cloud.InstanceID) {
 }
 
 // endMonitor waits for the monitor of a container that is gone to write that down and to end, and kills one that doesn't.
-func (d *Driver) endMonitor(id cloud.InstanceID) error {
-	m := d.monitor(id)
+func (k *Keeper) endMonitor(id cloud.InstanceID) error {
+	m := k.monitor(id)
 	if m == nil {
 		return nil
 	}
@@ -191,7 +202,7 @@ func (d *Driver) endMonitor(id cloud.InstanceID) error {
 	if gone(int(m.Fd()), monitorGrace) {
 		return nil
 	}
-	d.log.Warn("a monitor outlived its container and is killed", "instance", id)
+	k.log.Warn("a monitor outlived its container and is killed", "instance", id)
 	if err := signal(m, unix.SIGKILL); err != nil {
 		return fmt.Errorf("machine %s: kill its monitor: %w", id, err)
 	}

@@ -1,4 +1,4 @@
-package oci
+package confined
 
 import (
 	"context"
@@ -14,8 +14,8 @@ import (
 )
 
 // Recover implements machine.Driver.
-func (d *Driver) Recover(ctx context.Context) ([]machine.Status, error) {
-	entries, err := os.ReadDir(d.cfg.MachinesDir)
+func (k *Keeper) Recover(ctx context.Context) ([]machine.Status, error) {
+	entries, err := os.ReadDir(k.cfg.MachinesDir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -30,14 +30,14 @@ func (d *Driver) Recover(ctx context.Context) ([]machine.Status, error) {
 		}
 		id := cloud.InstanceID(e.Name())
 		known[e.Name()] = true
-		st, ok, err := d.recoverOne(ctx, id)
+		st, ok, err := k.recoverOne(ctx, id)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		if err != nil {
 			// One machine's damage must not keep the others from being adopted.
-			d.log.Error("a machine can't be adopted; it is undone", "instance", id, "error", err)
-			if err := d.undo(ctx, id); err != nil {
+			k.log.Error("a machine can't be adopted; it is undone", "instance", id, "error", err)
+			if err := k.undo(ctx, id); err != nil {
 				return nil, err
 			}
 			continue
@@ -47,13 +47,13 @@ func (d *Driver) Recover(ctx context.Context) ([]machine.Status, error) {
 		}
 	}
 	// Containers of which not even a directory is left.
-	states, err := os.ReadDir(d.runtimeDir())
+	states, err := os.ReadDir(k.runtimeDir())
 	if err != nil {
 		return nil, fmt.Errorf("list the runtime's containers: %w", err)
 	}
 	for _, e := range states {
 		if !known[e.Name()] && cloud.ValidID[cloud.InstanceID](e.Name()) {
-			if err := d.forget(ctx, cloud.InstanceID(e.Name())); err != nil {
+			if err := k.forget(ctx, cloud.InstanceID(e.Name())); err != nil {
 				return nil, err
 			}
 		}
@@ -62,46 +62,47 @@ func (d *Driver) Recover(ctx context.Context) ([]machine.Status, error) {
 }
 
 // recoverOne adopts a machine that runs or has ended, and undoes one that never got to run.
-func (d *Driver) recoverOne(ctx context.Context, id cloud.InstanceID) (machine.Status, bool, error) {
-	rec, ok, err := d.load(id)
+func (k *Keeper) recoverOne(ctx context.Context, id cloud.InstanceID) (machine.Status, bool, error) {
+	rec, ok, err := k.load(id)
 	if err != nil {
 		return machine.Status{}, false, err
 	}
 	if !ok {
-		return machine.Status{}, false, d.undo(ctx, id)
+		return machine.Status{}, false, k.undo(ctx, id)
 	}
 	if rec.Status.State == machine.Exited {
-		d.remember(rec)
-		return rec.Status, true, d.forget(ctx, id)
+		k.remember(rec)
+		return rec.Status, true, k.forget(ctx, id)
 	}
 	if rec.PID == 0 { // cut off between the bundle and the note that it runs
-		d.settle(id)
-		if rec, err = d.half(ctx, rec); err != nil {
+		k.settle(id)
+		if rec, err = k.half(ctx, rec); err != nil {
 			return machine.Status{}, false, err
 		}
 	}
 	if rec.PID != 0 {
-		if r, err := d.track(rec); err == nil {
-			d.watch(r)
+		if r, err := k.track(rec); err == nil {
+			k.watch(r)
 			return rec.Status, true, nil
 		}
 	}
-	if !d.ran(id) {
+	if !k.ran(id) {
 		// Neither a container nor an end: it never got to run, or the host was restarted under it.
-		return machine.Status{}, false, d.undo(ctx, id)
+		return machine.Status{}, false, k.undo(ctx, id)
 	}
-	exit, err := d.exitOf(ctx, id)
+	exit, err := k.exitOf(ctx, id)
 	if err != nil {
 		return machine.Status{}, false, err
 	}
-	rec.end(exit)
-	d.remember(rec)
-	return rec.Status, true, errors.Join(d.save(rec), d.forget(ctx, id))
+	exit.Requested = rec.Stopped
+	rec.end(k.complete(id, exit))
+	k.remember(rec)
+	return rec.Status, true, errors.Join(k.save(rec), k.forget(ctx, id))
 }
 
 // ran tells whether there is a container that was started, or its end.
-func (d *Driver) ran(id cloud.InstanceID) bool {
-	for _, path := range []string{d.exitFile(id), filepath.Join(d.runtimeDir(), string(id))} {
+func (k *Keeper) ran(id cloud.InstanceID) bool {
+	for _, path := range []string{k.exitFile(id), filepath.Join(k.runtimeDir(), string(id))} {
 		if _, err := os.Stat(path); err == nil {
 			return true
 		}
@@ -110,13 +111,13 @@ func (d *Driver) ran(id cloud.InstanceID) bool {
 }
 
 // half finishes the note on a container that was started right before a crash. Its PID stays 0 when it doesn't run.
-func (d *Driver) half(ctx context.Context, rec saved) (saved, error) {
+func (k *Keeper) half(ctx context.Context, rec saved) (saved, error) {
 	id := rec.Spec.ID
-	rec.Status = machine.Status{ID: id, Boot: rec.Spec.Boot, State: machine.Running, Engine: d.engine}
-	if _, err := os.Stat(filepath.Join(d.runtimeDir(), string(id))); errors.Is(err, fs.ErrNotExist) {
+	rec.Status = machine.Status{ID: id, Boot: rec.Spec.Boot, State: machine.Running, Engine: k.engine}
+	if _, err := os.Stat(filepath.Join(k.runtimeDir(), string(id))); errors.Is(err, fs.ErrNotExist) {
 		return rec, nil
 	}
-	out, err := d.runtime(ctx, "state", string(id))
+	out, err := k.runtime(ctx, "state", string(id))
 	if err != nil {
 		return rec, fmt.Errorf("machine %s: %w", id, err)
 	}
@@ -130,7 +131,7 @@ func (d *Driver) half(ctx context.Context, rec saved) (saved, error) {
 	switch state.Status {
 	case "running":
 	case "created": // the start itself was cut off
-		return rec, d.forget(ctx, id)
+		return rec, k.forget(ctx, id)
 	default:
 		return rec, nil
 	}
@@ -138,10 +139,10 @@ func (d *Driver) half(ctx context.Context, rec saved) (saved, error) {
 		return rec, nil // it has just ended
 	}
 	rec.PID, rec.Status.PID = state.PID, state.PID
-	return rec, d.save(rec)
+	return rec, k.save(rec)
 }
 
 // remember keeps an ended machine known, without a process to watch.
-func (d *Driver) remember(rec saved) {
-	close(d.know(rec, nil).done)
+func (k *Keeper) remember(rec saved) {
+	close(k.know(rec, nil).done)
 }

@@ -1,4 +1,4 @@
-package oci
+package confined
 
 import (
 	"encoding/json"
@@ -14,28 +14,26 @@ import (
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
-// bundleDir is the directory in a machine's own that belongs to this driver.
-const bundleDir = "oci"
-
-func (d *Driver) bundle(id cloud.InstanceID) string {
-	return filepath.Join(d.cfg.MachinesDir, string(id), bundleDir)
+// Bundle is the directory in a machine's own that belongs to this driver.
+func (k *Keeper) Bundle(id cloud.InstanceID) string {
+	return filepath.Join(k.cfg.MachinesDir, string(id), k.cfg.Name)
 }
 
 // runtimeDir holds the runtime's state of each container, socketDir the monitors' links: the two must not meet, as both are
 // named after the machine.
-func (d *Driver) runtimeDir() string { return filepath.Join(d.cfg.StateDir, "state") }
+func (k *Keeper) runtimeDir() string { return filepath.Join(k.cfg.StateDir, "state") }
 
-func (d *Driver) socketDir() string { return filepath.Join(d.cfg.StateDir, "monitors") }
+func (k *Keeper) socketDir() string { return filepath.Join(k.cfg.StateDir, "monitors") }
 
-func (d *Driver) exitDir() string { return filepath.Join(d.cfg.Dir, "exits") }
+func (k *Keeper) exitDir() string { return filepath.Join(k.cfg.Dir, "exits") }
 
-func (d *Driver) exitFile(id cloud.InstanceID) string { return filepath.Join(d.exitDir(), string(id)) }
+func (k *Keeper) exitFile(id cloud.InstanceID) string { return filepath.Join(k.exitDir(), string(id)) }
 
 // saved is what the driver keeps of a machine, in machine.json in its bundle: written before the machine is started, and
 // again when it runs and when it ended.
 type saved struct {
 	Spec    machine.Spec
-	PID     int
+	PID     int    // the container's first process; 0 before it runs
 	Ticks   uint64 // the process's start time since boot, which tells it from a later one of the same id
 	Status  machine.Status
 	Stopped bool // Stop was asked for
@@ -43,9 +41,9 @@ type saved struct {
 
 const savedFile = "machine.json"
 
-func (d *Driver) load(id cloud.InstanceID) (saved, bool, error) {
+func (k *Keeper) load(id cloud.InstanceID) (saved, bool, error) {
 	var s saved
-	path := filepath.Join(d.bundle(id), savedFile)
+	path := filepath.Join(k.Bundle(id), savedFile)
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, false, nil
@@ -61,12 +59,12 @@ func (d *Driver) load(id cloud.InstanceID) (saved, bool, error) {
 
 // save replaces what is kept of a machine. It survives this process and not, for certain, the host's power: without it the
 // machine doesn't run either, and one whose record is damaged is undone and started anew.
-func (d *Driver) save(s saved) error {
+func (k *Keeper) save(s saved) error {
 	b, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("machine %s: encode what is kept of it: %w", s.Spec.ID, err)
 	}
-	if err := replace(filepath.Join(d.bundle(s.Spec.ID), savedFile), b); err != nil {
+	if err := replace(filepath.Join(k.Bundle(s.Spec.ID), savedFile), b); err != nil {
 		return fmt.Errorf("machine %s: keep it: %w", s.Spec.ID, err)
 	}
 	return nil
@@ -105,8 +103,8 @@ func startTicks(pid int) (uint64, error) {
 }
 
 // readExit reads what the monitor wrote about a container's end; ok is false while it has not.
-func (d *Driver) readExit(id cloud.InstanceID) (machine.Exit, bool) {
-	path := d.exitFile(id)
+func (k *Keeper) readExit(id cloud.InstanceID) (machine.Exit, bool) {
+	path := k.exitFile(id)
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return machine.Exit{}, false

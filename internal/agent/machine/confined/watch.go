@@ -1,4 +1,4 @@
-package oci
+package confined
 
 import (
 	"context"
@@ -10,25 +10,25 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
-	"github.com/nacre-cloud/nacre/internal/agent/machine/guestinit"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
 // exitWait is how long the monitor may take to write an end down, after the process ended.
 const exitWait = 3 * time.Second
 
-// unknownCode stands for the exit code of a machine whose monitor was killed before it.
-const unknownCode = 255
+// UnknownCode stands for the exit code of a machine whose monitor was killed before it.
+const UnknownCode = 255
 
 // running is a machine whose first process is watched.
 type running struct {
 	rec   saved
 	pidfd *os.File      // nil for one that had ended before it could be watched
 	done  chan struct{} // closed when rec.Status is the end
+	gone  sync.Once     // the driver was told that it is not watched any more
 }
 
 // track takes a machine's first process under watch. It fails when the process has ended, or is another than the one recorded.
-func (d *Driver) track(rec saved) (*running, error) {
+func (k *Keeper) track(rec saved) (*running, error) {
 	fd, err := unix.PidfdOpen(rec.PID, unix.PIDFD_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: watch its first process %d: %w", rec.Spec.ID, rec.PID, err)
@@ -43,23 +43,38 @@ func (d *Driver) track(rec saved) (*running, error) {
 		pidfd.Close()
 		return nil, fmt.Errorf("machine %s: its first process %d has ended", rec.Spec.ID, rec.PID)
 	}
-	return d.know(rec, pidfd), nil
+	return k.know(rec, pidfd), nil
 }
 
 // know puts a machine into the driver's map.
-func (d *Driver) know(rec saved, pidfd *os.File) *running {
+func (k *Keeper) know(rec saved, pidfd *os.File) *running {
 	r := &running{rec: rec, pidfd: pidfd, done: make(chan struct{})}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.machines[rec.Spec.ID] = r
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.machines[rec.Spec.ID] == nil {
+		k.cfg.Groups.need()
+	}
+	k.machines[rec.Spec.ID] = r
 	return r
 }
 
 // watch waits in the background for the machine's end, notes it and tells it.
-func (d *Driver) watch(r *running) {
-	d.wg.Go(func() {
-		if r.pidfd == nil || awaitExit(r.pidfd) && d.ctx.Err() == nil {
-			d.ended(r)
+func (k *Keeper) watch(r *running) {
+	if r.pidfd != nil && k.hooks.Watched != nil {
+		k.hooks.Watched(r.process())
+	}
+	k.wg.Go(func() {
+		if r.pidfd == nil || awaitExit(r.pidfd) && k.ctx.Err() == nil {
+			k.ended(r)
+		}
+	})
+}
+
+// letGo tells the driver, once, that a machine is not watched any more.
+func (k *Keeper) letGo(r *running) {
+	r.gone.Do(func() {
+		if r.pidfd != nil && k.hooks.Ended != nil {
+			k.hooks.Ended(r.rec.Spec.ID)
 		}
 	})
 }
@@ -80,34 +95,45 @@ func awaitExit(pidfd *os.File) bool {
 }
 
 // ended works out how a machine ended and tells it, unless Stop is waiting for just that.
-func (d *Driver) ended(r *running) {
-	exit, err := d.exitOf(d.ctx, r.rec.Spec.ID)
+func (k *Keeper) ended(r *running) {
+	exit, err := k.exitOf(k.ctx, r.rec.Spec.ID)
 	if err != nil {
 		return // closed: the next driver finds the end
 	}
-	d.mu.Lock()
+	k.mu.Lock()
+	exit.Requested = r.rec.Stopped
+	k.mu.Unlock()
+	exit = k.complete(r.rec.Spec.ID, exit)
+	k.mu.Lock()
 	r.rec.end(exit)
 	rec := r.rec
-	d.mu.Unlock()
-	if err := d.save(rec); err != nil {
-		d.log.Error("an end can't be kept", "instance", rec.Spec.ID, "error", err)
+	k.mu.Unlock()
+	k.letGo(r)
+	if err := k.save(rec); err != nil {
+		k.log.Error("an end can't be kept", "instance", rec.Spec.ID, "error", err)
 	}
 	close(r.done)
 	if !rec.Status.Exit.Requested {
-		d.events.put(rec.Status)
+		k.events.put(rec.Status)
 	}
+}
+
+// complete has the driver add what it knows of an end.
+func (k *Keeper) complete(id cloud.InstanceID, exit machine.Exit) machine.Exit {
+	if k.hooks.End == nil {
+		return exit
+	}
+	return k.hooks.End(id, exit)
 }
 
 // end notes how the machine ended.
 func (s *saved) end(exit machine.Exit) {
-	exit.Requested = s.Stopped
-	exit.Reboot = exit.Code == guestinit.RebootCode && !exit.Requested
 	s.Status.State, s.Status.PID, s.Status.Exit = machine.Exited, 0, exit
 }
 
 // exitOf reads the end that the monitor wrote down. A monitor that died can't: then the end is only known to have come.
-func (d *Driver) exitOf(ctx context.Context, id cloud.InstanceID) (machine.Exit, error) {
-	m := d.monitor(id)
+func (k *Keeper) exitOf(ctx context.Context, id cloud.InstanceID) (machine.Exit, error) {
+	m := k.monitor(id)
 	if m != nil {
 		defer m.Close()
 	}
@@ -115,13 +141,13 @@ func (d *Driver) exitOf(ctx context.Context, id cloud.InstanceID) (machine.Exit,
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		// In this order: what a monitor writes, it writes before it ends.
 		last := m == nil || gone(int(m.Fd()), 0) || time.Now().After(deadline)
-		if exit, ok := d.readExit(id); ok {
-			exit.OOMKilled = exit.Code == 128+int(unix.SIGKILL) && d.outOfMemory(id)
+		if exit, ok := k.readExit(id); ok {
+			exit.OOMKilled = exit.Code == 128+int(unix.SIGKILL) && k.outOfMemory(id)
 			return exit, nil
 		}
 		if last {
-			d.log.Warn("the monitor wrote no end down; was it killed?", "instance", id)
-			return machine.Exit{Code: unknownCode, OOMKilled: d.outOfMemory(id), At: time.Now().UTC()}, nil
+			k.log.Warn("the monitor wrote no end down; was it killed?", "instance", id)
+			return machine.Exit{Code: UnknownCode, OOMKilled: k.outOfMemory(id), At: time.Now().UTC()}, nil
 		}
 		select {
 		case <-time.After(pause):
@@ -132,12 +158,17 @@ func (d *Driver) exitOf(ctx context.Context, id cloud.InstanceID) (machine.Exit,
 }
 
 // drop forgets a machine that is not watched any more.
-func (d *Driver) drop(id cloud.InstanceID) {
-	d.mu.Lock()
-	r := d.machines[id]
-	delete(d.machines, id)
-	d.mu.Unlock()
-	if r != nil && r.pidfd != nil {
+func (k *Keeper) drop(id cloud.InstanceID) {
+	k.mu.Lock()
+	r := k.machines[id]
+	delete(k.machines, id)
+	k.mu.Unlock()
+	if r == nil {
+		return
+	}
+	k.letGo(r)
+	k.cfg.Groups.release()
+	if r.pidfd != nil {
 		r.pidfd.Close()
 	}
 }

@@ -1,4 +1,4 @@
-package oci
+package confined
 
 import (
 	"bytes"
@@ -19,28 +19,28 @@ import (
 const oldConsoleLog = "console.old.log"
 
 // turnConsole puts a console's log aside that earlier boots have filled: the monitor counts its own bytes only.
-func (d *Driver) turnConsole(id cloud.InstanceID) error {
-	path := filepath.Join(d.bundle(id), consoleLog)
-	if info, err := os.Stat(path); err != nil || info.Size() < consoleSize {
+func (k *Keeper) turnConsole(id cloud.InstanceID) error {
+	path := filepath.Join(k.Bundle(id), consoleLog)
+	if info, err := os.Stat(path); err != nil || info.Size() < ConsoleSize {
 		return nil
 	}
-	if err := os.Rename(path, filepath.Join(d.bundle(id), oldConsoleLog)); err != nil {
+	if err := os.Rename(path, filepath.Join(k.Bundle(id), oldConsoleLog)); err != nil {
 		return fmt.Errorf("machine %s: put its full console log aside: %w", id, err)
 	}
 	return nil
 }
 
 // Console implements machine.Driver. The log is bounded: what was written longest ago is lost first.
-func (d *Driver) Console(_ context.Context, id cloud.InstanceID, limit int) ([]byte, time.Time, error) {
-	if _, err := os.Stat(d.bundle(id)); err != nil {
+func (k *Keeper) Console(_ context.Context, id cloud.InstanceID, limit int) ([]byte, time.Time, error) {
+	if _, err := os.Stat(k.Bundle(id)); err != nil {
 		return nil, time.Time{}, fmt.Errorf("machine %s: %w", id, machine.ErrNotFound)
 	}
-	out, last, err := d.readConsole(id, consoleLog, limit)
+	out, last, err := k.readConsole(id, consoleLog, limit)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
 	if len(out) < limit {
-		older, oldLast, err := d.readConsole(id, oldConsoleLog, limit-len(out))
+		older, oldLast, err := k.readConsole(id, oldConsoleLog, limit-len(out))
 		if err != nil {
 			return nil, time.Time{}, err
 		}
@@ -52,8 +52,8 @@ func (d *Driver) Console(_ context.Context, id cloud.InstanceID, limit int) ([]b
 }
 
 // readConsole returns the end of one of the console's logs, and when it was written.
-func (d *Driver) readConsole(id cloud.InstanceID, name string, limit int) ([]byte, time.Time, error) {
-	f, err := os.Open(filepath.Join(d.bundle(id), name))
+func (k *Keeper) readConsole(id cloud.InstanceID, name string, limit int) ([]byte, time.Time, error) {
+	f, err := os.Open(filepath.Join(k.Bundle(id), name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, time.Time{}, nil // nothing was written yet
 	}
