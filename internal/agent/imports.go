@@ -91,17 +91,19 @@ func (im *imports) run(ctx context.Context, run *importRun, task cloud.ImportTas
 	case err != nil:
 		result.Error = err.Error()
 	default:
-		result.Progress, result.Digest, result.Name = 100, img.Digest, img.Name
-		result.Architecture, result.System, result.LoginUser = img.Architecture, img.Config.System, img.Config.LoginUser
-		result.SizeMiB = (img.Size + 1<<20 - 1) >> 20
+		result.Progress, result.Images = 100, []agentrpc.Imported{{
+			Digest: img.Digest, Name: img.Name, Type: cloud.ImageMachine, Isolation: cloud.IsolationContainer,
+			Architecture: img.Architecture, System: img.Config.System, LoginUser: img.Config.LoginUser,
+			SizeMiB: (img.Size + 1<<20 - 1) >> 20,
+		}}
 	}
 	im.mu.Lock()
 	run.result = &result
-	if result.Digest != "" {
-		im.fresh[result.Digest] = true
+	for _, brought := range result.Images {
+		im.fresh[brought.Digest] = true
 	}
 	im.mu.Unlock()
-	log.Info("import ended", "digest", result.Digest, "error", result.Error)
+	log.Info("import ended", "digest", img.Digest, "error", result.Error)
 	im.report(result)
 }
 

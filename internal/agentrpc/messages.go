@@ -176,17 +176,30 @@ type VPCStatus struct {
 
 // ImportStatus is how far an import is.
 type ImportStatus struct {
-	Task         cloud.ImportTaskID
-	Progress     int // 0 to 100
-	Message      string
-	Done         bool
-	Error        string // set when it failed; Done is then set too
+	Task     cloud.ImportTaskID
+	Progress int // 0 to 100
+	Message  string
+	Done     bool
+	Error    string // set when it failed; Done is then set too
+	// Images are what a finished import brought, those before others that refer to them first.
+	Images []Imported `json:",omitempty"`
+}
+
+// Imported is an image that an import brought.
+type Imported struct {
+	// Suffix is added to the task's name: "" for the image that was asked for, "-vm" for the virtual machine of the
+	// same layers, "-kernel" and "-ramdisk" for what it is started with.
+	Suffix       string
 	Digest       string
 	Name         string // what the archive calls the image
+	Type         cloud.ImageType
+	Isolation    cloud.Isolation
 	Architecture string
 	System       bool
 	LoginUser    string // the image's ordinary user, "" for none
 	SizeMiB      int64
+	// Hardware names kernel and RAM disk by digest; the control plane knows their ids.
+	Hardware cloud.Hardware
 }
 
 // Answer is the answer to a Query.

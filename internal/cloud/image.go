@@ -11,15 +11,18 @@ const (
 	ImageDisabled     ImageState = "disabled" // its owner has taken it out of use; its content stays
 )
 
-// Image is an AMI: a name, attributes, and the digest of an OCI image.
+// Image is an AMI: a name, attributes, and the digest of an OCI image or a disk; or a kernel or RAM disk.
 type Image struct {
 	ID           ImageID
 	Account      AccountID
 	Name         string // 3 to 128 characters, unique in the account
 	Description  string
-	Digest       string // of the OCI manifest, "sha256:…"
-	Location     string // where it came from, such as "docker.io/library/nginx:1.27"
-	Architecture string // "x86_64" or "arm64"
+	Type         ImageType // "" is ImageMachine
+	Digest       string    // of what Hardware.Content says, an OCI manifest as a rule: "sha256:…"
+	Isolation    Isolation // of its instances; "" is IsolationContainer
+	Hardware     Hardware  // of its virtual machines; Content is set for kernels and RAM disks too
+	Location     string    // where it came from, such as "docker.io/library/nginx:1.27"
+	Architecture string    // "x86_64" or "arm64"
 	State        ImageState
 	// System is an image whose machines are servers (init, users, packages), not one application.
 	System  bool

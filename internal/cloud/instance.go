@@ -29,9 +29,10 @@ type Instance struct {
 	LaunchTime  time.Time // the last start: RunInstances or StartInstances
 
 	Image        ImageID
-	ImageDigest  string // digest of the OCI image, "sha256:…"
+	ImageDigest  string // digest of the OCI image or the disk, "sha256:…"
 	Isolation    Isolation
-	Architecture string // "x86_64" or "arm64"
+	Hardware     Hardware // what a virtual machine is started with
+	Architecture string   // "x86_64" or "arm64"
 	Type         InstanceType
 	KeyName      string
 	PublicKey    string // the key pair's public half at launch, authorized_keys form; "" for none

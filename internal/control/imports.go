@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"time"
 
@@ -47,7 +46,6 @@ func placeImports(ctx context.Context, s *store.Store) error {
 
 // applyImport notes how far an import is, and registers its image when it is done.
 func applyImport(ctx context.Context, s *store.Store, node cloud.NodeID, st agentrpc.ImportStatus, now time.Time) error {
-	image := cloud.NewID[cloud.ImageID](rand.Reader)
 	err := s.Update(ctx, func(tx *store.Tx) error {
 		t, ok := store.Get(tx, store.ImportTasks, st.Task)
 		if !ok || t.Node != node || (t.State != cloud.ImportActive && t.State != cloud.ImportDeleting) {
@@ -64,7 +62,7 @@ func applyImport(ctx context.Context, s *store.Store, node cloud.NodeID, st agen
 		case st.Error != "":
 			t.State, t.Message, t.Ended = cloud.ImportFailed, st.Error, now
 		default:
-			if err := registerImported(tx, t, st, image, now); err != nil {
+			if err := registerImported(tx, t, st, now); err != nil {
 				return err
 			}
 		}
@@ -80,29 +78,70 @@ func applyImport(ctx context.Context, s *store.Store, node cloud.NodeID, st agen
 // LoginUserTag tells clients an image's ordinary user, the one that a launch key is for.
 const LoginUserTag = "nacre:login-user"
 
-// registerImported makes the AMI of a finished import. A name that was taken meanwhile fails the
-// import, not the bytes.
-func registerImported(tx *store.Tx, t *cloud.ImportTask, st agentrpc.ImportStatus, id cloud.ImageID, now time.Time) error {
+// registerImported makes the images of a finished import. A name that was taken meanwhile fails the import, not the
+// bytes; a kernel or RAM disk that the account has already is taken as it is.
+func registerImported(tx *store.Tx, t *cloud.ImportTask, st agentrpc.ImportStatus, now time.Time) error {
 	t.Ended = now
-	name := store.NameClaim("image", t.Account, t.Name)
-	if err := store.Insert(tx, store.Claims, &store.Claim{Key: name, Owner: string(id)}); err != nil {
-		if !errors.Is(err, store.ErrExists) {
+	if len(st.Images) == 0 {
+		t.State, t.Message = cloud.ImportFailed, "the import brought no image"
+		return nil
+	}
+	for _, brought := range st.Images {
+		if _, taken := store.Get(tx, store.Claims, store.NameClaim("image", t.Account, t.Name+brought.Suffix)); taken && !isFile(brought.Type) {
+			t.State, t.Message = cloud.ImportFailed, fmt.Sprintf("an image named %q exists", t.Name+brought.Suffix)
+			return nil
+		}
+	}
+	files := map[string]cloud.ImageID{} // of kernels and RAM disks, by digest
+	for _, i := range store.List(tx.View(), store.Images) {
+		if i.Account == t.Account && isFile(i.Type) && i.State == cloud.ImageAvailable {
+			files[i.Digest] = i.ID
+		}
+	}
+	for _, brought := range st.Images {
+		id := cloud.NewImageID(rand.Reader, brought.Type)
+		if isFile(brought.Type) {
+			if _, there := files[brought.Digest]; there {
+				continue
+			}
+			files[brought.Digest] = id
+		}
+		if err := registerOne(tx, t, brought, id, files, now); err != nil {
 			return err
 		}
-		t.State, t.Message = cloud.ImportFailed, fmt.Sprintf("an image named %q exists", t.Name)
-		return nil
+		if brought.Suffix == "" {
+			t.Image = id
+		}
+	}
+	t.State, t.Progress, t.Message = cloud.ImportCompleted, 100, ""
+	return nil
+}
+
+func isFile(t cloud.ImageType) bool { return t == cloud.ImageKernel || t == cloud.ImageRamdisk }
+
+func registerOne(tx *store.Tx, t *cloud.ImportTask, brought agentrpc.Imported, id cloud.ImageID, files map[string]cloud.ImageID, now time.Time) error {
+	name := t.Name + brought.Suffix
+	claim := store.NameClaim("image", t.Account, name)
+	if _, taken := store.Get(tx, store.Claims, claim); taken { // a newer kernel under the recipe's name
+		name = fmt.Sprintf("%s-%s", name, id[len(id)-8:])
+		claim = store.NameClaim("image", t.Account, name)
+	}
+	if err := store.Insert(tx, store.Claims, &store.Claim{Key: claim, Owner: string(id)}); err != nil {
+		return err
 	}
 	tags := cloud.Tags{}
 	for k, v := range t.Tags {
 		tags[k] = v
 	}
-	if st.LoginUser != "" {
-		tags[LoginUserTag] = st.LoginUser
+	if brought.LoginUser != "" {
+		tags[LoginUserTag] = brought.LoginUser
 	}
-	t.State, t.Progress, t.Message, t.Image = cloud.ImportCompleted, 100, "", id
+	hardware := brought.Hardware
+	hardware.Kernel, hardware.Ramdisk = files[hardware.KernelDigest], files[hardware.RamdiskDigest]
 	store.Put(tx, store.Images, &cloud.Image{
-		ID: id, Account: t.Account, Name: t.Name, Description: t.Description, Digest: st.Digest, Location: t.Source,
-		Architecture: st.Architecture, State: cloud.ImageAvailable, System: st.System, SizeMiB: st.SizeMiB, Tags: tags, Created: now,
+		ID: id, Account: t.Account, Name: name, Description: t.Description, Type: brought.Type, Digest: brought.Digest, Location: t.Source,
+		Isolation: brought.Isolation, Hardware: hardware,
+		Architecture: brought.Architecture, State: cloud.ImageAvailable, System: brought.System, SizeMiB: brought.SizeMiB, Tags: tags, Created: now,
 	})
 	return nil
 }

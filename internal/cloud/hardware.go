@@ -1,0 +1,66 @@
+package cloud
+
+import (
+	"io"
+	"strings"
+)
+
+// ImageType is EC2's image type: what an image id stands for.
+type ImageType string
+
+const (
+	ImageMachine ImageType = "machine" // "ami-…": machines are launched from it
+	ImageKernel  ImageType = "kernel"  // "aki-…": a kernel file that virtual machines are started with
+	ImageRamdisk ImageType = "ramdisk" // "ari-…": the initial RAM disk that goes with a kernel
+)
+
+// NewImageID draws the identifier of an image: a kernel's begins with "aki-", a RAM disk's with "ari-".
+func NewImageID(rand io.Reader, t ImageType) ImageID {
+	id := NewID[ImageID](rand)
+	prefix := ""
+	switch t {
+	case ImageKernel:
+		prefix = "aki-"
+	case ImageRamdisk:
+		prefix = "ari-"
+	default:
+		return id
+	}
+	return ImageID(prefix + strings.TrimPrefix(string(id), Prefix[ImageID]()))
+}
+
+// ImageContent says what an image's digest is the digest of.
+type ImageContent string
+
+const (
+	ContentLayers ImageContent = ""     // an OCI manifest: layers, for containers and, with a kernel, for virtual machines
+	ContentDisk   ImageContent = "disk" // a whole disk, qcow2 or raw, with a boot loader of its own
+	ContentFile   ImageContent = "file" // a kernel's or RAM disk's bytes
+)
+
+// Firmware is what a virtual machine starts with.
+type Firmware string
+
+const (
+	FirmwareNone Firmware = ""     // the kernel is started directly
+	FirmwareBIOS Firmware = "bios" // EC2's boot mode "legacy-bios"
+	FirmwareUEFI Firmware = "uefi"
+)
+
+// Devices is the kind of devices that a virtual machine sees.
+type Devices string
+
+const (
+	DevicesVirtio   Devices = ""         // paravirtual: the guest's drivers know that they run on a hypervisor
+	DevicesEmulated Devices = "emulated" // AHCI, e1000, a standard VGA: for systems without virtio drivers
+)
+
+// Hardware is what a virtual machine is started with; zero for containers.
+type Hardware struct {
+	Content         ImageContent `json:",omitempty"` // of the image: ContentLayers or ContentDisk
+	Firmware        Firmware     `json:",omitempty"`
+	Devices         Devices      `json:",omitempty"`
+	Kernel, Ramdisk ImageID      `json:",omitempty"` // with FirmwareNone
+	// KernelDigest and RamdiskDigest are the files' digests, "sha256:…".
+	KernelDigest, RamdiskDigest string `json:",omitempty"`
+}
