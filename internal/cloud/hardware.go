@@ -14,15 +14,21 @@ const (
 	ImageRamdisk ImageType = "ramdisk" // "ari-…": the initial RAM disk that goes with a kernel
 )
 
+const kernelPrefix, ramdiskPrefix = "aki-", "ari-"
+
+// TagIsolation is a tag of the cloud's own on the images whose instances are virtual machines, and on those instances. Its
+// value is the isolation. EC2's answers have no element for it, and clients leave tags that begin with "aws:" alone.
+const TagIsolation = "aws:nacre:isolation"
+
 // NewImageID draws the identifier of an image: a kernel's begins with "aki-", a RAM disk's with "ari-".
 func NewImageID(rand io.Reader, t ImageType) ImageID {
 	id := NewID[ImageID](rand)
 	prefix := ""
 	switch t {
 	case ImageKernel:
-		prefix = "aki-"
+		prefix = kernelPrefix
 	case ImageRamdisk:
-		prefix = "ari-"
+		prefix = ramdiskPrefix
 	default:
 		return id
 	}
@@ -55,7 +61,18 @@ const (
 	DevicesEmulated Devices = "emulated" // AHCI, e1000, a standard VGA: for systems without virtio drivers
 )
 
-// Hardware is what a virtual machine is started with; zero for containers.
+// BootMode is EC2's word for f, "" where no firmware is involved.
+func (f Firmware) BootMode() string {
+	switch f {
+	case FirmwareBIOS:
+		return "legacy-bios"
+	case FirmwareUEFI:
+		return "uefi"
+	}
+	return ""
+}
+
+// Hardware is what a virtual machine is started with; zero for containers. A kernel's own names the RAM disk that goes with it.
 type Hardware struct {
 	Content         ImageContent `json:",omitempty"` // of the image: ContentLayers or ContentDisk
 	Firmware        Firmware     `json:",omitempty"`

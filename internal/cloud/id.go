@@ -167,9 +167,18 @@ var uuidTail = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 var hexTail = regexp.MustCompile(`^([0-9a-f]{8}|[0-9a-f]{17})$`)
 
 // ValidID tells whether s has the form of an identifier of type T. The 8-digit form of
-// older AWS resources is accepted as well formed; nacre never makes one.
+// older AWS resources is accepted as well formed; nacre never makes one. Kernels and RAM disks
+// are images too.
 func ValidID[T ID](s string) bool {
 	tail, ok := strings.CutPrefix(s, Prefix[T]())
+	var id T
+	if _, image := any(id).(ImageID); image {
+		for _, file := range []string{kernelPrefix, ramdiskPrefix} {
+			if cut, is := strings.CutPrefix(s, file); is {
+				tail, ok = cut, true
+			}
+		}
+	}
 	if isUUID[T]() {
 		return ok && uuidTail.MatchString(tail)
 	}

@@ -39,6 +39,17 @@ type Image struct {
 	TokensOnly   bool // ImdsSupport=v2.0: launches that don't say get metadata with tokens only
 }
 
+// Kind is the image's type, "machine" when it says nothing.
+func (i *Image) Kind() ImageType {
+	if i.Type == "" {
+		return ImageMachine
+	}
+	return i.Type
+}
+
+// VM tells whether the image's instances are virtual machines.
+func (i *Image) VM() bool { return i.Isolation == IsolationVM }
+
 // ImageProtection keeps an image from being deregistered.
 type ImageProtection struct {
 	Enabled  bool

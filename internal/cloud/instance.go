@@ -77,6 +77,9 @@ type Instance struct {
 	HostID           string    // facts of the node: the engine that runs it, such as "runc 1.1.5"
 }
 
+// VM tells whether the instance has a kernel of its own.
+func (i *Instance) VM() bool { return i.Isolation == IsolationVM }
+
 // ShutdownBehavior is what a shutdown from inside leads to.
 type ShutdownBehavior string
 

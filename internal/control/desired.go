@@ -168,17 +168,27 @@ func rangesOf(r store.Reader, id cloud.PrefixListID) []netip.Prefix {
 	return ranges
 }
 
-// imagesToKeep are the digests that an AMI or an instance stands on.
+func keepHardware(seen map[string]bool, h cloud.Hardware) {
+	for _, d := range []string{h.KernelDigest, h.RamdiskDigest} {
+		if d != "" {
+			seen[d] = true
+		}
+	}
+}
+
+// imagesToKeep are the digests that an AMI or an instance stands on, with those of what virtual machines are started with.
 func imagesToKeep(r store.Reader) []string {
 	seen := map[string]bool{}
 	for _, i := range store.List(r, store.Images) {
 		if i.State != cloud.ImageDeregistered {
 			seen[i.Digest] = true
+			keepHardware(seen, i.Hardware)
 		}
 	}
 	for _, i := range store.List(r, store.Instances) {
 		if i.State != cloud.StateTerminated {
 			seen[i.ImageDigest] = true
+			keepHardware(seen, i.Hardware)
 		}
 	}
 	digests := make([]string, 0, len(seen))

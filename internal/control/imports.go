@@ -136,8 +136,15 @@ func registerOne(tx *store.Tx, t *cloud.ImportTask, brought agentrpc.Imported, i
 	if brought.LoginUser != "" {
 		tags[LoginUserTag] = brought.LoginUser
 	}
+	if brought.Isolation == cloud.IsolationVM {
+		tags[cloud.TagIsolation] = string(cloud.IsolationVM)
+	}
 	hardware := brought.Hardware
 	hardware.Kernel, hardware.Ramdisk = files[hardware.KernelDigest], files[hardware.RamdiskDigest]
+	if k, ok := store.Get(tx, store.Images, hardware.Kernel); ok && hardware.Ramdisk != "" && k.Hardware.Ramdisk == "" {
+		k.Hardware.Ramdisk, k.Hardware.RamdiskDigest = hardware.Ramdisk, hardware.RamdiskDigest
+		store.Put(tx, store.Images, k)
+	}
 	store.Put(tx, store.Images, &cloud.Image{
 		ID: id, Account: t.Account, Name: name, Description: t.Description, Type: brought.Type, Digest: brought.Digest, Location: t.Source,
 		Isolation: brought.Isolation, Hardware: hardware,

@@ -94,6 +94,10 @@ func (r Result) Reason() string {
 	return strings.Join(list, "; ")
 }
 
+// native outweighs all else in the choice of a node: translating another architecture's instructions costs more than any
+// neighbour does.
+const native = 1 << 20
+
 // smallestCPUs is what every node may sell of one instance, so that burstable sizes, which all
 // have two vCPUs, run on a server with a single core too.
 const smallestCPUs = 2
@@ -105,7 +109,7 @@ func unfit(c Candidate, r Request) string {
 	switch {
 	case r.Zone != "" && n.Zone != r.Zone:
 		return "it is in zone " + n.Zone
-	case n.Architecture != r.Type.Architecture:
+	case n.Architecture != r.Type.Architecture && r.Isolation != cloud.IsolationVM: // a VM's instructions can be translated
 		return fmt.Sprintf("it is %s and %s is %s", n.Architecture, r.Type.Name, r.Type.Architecture)
 	case n.Engines[r.Isolation] == "":
 		return fmt.Sprintf("it runs no instances of isolation %q", r.Isolation)
@@ -162,6 +166,9 @@ func placeIn(candidates []Candidate, r Request, partition int) Result {
 		score := (total - float64(c.Load.MemoryMiB+r.Type.MemoryMiB)) / total
 		if r.Group != nil && r.Group.Strategy == cloud.PlaceCluster {
 			score += float64(c.Groups[r.Group.ID].Instances) // a share is below 1: where the others are comes first
+		}
+		if c.Node.Architecture == r.Type.Architecture {
+			score += native
 		}
 		if score > best || score == best && c.Node.ID < res.Node {
 			best, res.Node = score, c.Node.ID

@@ -78,3 +78,23 @@ func TestWrongZoneArchitectureAndIsolationRuleANodeOut(t *testing.T) {
 		}
 	}
 }
+
+func TestAVirtualMachineOfAnotherArchitectureIsTranslatedWhereNoServerHasIt(t *testing.T) {
+	r := request(t, "t4g.micro")
+	if res := placement.Place([]placement.Candidate{node("node-a", 2, 4096)}, r); res.Node != "" {
+		t.Error("a container runs on a foreign processor")
+	}
+	r.Isolation = cloud.IsolationVM
+	engines := map[cloud.Isolation]string{cloud.IsolationVM: "QEMU"}
+	foreign, own := node("node-a", 64, 256<<10), node("node-b", 2, 4096)
+	if res := placement.Place([]placement.Candidate{foreign}, r); res.Node != "" {
+		t.Error("a virtual machine runs without an engine")
+	}
+	foreign.Node.Engines, own.Node.Engines, own.Node.Architecture = engines, engines, "arm64"
+	if res := placement.Place([]placement.Candidate{foreign}, r); res.Node != "node-a" {
+		t.Errorf("placed on %q: %s", res.Node, res.Reason())
+	}
+	if res := placement.Place([]placement.Candidate{foreign, own}, r); res.Node != "node-b" {
+		t.Errorf("placed on %q, though another server is %s", res.Node, r.Type.Architecture)
+	}
+}

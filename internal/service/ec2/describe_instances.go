@@ -12,7 +12,7 @@ import (
 )
 
 // launchHonours are the parameters that a launch acts on, from the call or from its launch template.
-var launchHonours = []string{"LaunchTemplate", "ImageId", "InstanceType", "MinCount", "MaxCount", "KeyName", "UserData",
+var launchHonours = []string{"LaunchTemplate", "ImageId", "KernelId", "RamdiskId", "InstanceType", "MinCount", "MaxCount", "KeyName", "UserData",
 	"SecurityGroupIds", "SecurityGroups", "SubnetId", "PrivateIpAddress", "ClientToken", "DisableApiTermination", "DisableApiStop",
 	"InstanceInitiatedShutdownBehavior", "EbsOptimized", "Monitoring", "TagSpecifications", "Placement.AvailabilityZone", "Placement.Tenancy", "Placement.GroupName", "Placement.GroupId", "Placement.PartitionNumber", "CreditSpecification", "MaintenanceOptions",
 	"HibernationOptions", "EnclaveOptions", "CapacityReservationSpecification.CapacityReservationPreference",
@@ -120,16 +120,17 @@ func instanceFilters(view *store.View) awsapi.FilterSet[*cloud.Instance] {
 	nics := instanceInterfaceValues(view, region)
 	groupIDs, groupNames, privateIP, privateName := nics["group-id"], nics["group-name"], nics["private-ip-address"], nics["private-dns-name"]
 	publicIP, publicName := nics["association.public-ip"], nics["association.public-dns-name"]
+	bootMode := one(func(i *cloud.Instance) string { return i.Hardware.Firmware.BootMode() })
 	values := map[string]func(*cloud.Instance) []string{
 		"affinity": none, "architecture": one(func(i *cloud.Instance) string { return i.Architecture }),
 		"availability-zone":                one(func(i *cloud.Instance) string { return i.Zone }),
 		"block-device-mapping.attach-time": none, "block-device-mapping.delete-on-termination": none, "block-device-mapping.device-name": none,
-		"block-device-mapping.status": none, "block-device-mapping.volume-id": none, "boot-mode": none, "capacity-reservation-id": none,
+		"block-device-mapping.status": none, "block-device-mapping.volume-id": none, "boot-mode": bootMode, "capacity-reservation-id": none,
 		"capacity-reservation-specification.capacity-reservation-preference":                                     fixed("open"),
 		"capacity-reservation-specification.capacity-reservation-target.capacity-reservation-id":                 none,
 		"capacity-reservation-specification.capacity-reservation-target.capacity-reservation-resource-group-arn": none,
 		"client-token":               one(func(i *cloud.Instance) string { return i.ClientToken }),
-		"current-instance-boot-mode": none, "dns-name": publicName, "ebs-optimized": one(func(i *cloud.Instance) string { return boolText(i.EBSOptimized) }),
+		"current-instance-boot-mode": bootMode, "dns-name": publicName, "ebs-optimized": one(func(i *cloud.Instance) string { return boolText(i.EBSOptimized) }),
 		"ena-support": fixed("true"), "enclave-options.enabled": fixed("false"), "group-id": groupIDs, "group-name": groupNames,
 		"hibernation-options.configured": fixed("false"), "host-id": none, "hypervisor": fixed("xen"), "iam-instance-profile.arn": none,
 		"iam-instance-profile.id": none, "iam-instance-profile.name": none, "image-id": one(func(i *cloud.Instance) string { return string(i.Image) }),
@@ -137,7 +138,7 @@ func instanceFilters(view *store.View) awsapi.FilterSet[*cloud.Instance] {
 		"instance-state-code": one(func(i *cloud.Instance) string { return strconv.FormatInt(i.State.Code(), 10) }),
 		"instance-state-name": one(func(i *cloud.Instance) string { return string(i.State) }),
 		"instance-type":       one(func(i *cloud.Instance) string { return string(i.Type) }),
-		"instance.group-id":   groupIDs, "instance.group-name": groupNames, "ip-address": publicIP, "ipv6-address": nics["ipv6-addresses.ipv6-address"], "kernel-id": none,
+		"instance.group-id":   groupIDs, "instance.group-name": groupNames, "ip-address": publicIP, "ipv6-address": nics["ipv6-addresses.ipv6-address"], "kernel-id": one(func(i *cloud.Instance) string { return string(i.Hardware.Kernel) }),
 		"key-name":     one(func(i *cloud.Instance) string { return i.KeyName }),
 		"launch-index": one(func(i *cloud.Instance) string { return strconv.Itoa(i.LaunchIndex) }),
 		"launch-time":  one(func(i *cloud.Instance) string { return timeText(i.LaunchTime) }), "maintenance-options.auto-recovery": func(i *cloud.Instance) []string {
@@ -161,7 +162,7 @@ func instanceFilters(view *store.View) awsapi.FilterSet[*cloud.Instance] {
 		"placement-group-name": one(func(i *cloud.Instance) string { return i.GroupName }), "placement-partition-number": one(partitionText), "platform": none, "platform-details": fixed("Linux/UNIX"),
 		"private-dns-name": privateName, "private-dns-name-options.enable-resource-name-dns-a-record": fixed("false"),
 		"private-dns-name-options.enable-resource-name-dns-aaaa-record": fixed("false"), "private-dns-name-options.hostname-type": fixed("ip-name"),
-		"private-ip-address": privateIP, "product-code": none, "product-code.type": none, "ramdisk-id": none,
+		"private-ip-address": privateIP, "product-code": none, "product-code.type": none, "ramdisk-id": one(func(i *cloud.Instance) string { return string(i.Hardware.Ramdisk) }),
 		"reason": one(func(i *cloud.Instance) string { return i.TransitionReason }), "requester-id": none,
 		"reservation-id":   one(func(i *cloud.Instance) string { return string(i.Reservation) }),
 		"root-device-name": fixed(rootDeviceName), "root-device-type": fixed("ebs"),

@@ -46,15 +46,15 @@ func (s *Service) describeImageAttribute(_ context.Context, call *awsapi.Call, r
 		}
 	case "deregistrationProtection":
 		out.DeregistrationProtection = &ec2.AttributeValue{Value: new(protectionText(img.Protection))}
-	// What images of this cloud don't have is there without a value, as EC2 has it.
 	case "kernel":
-		out.KernelId = &ec2.AttributeValue{}
+		out.KernelId = &ec2.AttributeValue{Value: text(shownHardware(img).Kernel)}
 	case "ramdisk":
-		out.RamdiskId = &ec2.AttributeValue{}
+		out.RamdiskId = &ec2.AttributeValue{Value: text(shownHardware(img).Ramdisk)}
+	case "bootMode":
+		out.BootMode = &ec2.AttributeValue{Value: optional(shownHardware(img).Firmware.BootMode())}
+	// What images of this cloud don't have is there without a value, as EC2 has it.
 	case "sriovNetSupport":
 		out.SriovNetSupport = &ec2.AttributeValue{}
-	case "bootMode":
-		out.BootMode = &ec2.AttributeValue{}
 	case "tpmSupport":
 		out.TpmSupport = &ec2.AttributeValue{}
 	case "uefiData":

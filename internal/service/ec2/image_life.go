@@ -60,10 +60,14 @@ func (s *Service) copyImage(ctx context.Context, call *awsapi.Call, req *ec2.Cop
 		if from.State != cloud.ImageAvailable {
 			return imageUnavailable(from)
 		}
+		if from.Kind() != cloud.ImageMachine {
+			return awsapi.InvalidParameterValue("The image %s is a %s, and only machine images are copied", from.ID, from.Kind())
+		}
 		if err := claimImageName(tx, call.Account, name, id); err != nil {
 			return err
 		}
 		made := &cloud.Image{ID: id, Account: call.Account, Name: name, Description: deref(req.Description), Digest: from.Digest, Location: from.Location,
+			Isolation: from.Isolation, Hardware: from.Hardware,
 			Architecture: from.Architecture, State: cloud.ImageAvailable, System: from.System, SizeMiB: from.SizeMiB, Tags: tags["image"], Created: call.Now, Source: from.ID}
 		if deref(req.CopyImageTags) && from.Account == call.Account {
 			made.Tags = withTags(userTags(from.Tags), tags["image"])
@@ -71,6 +75,7 @@ func (s *Service) copyImage(ctx context.Context, call *awsapi.Call, req *ec2.Cop
 				return tooManyTags()
 			}
 		}
+		made.Tags = withTags(made.Tags, isolationTag(made.Isolation))
 		store.Put(tx, store.Images, made)
 		return nil
 	})

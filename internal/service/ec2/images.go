@@ -16,7 +16,8 @@ import (
 func (s *Service) registerImages(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionDescribeImages, s.describeImages, awsapi.Honours("ExecutableUsers", "Filters", "ImageIds", "Owners", "MaxResults", "NextToken",
 		"IncludeDeprecated", "IncludeDisabled"))
-	awsapi.Handle(r, ec2.ActionRegisterImage, s.registerImage, awsapi.Honours("Name", "Description", "ImageLocation", "Architecture", "TagSpecifications", "RootDeviceName", "VirtualizationType", "EnaSupport", "ImdsSupport"))
+	awsapi.Handle(r, ec2.ActionRegisterImage, s.registerImage, awsapi.Honours("Name", "Description", "ImageLocation", "Architecture", "TagSpecifications", "RootDeviceName", "VirtualizationType", "EnaSupport", "ImdsSupport",
+		"KernelId", "RamdiskId", "BootMode"))
 	awsapi.Handle(r, ec2.ActionDeregisterImage, s.deregisterImage, awsapi.Honours("ImageId"))
 	awsapi.Handle(r, ec2.ActionDescribeImageAttribute, s.describeImageAttribute, awsapi.Honours("Attribute", "ImageId"))
 	awsapi.Handle(r, ec2.ActionModifyImageAttribute, s.modifyImageAttribute, awsapi.Honours("ImageId", "Attribute", "OperationType", "UserIds", "UserGroups", "Value",
@@ -87,13 +88,23 @@ func (s *Service) describeImages(_ context.Context, call *awsapi.Call, req *ec2.
 	return out, nil
 }
 
+// shownHardware is what EC2 says of a machine image's start; of kernels and RAM disks it says nothing.
+func shownHardware(img *cloud.Image) cloud.Hardware {
+	if img.Kind() != cloud.ImageMachine {
+		return cloud.Hardware{}
+	}
+	return img.Hardware
+}
+
 func imageShape(img *cloud.Image) ec2.Image {
+	hardware := shownHardware(img)
 	out := ec2.Image{
 		ImageId: text(img.ID), ImageLocation: new(img.Location), State: text(img.State), OwnerId: text(img.Account), CreationDate: new(timeText(img.Created)),
-		Public: &img.Public, Architecture: &img.Architecture, ImageType: new("machine"), Name: &img.Name, Description: optional(img.Description),
+		Public: &img.Public, Architecture: &img.Architecture, ImageType: text(img.Kind()), Name: &img.Name, Description: optional(img.Description),
 		RootDeviceType: new("ebs"), RootDeviceName: &shared.rootDevice, BlockDeviceMappings: []ec2.BlockDeviceMapping{}, VirtualizationType: new("hvm"),
 		Hypervisor: new("xen"), EnaSupport: new(true), PlatformDetails: new("Linux/UNIX"), UsageOperation: new("RunInstances"), Tags: tagList(img.Tags),
 		DeregistrationProtection: new(protectionText(img.Protection)),
+		KernelId:                 text(hardware.Kernel), RamdiskId: text(hardware.Ramdisk), BootMode: optional(hardware.Firmware.BootMode()),
 	}
 	if !img.DeprecateAt.IsZero() {
 		out.DeprecationTime = new(timeText(img.DeprecateAt))
@@ -112,75 +123,35 @@ var imageFilters = func() awsapi.FilterSet[*cloud.Image] {
 	one := func(f func(*cloud.Image) string) func(*cloud.Image) []string {
 		return func(img *cloud.Image) []string { return []string{f(img)} }
 	}
+	some := func(f func(*cloud.Image) string) func(*cloud.Image) []string {
+		return func(img *cloud.Image) []string {
+			if v := f(img); v != "" {
+				return []string{v}
+			}
+			return nil
+		}
+	}
 	fixed := func(list ...string) func(*cloud.Image) []string { return func(*cloud.Image) []string { return list } }
 	none := fixed()
 	return awsapi.FilterSet[*cloud.Image]{Tags: func(img *cloud.Image) map[string]string { return img.Tags }, Values: map[string]func(*cloud.Image) []string{
 		"architecture": one(func(i *cloud.Image) string { return i.Architecture }), "block-device-mapping.delete-on-termination": none,
 		"block-device-mapping.device-name": none, "block-device-mapping.snapshot-id": none, "block-device-mapping.volume-size": none,
-		"block-device-mapping.volume-type": none, "block-device-mapping.encrypted": none, "boot-mode": none,
+		"block-device-mapping.volume-type": none, "block-device-mapping.encrypted": none, "boot-mode": some(func(i *cloud.Image) string { return shownHardware(i).Firmware.BootMode() }),
 		"creation-date": one(func(i *cloud.Image) string { return timeText(i.Created) }), "description": one(func(i *cloud.Image) string { return i.Description }),
 		"ena-support": fixed("true"), "hypervisor": fixed("xen"), "image-allowed": fixed("true"), "image-id": one(func(i *cloud.Image) string { return string(i.ID) }),
-		"image-type": fixed("machine"), "imds-support": func(i *cloud.Image) []string {
+		"image-type": one(func(i *cloud.Image) string { return string(i.Kind()) }), "imds-support": func(i *cloud.Image) []string {
 			if i.TokensOnly {
 				return []string{ec2.ImdsSupportValuesV20}
 			}
 			return nil
-		}, "is-public": one(func(i *cloud.Image) string { return boolText(i.Public) }), "kernel-id": none,
+		}, "is-public": one(func(i *cloud.Image) string { return boolText(i.Public) }), "kernel-id": some(func(i *cloud.Image) string { return string(shownHardware(i).Kernel) }),
 		"manifest-location": one(func(i *cloud.Image) string { return i.Location }), "name": one(func(i *cloud.Image) string { return i.Name }),
 		"owner-alias": none, "owner-id": one(func(i *cloud.Image) string { return string(i.Account) }), "platform": none, "product-code": none,
-		"product-code.type": none, "ramdisk-id": none, "root-device-name": fixed(rootDeviceName), "root-device-type": fixed("ebs"),
+		"product-code.type": none, "ramdisk-id": some(func(i *cloud.Image) string { return string(shownHardware(i).Ramdisk) }), "root-device-name": fixed(rootDeviceName), "root-device-type": fixed("ebs"),
 		"source-image-id": none, "source-image-region": none, "source-instance-id": none, "state": one(func(i *cloud.Image) string { return string(i.State) }),
 		"state-reason-code": none, "state-reason-message": none, "sriov-net-support": none, "tpm-support": none, "virtualization-type": fixed("hvm"),
 	}}
 }()
-
-// registerImage makes a further AMI of content that is there already: ImageLocation is the digest of an image, or the id
-// of one that the caller may launch.
-func (s *Service) registerImage(ctx context.Context, call *awsapi.Call, req *ec2.RegisterImageRequest) (*ec2.RegisterImageResult, error) {
-	name, location := deref(req.Name), deref(req.ImageLocation)
-	if err := validImageName(name); err != nil {
-		return nil, err
-	}
-	switch {
-	case location == "":
-		return nil, awsapi.MissingParameter("ImageLocation")
-	case deref(req.VirtualizationType) == "paravirtual":
-		return nil, awsapi.Unsupported("The virtualization type paravirtual is not supported by this cloud.")
-	case deref(req.VirtualizationType) != "" && *req.VirtualizationType != "hvm":
-		return nil, awsapi.InvalidParameterValue("Invalid value '%.100s' for VirtualizationType. Expecting one of [hvm, paravirtual]", *req.VirtualizationType)
-	case deref(req.RootDeviceName) != "" && deref(req.RootDeviceName) != rootDeviceName:
-		return nil, awsapi.Unsupported("The root device is called %s in this cloud.", rootDeviceName)
-	case req.EnaSupport != nil && !*req.EnaSupport:
-		return nil, awsapi.Unsupported("The value false of EnaSupport is not supported by this cloud.")
-	}
-	tags, err := tagsFor(req.TagSpecifications, "image")
-	if err != nil {
-		return nil, err
-	}
-	id := newID[cloud.ImageID](s)
-	err = s.update(ctx, call, func(tx *store.Tx) error {
-		var from *cloud.Image
-		for _, img := range store.List(tx, store.Images) {
-			if (img.Digest == location || string(img.ID) == location) && mayLaunch(img, call.Account) && img.State == cloud.ImageAvailable {
-				from = img
-			}
-		}
-		if from == nil {
-			return awsapi.InvalidParameterValue("ImageLocation %s is neither the digest nor the id of an image in this cloud; ImportImage brings new ones", location)
-		}
-		if a := deref(req.Architecture); a != "" && a != from.Architecture {
-			return awsapi.InvalidParameterValue("The image's architecture is %s, not %s", from.Architecture, a)
-		}
-		if err := claimImageName(tx, call.Account, name, id); err != nil {
-			return err
-		}
-		store.Put(tx, store.Images, &cloud.Image{ID: id, Account: call.Account, Name: name, Description: deref(req.Description), Digest: from.Digest,
-			Location: from.Location, Architecture: from.Architecture, State: cloud.ImageAvailable, System: from.System, SizeMiB: from.SizeMiB,
-			Tags: tags["image"], Created: call.Now, TokensOnly: deref(req.ImdsSupport) == ec2.ImdsSupportValuesV20})
-		return nil
-	})
-	return &ec2.RegisterImageResult{ImageId: text(id)}, err
-}
 
 func claimImageName(tx *store.Tx, account cloud.AccountID, name string, id cloud.ImageID) error {
 	err := store.Insert(tx, store.Claims, &store.Claim{Key: store.NameClaim("image", account, name), Owner: string(id)})
@@ -209,6 +180,9 @@ func (s *Service) deregisterImage(ctx context.Context, call *awsapi.Call, req *e
 			return err
 		}
 		if err := deregistrable(img, call.Now); err != nil {
+			return err
+		}
+		if err := unneeded(tx, img); err != nil {
 			return err
 		}
 		store.Delete(tx, store.Images, img.ID)

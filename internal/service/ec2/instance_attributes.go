@@ -12,7 +12,7 @@ import (
 
 func (s *Service) registerInstanceAttributes(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionDescribeInstanceAttribute, s.describeInstanceAttribute, awsapi.Honours("Attribute", "InstanceId"))
-	awsapi.Handle(r, ec2.ActionModifyInstanceAttribute, s.modifyInstanceAttribute, awsapi.Honours("InstanceId", "Attribute", "Value", "InstanceType", "UserData",
+	awsapi.Handle(r, ec2.ActionModifyInstanceAttribute, s.modifyInstanceAttribute, awsapi.Honours("InstanceId", "Attribute", "Value", "InstanceType", "Kernel", "Ramdisk", "UserData",
 		"Groups", "DisableApiTermination", "DisableApiStop", "InstanceInitiatedShutdownBehavior", "SourceDestCheck", "EbsOptimized", "EnaSupport"))
 	awsapi.Handle(r, ec2.ActionResetInstanceAttribute, s.resetInstanceAttribute, awsapi.Honours("Attribute", "InstanceId"))
 	awsapi.Handle(r, ec2.ActionModifyInstanceMetadataOptions, s.modifyInstanceMetadataOptions, awsapi.Honours("InstanceId", "HttpTokens", "HttpEndpoint",
@@ -38,9 +38,9 @@ func (s *Service) describeInstanceAttribute(_ context.Context, call *awsapi.Call
 	case "instanceType":
 		out.InstanceType = value(string(i.Type))
 	case "kernel":
-		out.KernelId = value("")
+		out.KernelId = value(string(i.Hardware.Kernel))
 	case "ramdisk":
-		out.RamdiskId = value("")
+		out.RamdiskId = value(string(i.Hardware.Ramdisk))
 	case "userData":
 		out.UserData = value(base64.StdEncoding.EncodeToString(i.UserData))
 	case "disableApiTermination":
@@ -81,7 +81,7 @@ func (s *Service) describeInstanceAttribute(_ context.Context, call *awsapi.Call
 
 // changes tells whether a request gives a new value to an attribute.
 func changes(req *ec2.ModifyInstanceAttributeRequest, attribute string) bool {
-	return map[string]bool{"instanceType": req.InstanceType != nil, "userData": req.UserData != nil, "groupSet": len(req.Groups) > 0,
+	return map[string]bool{"instanceType": req.InstanceType != nil, "kernel": req.Kernel != nil, "ramdisk": req.Ramdisk != nil, "userData": req.UserData != nil, "groupSet": len(req.Groups) > 0,
 		"disableApiTermination": req.DisableApiTermination != nil, "disableApiStop": req.DisableApiStop != nil,
 		"instanceInitiatedShutdownBehavior": req.InstanceInitiatedShutdownBehavior != nil, "sourceDestCheck": req.SourceDestCheck != nil,
 		"ebsOptimized": req.EbsOptimized != nil}[attribute]
@@ -110,6 +110,10 @@ func legacyAttribute(req *ec2.ModifyInstanceAttributeRequest) error {
 	switch attribute {
 	case "instanceType":
 		req.InstanceType = &ec2.AttributeValue{Value: v}
+	case "kernel":
+		req.Kernel = &ec2.AttributeValue{Value: v}
+	case "ramdisk":
+		req.Ramdisk = &ec2.AttributeValue{Value: v}
 	case "userData":
 		b, err := userDataOf(*v)
 		if err != nil {
@@ -139,7 +143,7 @@ func (s *Service) modifyInstanceAttribute(ctx context.Context, call *awsapi.Call
 		return nil, err
 	}
 	given := 0
-	for _, set := range []bool{req.InstanceType != nil, req.UserData != nil, len(req.Groups) > 0, req.DisableApiTermination != nil, req.DisableApiStop != nil,
+	for _, set := range []bool{req.InstanceType != nil, req.Kernel != nil, req.Ramdisk != nil, req.UserData != nil, len(req.Groups) > 0, req.DisableApiTermination != nil, req.DisableApiStop != nil,
 		req.InstanceInitiatedShutdownBehavior != nil, req.SourceDestCheck != nil, req.EbsOptimized != nil, req.EnaSupport != nil} {
 		if set {
 			given++
@@ -202,6 +206,16 @@ func modifyInstance(tx *store.Tx, call *awsapi.Call, req *ec2.ModifyInstanceAttr
 		if size.Burstable() && i.Credits == "" {
 			i.Credits = settingsOf(tx, i.Account).CreditsFor(size.Name.Family())
 		}
+	case req.Kernel != nil:
+		if err := stopped("kernel"); err != nil {
+			return err
+		}
+		return startInstanceWith(tx, i, deref(req.Kernel.Value), "")
+	case req.Ramdisk != nil:
+		if err := stopped("ramdisk"); err != nil {
+			return err
+		}
+		return startInstanceWith(tx, i, "", deref(req.Ramdisk.Value))
 	case req.UserData != nil:
 		if err := stopped("userData"); err != nil {
 			return err
@@ -271,7 +285,11 @@ func (s *Service) resetInstanceAttribute(ctx context.Context, call *awsapi.Call,
 			if i.State != cloud.StateStopped {
 				return awsapi.Errorf("IncorrectInstanceState", "The instance '%s' must be in the 'stopped' state to reset its '%s' attribute.", i.ID, attribute)
 			}
-			return nil // the default, which it always has, is none
+			if err := resetKernel(tx, i); err != nil {
+				return err
+			}
+			store.Put(tx, store.Instances, i)
+			return nil
 		}
 		if err := modifyInstance(tx, call, &ec2.ModifyInstanceAttributeRequest{SourceDestCheck: boolValue(true)}, i); err != nil {
 			return err

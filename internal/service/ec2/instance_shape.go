@@ -133,6 +133,11 @@ func (d *describer) instance(out *ec2.Instance, i *cloud.Instance) {
 		NetworkInterfaces: shared.noInterfaces, CapacityReservationSpecification: &shared.capacity, HibernationOptions: &shared.hibernation,
 		EnclaveOptions: &shared.enclave, MaintenanceOptions: &shared.maintenance, MetadataOptions: metadataShape(i.Metadata, "applied"),
 	}
+	if i.VM() {
+		out.KernelId, out.RamdiskId = text(i.Hardware.Kernel), text(i.Hardware.Ramdisk)
+		out.BootMode = optional(i.Hardware.Firmware.BootMode())
+		out.CurrentInstanceBootMode = out.BootMode
+	}
 	if i.NoAutoRecovery {
 		out.MaintenanceOptions = &ec2.InstanceMaintenanceOptions{AutoRecovery: &shared.disabled}
 	}

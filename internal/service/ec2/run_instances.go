@@ -1,6 +1,7 @@
 package ec2
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -178,7 +179,7 @@ func (l *launch) parse() error {
 	i := &l.template
 	*i = cloud.Instance{
 		Account: call.Account, ClientToken: deref(req.ClientToken), Created: call.Now, LaunchTime: call.Now,
-		Isolation: cloud.IsolationContainer, Architecture: l.size.Architecture, Type: name, KeyName: deref(req.KeyName), UserData: userData,
+		Architecture: l.size.Architecture, Type: name, KeyName: deref(req.KeyName), UserData: userData,
 		SourceDestCheck: true, DisableAPITermination: deref(req.DisableApiTermination), DisableAPIStop: deref(req.DisableApiStop),
 		ShutdownBehavior: cloud.ShutdownStop, EBSOptimized: deref(req.EbsOptimized), Monitoring: req.Monitoring != nil && deref(req.Monitoring.Enabled),
 		Tags: tags["instance"], Desired: cloud.DesiredRunning, Boot: 1,
@@ -218,7 +219,15 @@ func (l *launch) resolve(tx *store.Tx) error {
 		return awsapi.InvalidParameterValue("The architecture '%s' of the specified instance type does not match the architecture '%s' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and try again.",
 			l.size.Architecture, img.Architecture)
 	}
+	if img.Kind() != cloud.ImageMachine {
+		return awsapi.InvalidParameterValue("The image %s is a %s, which machines are started with: give it as the parameter of that name, and a machine image as ImageId", img.ID, img.Kind())
+	}
+	if i.Hardware, err = bootable(tx, account, img, deref(l.req.KernelId), deref(l.req.RamdiskId)); err != nil {
+		return err
+	}
 	i.Image, i.ImageDigest = img.ID, img.Digest
+	i.Isolation = cmp.Or(img.Isolation, cloud.IsolationContainer)
+	i.Tags = withTags(i.Tags, isolationTag(i.Isolation))
 	l.image = img
 	if i.KeyName != "" {
 		key, ok := keyPairNamed(tx.View(), account, i.KeyName)

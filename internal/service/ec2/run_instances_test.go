@@ -287,7 +287,8 @@ func TestWhatALaunchNamesMustExistAndFit(t *testing.T) {
 			"an empty command":        {"InvalidParameterValue", tagged("nacre:command", "[]")},
 			"far too many hops":       {"InvalidParameterValue", hops(65)},
 			"no hop":                  {"InvalidParameterValue", hops(0)},
-			"a stranger's parameters": {"UnsupportedOperation", func(in *order) { in.RamdiskId = aws.String("ari-1") }},
+			"a kernel of its own":     {"InvalidParameterCombination", func(in *order) { in.KernelId = aws.String("aki-1") }},
+			"a stranger's parameters": {"UnsupportedOperation", func(in *order) { in.AdditionalInfo = aws.String("more") }},
 		} {
 			if _, err := w.run(test.change); codeOf(err) != test.code {
 				t.Errorf("%s: answered %v, want %s", name, err, test.code)

@@ -150,6 +150,8 @@ func newStage(t testing.TB) *stage {
 		node.CPUs, node.MemoryMiB, node.IPv6 = 256, 1<<20, true
 		store.Put(tx, store.Nodes, node)
 	})
+	s.withVMs()
+	s.props["kernelId"], s.props["ramdiskId"] = s.kernel("linux", "x86_64")
 	door := s.door
 	if stageChecked.Load() { // what makes a stage is the same every time
 		s.door = s.handler

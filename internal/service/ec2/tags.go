@@ -139,7 +139,9 @@ func (s *Service) changeTags(ctx context.Context, call *awsapi.Call, ids []strin
 	}
 	return s.update(ctx, call, func(tx *store.Tx) error {
 		for _, id := range ids {
-			at := slices.IndexFunc(taggables, func(t taggable) bool { return strings.HasPrefix(id, t.prefix) })
+			at := slices.IndexFunc(taggables, func(t taggable) bool {
+				return strings.HasPrefix(id, t.prefix) || t.kind == kindImage && cloud.ValidID[cloud.ImageID](id)
+			})
 			if at < 0 {
 				return awsapi.Errorf("InvalidID", "The ID '%s' is not valid", id)
 			}
