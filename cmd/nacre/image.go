@@ -24,6 +24,7 @@ import (
 type imageView struct {
 	ID           string `json:"id"`
 	Name         string `json:"name"`
+	Kind         string `json:"kind"` // container or vm, as its instances are; kernel or ramdisk
 	Architecture string `json:"architecture"`
 	Source       string `json:"source"`
 	Created      string `json:"created"`
@@ -42,11 +43,19 @@ func (a *api) images(ctx context.Context) ([]imageView, error) {
 	}
 	var list []imageView
 	for _, i := range out.Images {
-		list = append(list, imageView{ID: deref(i.ImageId), Name: deref(i.Name), Architecture: deref(i.Architecture),
+		list = append(list, imageView{ID: deref(i.ImageId), Name: deref(i.Name), Kind: kindOf(i), Architecture: deref(i.Architecture),
 			Source: deref(i.ImageLocation), Created: deref(i.CreationDate)})
 	}
 	sort.SliceStable(list, func(x, y int) bool { return list[x].Name < list[y].Name })
 	return list, nil
+}
+
+// kindOf is what an image is for.
+func kindOf(i ec2.Image) string {
+	if t := deref(i.ImageType); t != "" && t != ec2.ImageTypeValuesMachine {
+		return t
+	}
+	return isolationOf(i.Tags)
 }
 
 // findImage returns the image that a name, an id or the unique beginning of an id means.
@@ -60,7 +69,7 @@ func (a *api) findImage(ctx context.Context, word string) (imageView, error) {
 		if i.ID == word || i.Name == word {
 			return i, nil
 		}
-		if len(word) > 4 && strings.HasPrefix(i.ID, word) || strings.HasPrefix(i.ID, "ami-"+word) {
+		if len(word) > 4 && strings.HasPrefix(i.ID, word) || strings.HasPrefix(i.ID[strings.IndexByte(i.ID, '-')+1:], word) {
 			found = append(found, i)
 		}
 	}
@@ -250,9 +259,9 @@ func imageLsCommand(g *globals) *cobra.Command {
 				return printJSON(cmd, list)
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "ID\tNAME\tARCHITECTURE\tSOURCE\tCREATED")
+			fmt.Fprintln(w, "ID\tNAME\tKIND\tARCHITECTURE\tSOURCE\tCREATED")
 			for _, i := range list {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", i.ID, i.Name, i.Architecture, i.Source, i.Created)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", i.ID, i.Name, i.Kind, i.Architecture, i.Source, i.Created)
 			}
 			return w.Flush()
 		},
@@ -294,7 +303,7 @@ func (g *globals) completeImages(cmd *cobra.Command, args []string, _ string) ([
 	}
 	var words []string
 	for _, i := range list {
-		words = append(words, i.Name+"\t"+i.ID)
+		words = append(words, i.Name+"\t"+i.Kind+" "+i.ID)
 	}
 	return words, cobra.ShellCompDirectiveNoFileComp
 }

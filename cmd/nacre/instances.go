@@ -20,6 +20,7 @@ type instanceView struct {
 	Type      string    `json:"type"`
 	State     string    `json:"state"`
 	Image     string    `json:"image"`
+	Isolation string    `json:"isolation"`
 	KeyName   string    `json:"key_name,omitempty"`
 	PrivateIP string    `json:"private_ip,omitempty"`
 	PublicIP  string    `json:"public_ip,omitempty"`
@@ -43,8 +44,11 @@ func tagValue(tags []ec2.Tag, key string) string {
 	return ""
 }
 
+// isolationOf is what stands between instances and their neighbours: "container" or "vm".
+func isolationOf(tags []ec2.Tag) string { return firstOf(tagValue(tags, isolationTag), "container") }
+
 func viewOf(i ec2.Instance) instanceView {
-	v := instanceView{ID: deref(i.InstanceId), Name: tagValue(i.Tags, "Name"), Type: deref(i.InstanceType), Image: deref(i.ImageId),
+	v := instanceView{ID: deref(i.InstanceId), Name: tagValue(i.Tags, "Name"), Type: deref(i.InstanceType), Image: deref(i.ImageId), Isolation: isolationOf(i.Tags),
 		KeyName: deref(i.KeyName), PrivateIP: deref(i.PrivateIpAddress), PublicIP: deref(i.PublicIpAddress), Launched: deref(i.LaunchTime)}
 	if i.State != nil {
 		v.State = deref(i.State.Name)
@@ -173,9 +177,9 @@ func (g *globals) printInstances(cmd *cobra.Command, list []instanceView, images
 		return printJSON(cmd, list)
 	}
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tNAME\tTYPE\tSTATE\tPRIVATE\tPUBLIC\tIMAGE\tLAUNCHED")
+	fmt.Fprintln(w, "ID\tNAME\tTYPE\tISOLATION\tSTATE\tPRIVATE\tPUBLIC\tIMAGE\tLAUNCHED")
 	for _, i := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", i.ID, dash(i.Name), i.Type, i.State, dash(i.PrivateIP), dash(i.PublicIP),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", i.ID, dash(i.Name), i.Type, i.Isolation, i.State, dash(i.PrivateIP), dash(i.PublicIP),
 			firstOf(images[i.Image], i.Image), ago(i.Launched))
 	}
 	return w.Flush()

@@ -21,6 +21,8 @@ import (
 const (
 	// commandTag carries the command that replaces the image's, a JSON list of strings.
 	commandTag = "nacre:command"
+	// isolationTag is on the images and instances of virtual machines.
+	isolationTag = "aws:nacre:isolation"
 	// defaultKey is the key pair that `nacre run` makes and uses when no other is named.
 	defaultKey = "nacre"
 	// sshGroup is the security group that `nacre run` makes and uses when no other is named.
@@ -31,7 +33,7 @@ type runOptions struct {
 	size, name, key, userData string
 	groups                    []string
 	count                     int64
-	wait                      bool
+	wait, vm                  bool
 }
 
 func runCommand(g *globals) *cobra.Command {
@@ -42,15 +44,18 @@ func runCommand(g *globals) *cobra.Command {
 		Long: `Launch an instance from an image, named by its name or id, and wait until it runs.
 
 Without --key the key pair "nacre" is used, which is made the first time; "nacre ssh" then finds its private half.
-Without --group the security group "nacre-ssh" is used, which lets in SSH. A COMMAND replaces the image's own.`,
-		Example: "  nacre run debian-12 --name web\n  nacre run debian-12 --type t3.large --count 3\n  nacre run nginx -- nginx -g 'daemon off;'",
+Without --group the security group "nacre-ssh" is used, which lets in SSH. A COMMAND replaces the image's own.
+
+With --vm the instance is a virtual machine: of the image IMAGE-vm, which is made of the layers of IMAGE and the newest kernel
+when it isn't there.`,
+		Example: "  nacre run debian-12 --name web\n  nacre run debian-12 --type t3.large --count 3\n  nacre run debian-12 --vm\n  nacre run nginx -- nginx -g 'daemon off;'",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if n := cmd.ArgsLenAtDash(); len(args) == 0 || n == 0 || n < 0 && len(args) > 1 || n > 1 {
 				return errors.New("name one IMAGE, and a command only after --; `nacre image ls` shows the images")
 			}
 			return nil
 		},
-		ValidArgsFunction: g.completeImages,
+		ValidArgsFunction: g.completeMachineImages,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := g.connect()
 			if err != nil {
@@ -64,22 +69,25 @@ Without --group the security group "nacre-ssh" is used, which lets in SSH. A COM
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.size, "type", "t3.micro", "`TYPE` of the instance")
+	f.StringVar(&o.size, "type", "", "`TYPE` of the instance (default \""+defaultTypes["x86_64"]+"\", \""+defaultTypes["arm64"]+"\" for arm64)")
+	f.BoolVar(&o.vm, "vm", false, "as a virtual machine, with a kernel of its own")
 	f.StringVar(&o.name, "name", "", "`NAME`, kept as the tag Name")
 	f.StringVar(&o.key, "key", "", "`KEY` pair that may log in (default \""+defaultKey+"\")")
 	f.StringSliceVar(&o.groups, "group", nil, "security `GROUPS` by name or id (default \""+sshGroup+"\")")
 	f.StringVar(&o.userData, "user-data", "", "`FILE` that the instance runs on its first boot")
 	f.Int64Var(&o.count, "count", 1, "how many to launch")
 	f.BoolVar(&o.wait, "wait", true, "wait until it runs")
+	g.completeTypes(cmd)
 	return cmd
 }
 
 func (a *api) launch(cmd *cobra.Command, o runOptions, image string, command []string) ([]instanceView, error) {
 	ctx := cmd.Context()
-	img, err := a.findImage(ctx, image)
+	img, err := a.launchImage(cmd, image, o.vm)
 	if err != nil {
 		return nil, err
 	}
+	o.size = firstOf(o.size, defaultTypes[img.Architecture], defaultTypes["x86_64"])
 	in := &ec2.RunInstancesRequest{ImageId: &img.ID, InstanceType: &o.size, MinCount: &o.count, MaxCount: &o.count, ClientToken: new(rand.Text())}
 	var tags []ec2.Tag
 	if o.name != "" {
