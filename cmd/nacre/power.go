@@ -49,10 +49,17 @@ func powerCommand(g *globals, use, short, state string, call func(*cobra.Command
 }
 
 func stopCommand(g *globals) *cobra.Command {
-	return powerCommand(g, "stop", "Stop instances; their disks stay", "stopped", func(cmd *cobra.Command, a *api, ids []string) error {
-		_, err := a.ec2.StopInstances(cmd.Context(), &ec2.StopInstancesRequest{InstanceIds: ids})
+	hibernate := false
+	cmd := powerCommand(g, "stop", "Stop instances; their disks stay", "stopped", func(cmd *cobra.Command, a *api, ids []string) error {
+		in := &ec2.StopInstancesRequest{InstanceIds: ids}
+		if hibernate {
+			in.Hibernate = &hibernate
+		}
+		_, err := a.ec2.StopInstances(cmd.Context(), in)
 		return err
 	})
+	cmd.Flags().BoolVar(&hibernate, "hibernate", false, "save the memory of virtual machines, which go on at the start where they were")
+	return cmd
 }
 
 func startCommand(g *globals) *cobra.Command {

@@ -89,6 +89,9 @@ func (a *api) launch(cmd *cobra.Command, o runOptions, image string, command []s
 	}
 	o.size = firstOf(o.size, defaultTypes[img.Architecture], defaultTypes["x86_64"])
 	in := &ec2.RunInstancesRequest{ImageId: &img.ID, InstanceType: &o.size, MinCount: &o.count, MaxCount: &o.count, ClientToken: new(rand.Text())}
+	if img.Kind == "vm" { // so that it can be stopped with --hibernate
+		in.HibernationOptions = &ec2.HibernationOptionsRequest{Configured: new(true)}
+	}
 	var tags []ec2.Tag
 	if o.name != "" {
 		tags = append(tags, ec2.Tag{Key: new("Name"), Value: &o.name})

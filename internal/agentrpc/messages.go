@@ -164,8 +164,10 @@ type MachineStatus struct {
 	Engine    string
 	ExitCode  int
 	OOMKilled bool
-	Reboot    bool   // exited to be started again
-	Error     string // for PhaseFailed
+	Reboot    bool // exited to be started again
+	// Hibernated is for PhaseStopped: the machine's memory and devices are saved on the node.
+	Hibernated bool   `json:",omitempty"`
+	Error      string // for PhaseFailed; for PhaseStopped, why the memory was not saved though Hibernate asked for it
 }
 
 // VPCStatus says that a node has a VPC as it was last told, with these NAT gateways and no others. It may be repeated.

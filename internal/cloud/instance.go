@@ -64,6 +64,13 @@ type Instance struct {
 	Desired DesiredState
 	// ForceStop skips the guest's own shutdown when Desired is stopped.
 	ForceStop bool
+	// HibernationConfigured says that stops may save the memory; it is a launch's to say.
+	HibernationConfigured bool
+	// Hibernate makes a stop save memory and devices. A node that can't shuts the instance down and says so.
+	Hibernate bool
+	// Hibernated says that the node holds the memory of the stopped instance. When Boot rises while it is set, the node lets the
+	// machine go on where it was, as that boot; it is cleared once that has come to something, whether the machine runs or not.
+	Hibernated bool
 	// Boot counts starts and reboots: a node whose machine has a lower number boots it again.
 	Boot int
 
@@ -79,6 +86,11 @@ type Instance struct {
 
 // VM tells whether the instance has a kernel of its own.
 func (i *Instance) VM() bool { return i.Isolation == IsolationVM }
+
+// Asleep tells whether the memory of the instance is saved or being saved: its hardware must stay as it is.
+func (i *Instance) Asleep() bool {
+	return i.Hibernated || i.Hibernate && i.State == StateStopping
+}
 
 // ShutdownBehavior is what a shutdown from inside leads to.
 type ShutdownBehavior string

@@ -104,6 +104,7 @@ type StateReason struct {
 // EC2's state reasons, with its own sentences.
 var (
 	ReasonUserStop          = StateReason{"Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown"}
+	ReasonUserHibernate     = StateReason{"Client.UserInitiatedHibernate", "Client.UserInitiatedHibernate: User initiated hibernate"}
 	ReasonUserTerminate     = StateReason{"Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown"}
 	ReasonInstanceInitiated = StateReason{"Client.InstanceInitiatedShutdown", "Client.InstanceInitiatedShutdown: Instance initiated shutdown"}
 	ReasonPending           = StateReason{"pending", "pending"}
@@ -124,10 +125,15 @@ func ReasonLaunchFailed(detail string) StateReason {
 	return StateReason{"Server.InternalError", "Server.InternalError: " + detail}
 }
 
+// ReasonNotHibernated tells of a stop that was to save the memory and could not.
+func ReasonNotHibernated(detail string) StateReason {
+	return StateReason{ReasonUserStop.Code, ReasonUserStop.Code + ": The instance was shut down, because its memory could not be saved: " + detail}
+}
+
 // transitionText is EC2's StateTransitionReason, which it sends only for shutdowns.
 func (r StateReason) transitionText(now time.Time) string {
 	switch r.Code {
-	case "Client.UserInitiatedShutdown":
+	case "Client.UserInitiatedShutdown", "Client.UserInitiatedHibernate":
 		return "User initiated (" + now.UTC().Format("2006-01-02 15:04:05") + " GMT)"
 	case "Client.InstanceInitiatedShutdown":
 		return "Instance initiated (" + now.UTC().Format("2006-01-02 15:04:05") + " GMT)"

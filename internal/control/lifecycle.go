@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -47,6 +48,7 @@ func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now tim
 		if i.State != cloud.StatePending {
 			return changed, nil
 		}
+		i.Hibernated = false
 		i.HostID = st.Engine
 		return true, i.Transition(cloud.StateRunning, cloud.StateReason{}, now)
 
@@ -54,6 +56,7 @@ func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now tim
 		if !current || i.Desired != cloud.DesiredRunning {
 			return false, nil
 		}
+		i.Hibernated = false
 		reason := cloud.ReasonInstanceInitiated
 		if st.OOMKilled {
 			reason = cloud.ReasonOutOfMemory(memoryLimit(i.Type))
@@ -64,6 +67,7 @@ func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now tim
 		if !current || i.Desired != cloud.DesiredRunning {
 			return false, nil
 		}
+		i.Hibernated = false // what was saved may be what failed: the next start boots
 		// A first launch that fails leaves nothing worth keeping; a later start keeps its disk.
 		return true, end(i, i.RunningSince.IsZero(), cloud.ReasonLaunchFailed(st.Error), now)
 
@@ -73,7 +77,12 @@ func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now tim
 		}
 		nics.Settle(tx, i)
 		releasePublicAddresses(tx, i.ID)
-		return true, i.Transition(cloud.StateStopped, i.StateReason, now)
+		i.Hibernated = i.Hibernate && st.Hibernated
+		reason := i.StateReason
+		if i.Hibernate && !st.Hibernated {
+			reason = cloud.ReasonNotHibernated(cmp.Or(st.Error, "the node says nothing of why"))
+		}
+		return true, i.Transition(cloud.StateStopped, reason, now)
 
 	case agentrpc.PhaseGone:
 		if i.Desired != cloud.DesiredTerminated || i.State == cloud.StateTerminated {

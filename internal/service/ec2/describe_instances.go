@@ -132,7 +132,7 @@ func instanceFilters(view *store.View) awsapi.FilterSet[*cloud.Instance] {
 		"client-token":               one(func(i *cloud.Instance) string { return i.ClientToken }),
 		"current-instance-boot-mode": bootMode, "dns-name": publicName, "ebs-optimized": one(func(i *cloud.Instance) string { return boolText(i.EBSOptimized) }),
 		"ena-support": fixed("true"), "enclave-options.enabled": fixed("false"), "group-id": groupIDs, "group-name": groupNames,
-		"hibernation-options.configured": fixed("false"), "host-id": none, "hypervisor": fixed("xen"), "iam-instance-profile.arn": none,
+		"hibernation-options.configured": one(func(i *cloud.Instance) string { return boolText(i.HibernationConfigured) }), "host-id": none, "hypervisor": fixed("xen"), "iam-instance-profile.arn": none,
 		"iam-instance-profile.id": none, "iam-instance-profile.name": none, "image-id": one(func(i *cloud.Instance) string { return string(i.Image) }),
 		"instance-id": one(func(i *cloud.Instance) string { return string(i.ID) }), "instance-lifecycle": none,
 		"instance-state-code": one(func(i *cloud.Instance) string { return strconv.FormatInt(i.State.Code(), 10) }),

@@ -177,6 +177,9 @@ func (s *Service) modifyInstanceAttribute(ctx context.Context, call *awsapi.Call
 // modifyInstance makes the one change that a call asks for.
 func modifyInstance(tx *store.Tx, call *awsapi.Call, req *ec2.ModifyInstanceAttributeRequest, i *cloud.Instance) error {
 	stopped := func(attribute string) error {
+		if i.Asleep() {
+			return asleep(i)
+		}
 		if i.State == cloud.StateStopped {
 			return nil
 		}
@@ -282,6 +285,9 @@ func (s *Service) resetInstanceAttribute(ctx context.Context, call *awsapi.Call,
 			return wrongState(i, "modified")
 		}
 		if attribute != "sourceDestCheck" {
+			if i.Asleep() {
+				return asleep(i)
+			}
 			if i.State != cloud.StateStopped {
 				return awsapi.Errorf("IncorrectInstanceState", "The instance '%s' must be in the 'stopped' state to reset its '%s' attribute.", i.ID, attribute)
 			}

@@ -71,7 +71,6 @@ func meets(t typeInfo, r *ec2.InstanceRequirementsRequest) bool {
 	case len(r.AcceleratorManufacturers)+len(r.AcceleratorNames)+len(r.AcceleratorTypes) > 0:
 	case r.TotalLocalStorageGB != nil && !within(float64(none), r.TotalLocalStorageGB.Min, nil):
 	case !asked(false, r.LocalStorage, "included"), !asked(false, r.BareMetal, "excluded"), !asked(t.Burstable(), r.BurstablePerformance, "excluded"):
-	case deref(r.RequireHibernateSupport):
 	case len(r.AllowedInstanceTypes) > 0 && !matchesAny(r.AllowedInstanceTypes, t.Name), matchesAny(r.ExcludedInstanceTypes, t.Name):
 	case len(r.InstanceGenerations) > 0 && !slices.Contains(r.InstanceGenerations, generation(t)):
 	default:

@@ -24,6 +24,7 @@ var shared = struct {
 	noTags         []ec2.Tag
 	capacity       ec2.CapacityReservationSpecificationResponse
 	hibernation    ec2.HibernationOptions
+	hibernating    ec2.HibernationOptions
 	enclave        ec2.EnclaveOptions
 	maintenance    ec2.InstanceMaintenanceOptions
 	dnsName        ec2.PrivateDnsNameOptionsResponse
@@ -38,6 +39,7 @@ var shared = struct {
 	noGroups: []ec2.GroupIdentifier{}, noInterfaces: []ec2.InstanceNetworkInterface{}, noTags: []ec2.Tag{},
 	capacity:    ec2.CapacityReservationSpecificationResponse{CapacityReservationPreference: new("open")},
 	hibernation: ec2.HibernationOptions{Configured: new(false)},
+	hibernating: ec2.HibernationOptions{Configured: new(true)},
 	enclave:     ec2.EnclaveOptions{Enabled: new(false)},
 	maintenance: ec2.InstanceMaintenanceOptions{AutoRecovery: new("default")},
 	dnsName:     ec2.PrivateDnsNameOptionsResponse{HostnameType: new("ip-name"), EnableResourceNameDnsARecord: new(false), EnableResourceNameDnsAAAARecord: new(false)},
@@ -132,6 +134,9 @@ func (d *describer) instance(out *ec2.Instance, i *cloud.Instance) {
 		UsageOperationUpdateTime: &i.Created, PrivateDnsName: &shared.empty, PublicDnsName: &shared.empty, SecurityGroups: shared.noGroups,
 		NetworkInterfaces: shared.noInterfaces, CapacityReservationSpecification: &shared.capacity, HibernationOptions: &shared.hibernation,
 		EnclaveOptions: &shared.enclave, MaintenanceOptions: &shared.maintenance, MetadataOptions: metadataShape(i.Metadata, "applied"),
+	}
+	if i.HibernationConfigured {
+		out.HibernationOptions = &shared.hibernating
 	}
 	if i.VM() {
 		out.KernelId, out.RamdiskId = text(i.Hardware.Kernel), text(i.Hardware.Ramdisk)

@@ -37,6 +37,14 @@ func threads(t typeInfo) int { // of a core, as EC2 says it of the family
 	return 2
 }
 
+// bootModes are the firmwares that virtual machines of a size can start with.
+func bootModes(t typeInfo) []string {
+	if t.Architecture == ec2.ArchitectureTypeArm64 {
+		return []string{ec2.BootModeTypeUefi}
+	}
+	return []string{ec2.BootModeTypeLegacyBios, ec2.BootModeTypeUefi}
+}
+
 // strategies are the placement groups that take a size.
 func strategies(t typeInfo) []string {
 	list := []string{}
@@ -67,7 +75,7 @@ var instanceTypeFilters = func() awsapi.FilterSet[typeInfo] {
 		"ebs-info.ebs-optimized-info.baseline-throughput-in-mbps": none, "ebs-info.ebs-optimized-info.maximum-bandwidth-in-mbps": none,
 		"ebs-info.ebs-optimized-info.maximum-iops": none, "ebs-info.ebs-optimized-info.maximum-throughput-in-mbps": none,
 		"ebs-info.ebs-optimized-support": fixed("default"), "ebs-info.encryption-support": fixed("unsupported"), "ebs-info.nvme-support": fixed("unsupported"),
-		"free-tier-eligible": one(func(t typeInfo) string { return boolText(t.FreeTier) }), "hibernation-supported": fixed("false"),
+		"free-tier-eligible": one(func(t typeInfo) string { return boolText(t.FreeTier) }), "hibernation-supported": fixed("true"),
 		"hypervisor": fixed("nitro"), "instance-storage-info.disk.count": none, "instance-storage-info.disk.size-in-gb": none,
 		"instance-storage-info.disk.type": none, "instance-storage-info.encryption-support": none, "instance-storage-info.nvme-support": none,
 		"instance-storage-info.total-size-in-gb": none, "instance-storage-supported": fixed("false"),
@@ -82,7 +90,7 @@ var instanceTypeFilters = func() awsapi.FilterSet[typeInfo] {
 		"nitro-tpm-support": fixed("unsupported"), "nitro-tpm-info.supported-versions": none, "processor-info.manufacturer": none,
 		"processor-info.supported-architecture":       one(func(t typeInfo) string { return t.Architecture }),
 		"processor-info.sustained-clock-speed-in-ghz": one(func(t typeInfo) string { return strconv.FormatFloat(t.ClockGHz, 'f', -1, 64) }),
-		"processor-info.supported-features":           none, "reboot-migration-support": none, "supported-boot-mode": none,
+		"processor-info.supported-features":           none, "reboot-migration-support": none, "supported-boot-mode": bootModes,
 		"supported-root-device-type": fixed("ebs"), "supported-usage-class": fixed("on-demand"), "supported-virtualization-type": fixed("hvm"),
 		"vcpu-info.default-cores":            number(cores),
 		"vcpu-info.default-threads-per-core": number(func(t typeInfo) int64 { return int64(threads(t)) }),
@@ -130,9 +138,9 @@ func (s *Service) describeInstanceTypes(_ context.Context, _ *awsapi.Call, req *
 				DefaultNetworkCardIndex: new(int64(0)), Ipv4AddressesPerInterface: new(int64(t.IPv4PerENI)), Ipv6AddressesPerInterface: new(int64(0)),
 				Ipv6Supported: new(false), EnaSupport: new("required"), EfaSupported: new(false), EncryptionInTransitSupported: new(false),
 				NetworkCards: []ec2.NetworkCardInfo{{NetworkCardIndex: new(int64(0)), NetworkPerformance: &t.Network, MaximumNetworkInterfaces: new(int64(t.MaxInterfaces))}}},
-			PlacementGroupInfo: &ec2.PlacementGroupInfo{SupportedStrategies: strategies(t)}, HibernationSupported: new(false),
+			PlacementGroupInfo: &ec2.PlacementGroupInfo{SupportedStrategies: strategies(t)}, HibernationSupported: new(true),
 			BurstablePerformanceSupported: new(t.Burstable()), DedicatedHostsSupported: new(false), AutoRecoverySupported: new(true),
-			SupportedBootModes: []string{}, NitroEnclavesSupport: new("unsupported"), NitroTpmSupport: new("unsupported"),
+			SupportedBootModes: bootModes(t), NitroEnclavesSupport: new("unsupported"), NitroTpmSupport: new("unsupported"),
 		})
 	}
 	return out, nil

@@ -262,6 +262,9 @@ func (s *Service) getLaunchTemplateData(_ context.Context, call *awsapi.Call, re
 	if c := creditsOf(i); c != "" {
 		out.CreditSpecification = &ec2.CreditSpecification{CpuCredits: &c}
 	}
+	if i.HibernationConfigured {
+		out.HibernationOptions = &ec2.LaunchTemplateHibernationOptions{Configured: new(true)}
+	}
 	if i.NoAutoRecovery {
 		out.MaintenanceOptions = &ec2.LaunchTemplateInstanceMaintenanceOptions{AutoRecovery: new(ec2.LaunchTemplateAutoRecoveryStateDisabled)}
 	}

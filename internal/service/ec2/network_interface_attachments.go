@@ -30,6 +30,8 @@ func attachableTo(tx *store.Tx, i *cloud.Instance, n *cloud.Interface, device in
 	switch {
 	case n.Instance != "":
 		return interfaceInUse(n)
+	case i.Asleep():
+		return asleep(i)
 	case n.VPC != i.VPC:
 		return awsapi.InvalidParameterValue("The network interface '%s' and the instance '%s' are in different VPCs.", n.ID, i.ID)
 	case n.Zone != i.Zone:
@@ -133,6 +135,8 @@ func (s *Service) detachNetworkInterface(ctx context.Context, call *awsapi.Call,
 			return awsapi.Errorf("IncorrectState", "The network interface attachment '%s' is being detached.", id)
 		case i.State == cloud.StateShuttingDown || i.State == cloud.StateTerminated:
 			return awsapi.Errorf("IncorrectState", "Instance '%s' is not 'running' or 'stopped'.", i.ID)
+		case i.Asleep():
+			return asleep(i)
 		}
 		n.AttachState = cloud.Detaching
 		i.Wiring++

@@ -46,6 +46,11 @@ func (s *Service) change(ctx context.Context, call *awsapi.Call, ids []string, b
 	return changes, err
 }
 
+// asleep refuses to change the hardware that saved memory was made on.
+func asleep(i *cloud.Instance) error {
+	return awsapi.Errorf("IncorrectInstanceState", "The instance '%s' is hibernated, and its memory goes on only with the hardware that it has; start it first, and stop it without hibernating.", i.ID)
+}
+
 // always begins with the same step, for those that keep nothing from one instance to the next.
 func always(s step) func() step { return func() step { return s } }
 
@@ -70,7 +75,7 @@ func (s *Service) startInstances(ctx context.Context, call *awsapi.Call, req *ec
 			if err := lendPublicAddresses(tx, i); err != nil {
 				return false, err
 			}
-			i.Desired, i.ForceStop, i.LaunchTime = cloud.DesiredRunning, false, call.Now
+			i.Desired, i.ForceStop, i.Hibernate, i.LaunchTime = cloud.DesiredRunning, false, false, call.Now
 			i.Boot++
 			return true, i.Transition(cloud.StatePending, cloud.StateReason{}, call.Now)
 		}
@@ -140,10 +145,10 @@ func lendPublicAddresses(tx *store.Tx, i *cloud.Instance) error {
 }
 
 func (s *Service) stopInstances(ctx context.Context, call *awsapi.Call, req *ec2.StopInstancesRequest) (*ec2.StopInstancesResult, error) {
-	if deref(req.Hibernate) {
-		return nil, awsapi.Errorf("UnsupportedHibernationConfiguration", "Container instances cannot hibernate.")
+	force, hibernate := deref(req.Force), deref(req.Hibernate)
+	if force && hibernate {
+		return nil, awsapi.InvalidCombination("Force and Hibernate cannot be used together: a forced stop doesn't wait for the memory to be saved.")
 	}
-	force := deref(req.Force)
 	changes, err := s.change(ctx, call, req.InstanceIds, always(func(_ *store.Tx, i *cloud.Instance) (bool, error) {
 		switch i.State {
 		case cloud.StateStopped:
@@ -151,6 +156,9 @@ func (s *Service) stopInstances(ctx context.Context, call *awsapi.Call, req *ec2
 		case cloud.StateStopping: // a second, forced stop hurries a slow one
 			hurry := force && !i.ForceStop
 			i.ForceStop = i.ForceStop || force
+			if force && i.Hibernate { // what is not saved yet is given up
+				i.Hibernate, i.StateReason = false, cloud.ReasonUserStop
+			}
 			return hurry, nil
 		case cloud.StateRunning:
 		case cloud.StatePending:
@@ -163,8 +171,15 @@ func (s *Service) stopInstances(ctx context.Context, call *awsapi.Call, req *ec2
 		if i.DisableAPIStop {
 			return false, awsapi.Errorf("OperationNotPermitted", "The instance '%s' may not be stopped. Modify its 'disableApiStop' instance attribute and try again.", i.ID)
 		}
-		i.Desired, i.ForceStop = cloud.DesiredStopped, force
-		return true, i.Transition(cloud.StateStopping, cloud.ReasonUserStop, call.Now)
+		if hibernate && !i.HibernationConfigured {
+			return false, awsapi.Errorf("UnsupportedHibernationConfiguration", "The instance '%s' is not configured for hibernation: a launch with HibernationOptions.Configured=true is, of virtual machines.", i.ID)
+		}
+		i.Desired, i.ForceStop, i.Hibernate = cloud.DesiredStopped, force, hibernate
+		reason := cloud.ReasonUserStop
+		if hibernate {
+			reason = cloud.ReasonUserHibernate
+		}
+		return true, i.Transition(cloud.StateStopping, reason, call.Now)
 	}))
 	return &ec2.StopInstancesResult{StoppingInstances: changes}, err
 }

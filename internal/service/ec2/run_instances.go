@@ -225,6 +225,12 @@ func (l *launch) resolve(tx *store.Tx) error {
 	if i.Hardware, err = bootable(tx, account, img, deref(l.req.KernelId), deref(l.req.RamdiskId)); err != nil {
 		return err
 	}
+	if h := l.req.HibernationOptions; h != nil && deref(h.Configured) {
+		if !img.VM() {
+			return awsapi.Errorf("UnsupportedHibernationConfiguration", "Instances of %s are containers, whose memory is part of their server's kernel: only virtual machines can hibernate.", img.ID)
+		}
+		i.HibernationConfigured = true
+	}
 	i.Image, i.ImageDigest = img.ID, img.Digest
 	i.Isolation = cmp.Or(img.Isolation, cloud.IsolationContainer)
 	i.Tags = withTags(i.Tags, isolationTag(i.Isolation))
@@ -338,9 +344,6 @@ func userDataOf(encoded string) ([]byte, error) {
 
 // plainOptions refuses what no instance here has. Clients say also that they don't want it.
 func plainOptions(req *ec2.RunInstancesRequest) error {
-	if h := req.HibernationOptions; h != nil && deref(h.Configured) {
-		return awsapi.Errorf("UnsupportedHibernationConfiguration", "Container instances cannot hibernate.")
-	}
 	if e := req.EnclaveOptions; e != nil && deref(e.Enabled) {
 		return awsapi.Unsupported("The parameter EnclaveOptions is not supported by this cloud: no server has enclaves.")
 	}
