@@ -68,6 +68,44 @@ type Spec struct {
 	PublicKey string // launch key in authorized_keys form, for the image's ordinary user; "" for none
 
 	Resources Resources
+
+	VM *VM `json:",omitempty"` // of a virtual machine; nil for a container
+}
+
+// VM is what a virtual machine is made of. Its files and descriptors are opened by the agent and handed to the hypervisor.
+type VM struct {
+	Architecture string // "x86_64" or "arm64"
+	Firmware     cloud.Firmware
+	Kernel       string // host paths of read-only files, with cloud.FirmwareNone
+	Initrd       string // may be empty
+	Cmdline      string
+	Devices      cloud.Devices
+	Accelerator  string // "kvm" or "tcg", as proved or demanded
+	Disks        []Disk // the first is the root
+	NICs         []NIC
+	GuestAgent   bool   // the image carries nacre's guest program
+	Product      string // shown by the firmware's tables, such as "t3.micro"
+}
+
+// Disk is a block device of a virtual machine.
+type Disk struct {
+	Path   string // on the host
+	Format string // "qcow2" or "raw"
+	// Base and BaseFormat are what a qcow2 was laid over; whatever its header says is not looked at. "" for none.
+	Base, BaseFormat string
+	ReadOnly         bool
+	Serial           string // at most 20 characters
+}
+
+// NIC is a network card of a virtual machine.
+type NIC struct {
+	Interface cloud.InterfaceID
+	MAC       string
+	MTU       int
+	// Addresses are those that a guest without DHCP is given, with prefix lengths; Gateway its default route, "" for none.
+	Addresses []string
+	Gateway   string
+	Tap       func() (*os.File, error) `json:"-"` // opens the card's end of the link
 }
 
 // Bind shows a file of the host inside the machine, read-only.

@@ -2,14 +2,11 @@ package guest
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,131 +14,8 @@ import (
 
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/guest/wire"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/machinetest"
 )
-
-// archive is an initial RAM disk in the making: a cpio archive in the "newc" format, compressed.
-type archive struct {
-	bytes.Buffer
-	inode int
-}
-
-func (a *archive) add(name string, mode uint32, content []byte) {
-	a.inode++
-	fmt.Fprintf(a, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00", a.inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name)+1, 0, name)
-	a.pad()
-	a.Write(content)
-	a.pad()
-}
-
-func (a *archive) pad() {
-	for a.Len()%4 != 0 {
-		a.WriteByte(0)
-	}
-}
-
-func (a *archive) file(t *testing.T, name, source string) {
-	t.Helper()
-	b, err := os.ReadFile(source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.add(name, syscall.S_IFREG|0o755, b)
-}
-
-// write ends the archive and compresses it.
-func (a *archive) write(t *testing.T, path string) {
-	t.Helper()
-	a.add("TRAILER!!!", 0, nil)
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	z, _ := gzip.NewWriterLevel(f, gzip.BestSpeed)
-	z.Write(a.Bytes())
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// cloudKernel fetches Debian's cloud kernel package once and unpacks it; the directory holds boot and lib.
-func cloudKernel(t *testing.T) string {
-	t.Helper()
-	cache, err := filepath.Abs("../../../../.cache/kernel")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if found, _ := filepath.Glob(cache + "/boot/vmlinuz-*"); len(found) > 0 {
-		return cache
-	}
-	if err := os.MkdirAll(filepath.Dir(cache), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp(filepath.Dir(cache), "kernel-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	fetch := exec.Command("/bin/sh", "-ec", `
-apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || apt-get update
-apt-get download "$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)$/\1/p')"
-dpkg-deb -x linux-image-*.deb kernel`)
-	fetch.Dir = dir
-	if out, err := fetch.CombinedOutput(); err != nil {
-		t.Fatalf("Debian's cloud kernel can't be fetched: %v\n%s", err, out)
-	}
-	// Another run may have been first.
-	if err := os.Rename(dir+"/kernel", cache); err != nil && !errors.Is(err, os.ErrExist) {
-		t.Fatal(err)
-	}
-	return cache
-}
-
-// modules are what the port and the network card need, in the order of loading.
-var modules = []string{"drivers/virtio/virtio_ring", "drivers/virtio/virtio", "drivers/virtio/virtio_pci_legacy_dev", "drivers/virtio/virtio_pci_modern_dev",
-	"drivers/virtio/virtio_pci", "drivers/char/virtio_console", "net/core/failover", "drivers/net/net_failover", "drivers/net/virtio_net",
-	"drivers/block/virtio_blk"}
-
-// diskSize is larger than the file system that is made on the disk, as a root volume may be larger than its image.
-const diskSize = 128 << 20
-
-// makeRoot makes a disk with an ext4 root of busybox and the guest's program, of half the disk's size.
-func makeRoot(t *testing.T, disk string) {
-	t.Helper()
-	root := t.TempDir()
-	for _, d := range []string{"bin", "proc", "sys", "dev", "run", "tmp", "etc"} {
-		if err := os.Mkdir(root+"/"+d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, name := range []string{"sh", "id", "hostname", "cat", "date", "sed", "ip", "head", "stty", "sleep", "df"} {
-		if err := os.Symlink("busybox", root+"/bin/"+name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for to, from := range map[string]string{"bin/busybox": "/bin/busybox", "bin/nacre-guest": "guestbin/nacre-guest-amd64"} {
-		b, err := os.ReadFile(from)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(root+"/"+to, b, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for name, text := range map[string]string{"passwd": "root:x:0:0::/:/bin/sh\nweb:x:33:33::/tmp:/bin/sh\n", "group": "root:x:0:\nweb:x:33:\n"} {
-		if err := os.WriteFile(root+"/etc/"+name, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if out, err := exec.Command("mkfs.ext4", "-q", "-d", root, disk, "64M").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if err := os.Truncate(disk, diskSize); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // boot starts a machine that holds the guest's program as its first process and busybox, and returns its socket and console.
 func boot(t *testing.T) (socket string, console string, qemu *exec.Cmd) {
@@ -154,36 +28,18 @@ func boot(t *testing.T) (socket string, console string, qemu *exec.Cmd) {
 			t.Fatalf("%s is not installed; `make deps` installs it", p)
 		}
 	}
-	if _, err := os.Stat("guestbin/nacre-guest-amd64"); err != nil {
+	dir := t.TempDir()
+	program, err := os.ReadFile("guestbin/nacre-guest-amd64")
+	if err != nil {
 		t.Fatal("the guest's program is not built; `make guest` builds it")
 	}
-	kernel := cloudKernel(t)
-	a := &archive{}
-	for _, d := range []string{"bin", "proc", "sys", "dev", "root", "m"} {
-		a.add(d, syscall.S_IFDIR|0o755, nil)
-	}
-	a.file(t, "bin/busybox", "/bin/busybox")
-	script := "#!/bin/busybox sh\n/bin/busybox mount -t devtmpfs dev /dev\n"
-	for _, m := range modules {
-		found, _ := filepath.Glob(kernel + "/lib/modules/*/kernel/" + m + ".ko")
-		if len(found) == 0 {
-			t.Fatalf("the kernel has no module %s", m)
-		}
-		name := "m/" + filepath.Base(m) + ".ko"
-		a.file(t, name, found[0])
-		script += "/bin/busybox insmod /" + name + "\n"
-	}
-	script += "/bin/busybox mount -t ext4 /dev/vda /root && exec /bin/busybox switch_root /root /bin/nacre-guest\n"
-	a.add("init", syscall.S_IFREG|0o755, []byte(script))
-	dir := t.TempDir()
-	makeRoot(t, dir+"/disk")
-	a.write(t, dir+"/initrd")
-	images, _ := filepath.Glob(kernel + "/boot/vmlinuz-*")
+	machinetest.MakeRoot(t, dir+"/disk", program)
+	kernel := machinetest.MakeInitrd(t, dir+"/initrd")
 	console, socket = dir+"/console", dir+"/guest"
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	qemu = exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg", "-machine", "q35", "-cpu", "max", "-m", "256", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-kernel", images[len(images)-1], "-initrd", dir+"/initrd", "-append", "console=ttyS0 quiet panic=-1",
+		"-kernel", kernel, "-initrd", dir+"/initrd", "-append", "console=ttyS0 quiet panic=-1",
 		"-serial", "file:"+console, "-device", "virtio-serial-pci", "-chardev", "socket,id=guest,server=on,wait=off,path="+socket,
 		"-device", "virtserialport,chardev=guest,name="+wire.Port,
 		"-drive", "if=virtio,format=raw,file="+dir+"/disk", "-netdev", "hubport,id=net,hubid=1", "-device", "virtio-net-pci,netdev=net,romfile=,mac=02:00:0a:00:00:04")
@@ -274,7 +130,7 @@ func TestARealMachineTakesItsIdentityRunsProcessesAndItsApplicationAndEndsWithIt
 	_, out, _ = run(t, c, cmd("df -k / | sed -n '$s/^[^ ]* *\\([0-9]*\\) .*/\\1/p'"))
 	var kib int
 	if _, err := fmt.Sscan(out, &kib); err != nil || kib < 100<<10 {
-		t.Errorf("the root has %q KiB on a disk of %d", out, diskSize>>10)
+		t.Errorf("the root has %q KiB on a disk of %d", out, machinetest.DiskSize>>10)
 	}
 	st, err := c.Stats(within(t))
 	if err != nil || st.MemoryTotal < 100<<20 || st.MemoryAvailable <= 0 || st.MemoryAvailable > st.MemoryTotal || st.Uptime <= 0 {

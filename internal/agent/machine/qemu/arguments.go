@@ -1,0 +1,219 @@
+package qemu
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/nacre-cloud/nacre/internal/agent/machine"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/guest/wire"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+const (
+	// firstPassed is the first descriptor that the hypervisor inherits.
+	firstPassed = 3
+	// translated bounds the cache of translated code, in MiB.
+	translated = 128
+	// memoryID, rootPort and so on name objects of the hypervisor's.
+	memoryID = "ram"
+	portID   = "guest"
+)
+
+// Where the hypervisor finds files inside its container.
+const (
+	kernelTarget = "/boot/kernel"
+	initrdTarget = "/boot/initrd"
+	uefiTarget   = "/boot/uefi"
+)
+
+// line collects a hypervisor's command line and the descriptors that go with it.
+type line struct {
+	args []string
+	pass []*os.File
+}
+
+func (l *line) add(args ...string) { l.args = append(l.args, args...) }
+
+// hand passes a descriptor on and returns its number there.
+func (l *line) hand(f *os.File) int {
+	l.pass = append(l.pass, f)
+	return firstPassed + len(l.pass) - 1
+}
+
+func (l *line) close() {
+	for _, f := range l.pass {
+		f.Close()
+	}
+}
+
+// object formats JSON, which QEMU takes where commas in values would be ambiguous.
+func object(v map[string]any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // strings and numbers only
+	}
+	return string(b)
+}
+
+// program is the hypervisor for an architecture.
+func program(architecture string) (string, error) {
+	switch architecture {
+	case "x86_64":
+		return "qemu-system-x86_64", nil
+	case "arm64":
+		return "qemu-system-aarch64", nil
+	}
+	return "", fmt.Errorf("no hypervisor here runs the architecture %q", architecture)
+}
+
+// device names a kind of device for a machine.
+func device(vm *machine.VM, kind string) string {
+	if vm.Devices == cloud.DevicesEmulated {
+		switch kind {
+		case "net":
+			return "e1000"
+		case "disk":
+			return "ide-hd"
+		}
+	}
+	return map[string]string{"net": "virtio-net-pci", "disk": "virtio-blk-pci"}[kind]
+}
+
+// board says what the machine is: processors, memory, firmware. The PC is the old one, the i440FX: all of its slots take
+// devices while it runs, and every operating system for PCs knows it.
+func (l *line) board(s machine.Spec, ready sources) {
+	vm := s.VM
+	accelerator := vm.Accelerator
+	model := "host"
+	if accelerator != "kvm" {
+		accelerator = fmt.Sprintf("tcg,thread=multi,tb-size=%d", translated)
+		model = "max"
+	}
+	l.add("-name", "guest="+string(s.ID)+",debug-threads=on", "-nodefaults", "-no-user-config", "-display", "none", "-accel", accelerator, "-cpu", model,
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny", "-msg", "timestamp=off", "-rtc", "base=utc")
+	kind := "pc"
+	if vm.Architecture == "arm64" {
+		kind = "virt,gic-version=2"
+	}
+	l.add("-machine", kind+",memory-backend="+memoryID)
+	l.add("-m", fmt.Sprintf("%dM", s.Resources.Memory>>20))
+	l.add("-smp", fmt.Sprintf("cpus=%d,maxcpus=%d", max(1, s.Resources.VCPUs), maxCPUs(s)))
+	l.add("-object", ready.memory(l, s.Resources.Memory))
+	l.add("-uuid", machineUUID(s.ID))
+	l.add("-smbios", "type=1,manufacturer=Amazon EC2,product="+strings.ReplaceAll(vm.Product, ",", "")+",serial="+machineUUID(s.ID))
+	switch vm.Firmware {
+	case cloud.FirmwareNone:
+		l.add("-kernel", kernelTarget, "-append", vm.Cmdline)
+		if vm.Initrd != "" {
+			l.add("-initrd", initrdTarget)
+		}
+	case cloud.FirmwareUEFI:
+		l.add("-bios", uefiTarget)
+	}
+}
+
+// maxCPUs is up to how many processors a machine may grow while it runs.
+func maxCPUs(s machine.Spec) int {
+	if s.VM.Architecture == "arm64" {
+		return max(1, s.Resources.VCPUs)
+	}
+	return max(1, s.Resources.VCPUs, min(2*hostCPUs, 64))
+}
+
+// channels are the ways in and out: console, monitor, the guest's program.
+func (l *line) channels(s machine.Spec, monitor, port *os.File) {
+	l.add("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
+	l.add("-chardev", fmt.Sprintf("socket,id=monitor,fd=%d,server=on,wait=off", l.hand(monitor)), "-mon", "chardev=monitor,mode=control")
+	if s.VM.Devices == cloud.DevicesEmulated {
+		l.add("-device", "VGA", "-device", "piix3-usb-uhci", "-device", "usb-tablet")
+	} else {
+		l.add("-device", "virtio-rng-pci,rng=random", "-object", "rng-builtin,id=random", "-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on,deflate-on-oom=on")
+		if s.VM.Architecture == "x86_64" {
+			l.add("-device", "vmgenid,guid=auto")
+		}
+	}
+	if port != nil {
+		l.add("-chardev", fmt.Sprintf("socket,id=%s,fd=%d,server=on,wait=off", portID, l.hand(port)), "-device", "virtio-serial-pci",
+			"-device", "virtserialport,chardev="+portID+",name="+wire.Port)
+	}
+}
+
+// disks opens the disks and lays each over its base.
+func (l *line) disks(vm *machine.VM) error {
+	for i, d := range vm.Disks {
+		base := ""
+		if d.Base != "" {
+			base = fmt.Sprintf("base%d", i)
+			if err := l.block(base, d.Base, d.BaseFormat, "", true); err != nil {
+				return err
+			}
+		}
+		node := fmt.Sprintf("disk%d", i)
+		if err := l.block(node, d.Path, d.Format, base, d.ReadOnly); err != nil {
+			return err
+		}
+		dev := map[string]any{"driver": device(vm, "disk"), "id": "dev-" + node, "drive": node}
+		if d.Serial != "" {
+			dev["serial"] = d.Serial
+		}
+		if vm.Devices == cloud.DevicesEmulated {
+			if i == 0 {
+				l.add("-device", "ahci,id=ahci")
+			}
+			dev["bus"] = "ahci." + strconv.Itoa(i)
+		}
+		if i == 0 && vm.Firmware != cloud.FirmwareNone {
+			dev["bootindex"] = 1
+		}
+		l.add("-device", object(dev))
+	}
+	return nil
+}
+
+// block opens a file and makes a node of the block layer of it. The file is known to the hypervisor by its descriptor alone.
+func (l *line) block(node, path, format, backing string, readOnly bool) error {
+	mode := os.O_RDWR
+	if readOnly {
+		mode = os.O_RDONLY
+	}
+	f, err := os.OpenFile(path, mode, 0)
+	if err != nil {
+		return fmt.Errorf("open a disk: %w", err)
+	}
+	set := len(l.pass) + 1
+	l.add("-add-fd", fmt.Sprintf("fd=%d,set=%d", l.hand(f), set))
+	file := map[string]any{"driver": "file", "node-name": node + "-file", "filename": fmt.Sprintf("/dev/fdset/%d", set), "read-only": readOnly, "discard": "unmap", "locking": "off"}
+	l.add("-blockdev", object(file))
+	if format != "qcow2" && format != "raw" {
+		return fmt.Errorf("the disk %s has the format %q, which is neither qcow2 nor raw", path, format)
+	}
+	top := map[string]any{"driver": format, "node-name": node, "file": node + "-file", "read-only": readOnly, "discard": "unmap"}
+	if format == "qcow2" {
+		// Said always, also that there is none: no header ever names another file.
+		top["backing"] = nil
+		if backing != "" {
+			top["backing"] = backing
+		}
+	}
+	l.add("-blockdev", object(top))
+	return nil
+}
+
+// nicDevice is a card's front end. Direct boots need no option ROM.
+func nicDevice(vm *machine.VM, n machine.NIC) map[string]any {
+	dev := map[string]any{"driver": device(vm, "net"), "id": "nic-" + string(n.Interface), "netdev": "net-" + string(n.Interface), "mac": n.MAC, "romfile": ""}
+	if n.MTU > 0 && vm.Devices != cloud.DevicesEmulated {
+		dev["host_mtu"] = n.MTU
+	}
+	return dev
+}
+
+// machineUUID begins with "ec2", by which guests know where they are, and ends with the instance's own digits.
+func machineUUID(id cloud.InstanceID) string {
+	digits := strings.TrimPrefix(string(id), "i-")
+	digits = "ec2" + strings.Repeat("0", max(0, 29-len(digits))) + digits
+	return strings.Join([]string{digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:32]}, "-")
+}

@@ -1,0 +1,273 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nacre-cloud/nacre/internal/agent/machine"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/guest"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/machinetest"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+const testBase = 0x21000000
+
+// host is a place for one test's machines.
+type host struct {
+	t    testing.TB
+	cfg  Config
+	d    *Driver
+	dir  string
+	next int
+}
+
+func newHost(t testing.TB) *host {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("boots machines")
+	}
+	dir, err := os.MkdirTemp("", "nacre-qemu-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	raw := make([]byte, 3)
+	rand.Read(raw)
+	h := &host{t: t, dir: dir, cfg: Config{CloudID: hex.EncodeToString(raw), MachinesDir: filepath.Join(dir, "machines"), StateDir: filepath.Join(dir, "run"),
+		Dir: filepath.Join(dir, "engine"), Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}}
+	t.Cleanup(func() {
+		h.close()
+		if left := h.processes(); len(left) > 0 {
+			t.Errorf("processes are left: %q", left)
+		}
+		os.RemoveAll(dir)
+	})
+	h.open()
+	return h
+}
+
+func (h *host) open() {
+	h.t.Helper()
+	d, err := New(context.Background(), h.cfg)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.d = d
+}
+
+// die is what becomes of a driver whose process is killed.
+func (h *host) die() { h.d.Keeper.Close(); h.d = nil }
+
+func (h *host) close() {
+	if h.d == nil {
+		return
+	}
+	entries, _ := os.ReadDir(h.cfg.MachinesDir)
+	for _, e := range entries {
+		if err := h.d.Remove(context.Background(), cloud.InstanceID(e.Name())); err != nil {
+			h.t.Error(err)
+		}
+	}
+	h.d.Close()
+	h.d = nil
+}
+
+// processes are those that name this host's directory.
+func (h *host) processes() []string {
+	var left []string
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, l := range lines {
+		if b, err := os.ReadFile(l); err == nil && bytes.Contains(b, []byte(h.dir)) {
+			left = append(left, string(bytes.ReplaceAll(b, []byte{0}, []byte{' '})))
+		}
+	}
+	return left
+}
+
+// spec is a small machine of the test's own kernel and root.
+func (h *host) spec() machine.Spec {
+	h.t.Helper()
+	h.next++
+	id := cloud.NewID[cloud.InstanceID](rand.Reader)
+	dir := filepath.Join(h.cfg.MachinesDir, string(id))
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		h.t.Fatal(err)
+	}
+	files, err := guest.Files("x86_64")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	machinetest.MakeRoot(h.t, dir+"/disk", files[0].Content)
+	kernel := machinetest.MakeInitrd(h.t, dir+"/initrd")
+	return machine.Spec{ID: id, Boot: 1, Dir: dir, Hostname: fmt.Sprintf("vm-%d", h.next), IDBase: uint32(testBase + 65536*h.next),
+		Args: []string{"sh", "-c", "trap 'echo told to end; exit 0' TERM; trap '' HUP; while :; do sleep 0.1; done"}, StopSignal: "SIGTERM",
+		Resources: machine.Resources{VCPUs: 1, Weight: 100, Memory: 192 << 20, PIDs: 100},
+		VM: &machine.VM{Architecture: "x86_64", Kernel: kernel, Initrd: dir + "/initrd", Cmdline: "console=ttyS0 quiet panic=-1", Accelerator: "tcg", GuestAgent: true,
+			Product: "t3.micro", Disks: []machine.Disk{{Path: dir + "/disk", Format: "raw"}}}}
+}
+
+func within(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// start starts a machine and waits for its guest.
+func (h *host) start(s machine.Spec) machine.Status {
+	h.t.Helper()
+	st, err := h.d.Start(within(h.t), s)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.await(s.ID)
+	return st
+}
+
+func (h *host) await(id cloud.InstanceID) {
+	h.t.Helper()
+	if err := h.d.AwaitGuest(within(h.t), id); err != nil {
+		out, _, _ := h.d.Console(context.Background(), id, 1<<16)
+		h.t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+func (h *host) sh(id cloud.InstanceID, script string) string {
+	h.t.Helper()
+	var out bytes.Buffer
+	p, err := h.d.Exec(within(h.t), id, machine.ExecSpec{Args: []string{"/bin/sh", "-c", script}, Stdout: &out, Stderr: &out})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if code, err := p.Wait(); err != nil || code != 0 {
+		h.t.Fatalf("%s: %d, %v, %s", script, code, err, &out)
+	}
+	return strings.TrimSpace(out.String())
+}
+
+func TestAVirtualMachineBootsIsToldWhoItIsSurvivesItsDriverAndStops(t *testing.T) {
+	h := newHost(t)
+	s := h.spec()
+	st := h.start(s)
+	if !strings.HasPrefix(st.Engine, "QEMU 7.") && !strings.HasSuffix(st.Engine, " (tcg)") || st.State != machine.Running {
+		t.Errorf("%+v", st)
+	}
+	if again, err := h.d.Start(within(t), s); err != nil || again.PID != st.PID {
+		t.Errorf("started twice: %+v, %v", again, err)
+	}
+	if got := h.sh(s.ID, "hostname"); got != s.Hostname {
+		t.Errorf("it is called %q", got)
+	}
+	confinement(t, st.PID, s.IDBase)
+	boot := h.sh(s.ID, "cat /proc/sys/kernel/random/boot_id; echo kept >/tmp/kept")
+
+	h.die()
+	h.open()
+	found, err := h.d.Recover(within(t))
+	if err != nil || len(found) != 1 || found[0].PID != st.PID || found[0].State != machine.Running {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	h.await(s.ID)
+	if got := h.sh(s.ID, "cat /proc/sys/kernel/random/boot_id /tmp/kept"); got != boot+"\nkept" {
+		t.Errorf("%q is not the machine that was there", got)
+	}
+	if err := h.d.Stop(within(t), s.ID, 20*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	st, err = h.d.Status(t.Context(), s.ID)
+	if err != nil || st.State != machine.Exited || !st.Exit.Requested || st.Exit.Code != 0 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	out, _, err := h.d.Console(t.Context(), s.ID, 1<<16)
+	if err != nil || !strings.Contains(string(out), "told to end") || !strings.Contains(string(out), "is up") {
+		t.Errorf("%v, the console:\n%s", err, out)
+	}
+	s.Boot = 2
+	h.start(s)
+	if got := h.sh(s.ID, "cat /proc/sys/kernel/random/boot_id"); got == boot {
+		t.Error("it did not boot anew")
+	}
+}
+
+// confinement checks what a hypervisor may.
+func confinement(t *testing.T, pid int, base uint32) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{fmt.Sprintf("Uid:\t%d\t", base+user), "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+		if !strings.Contains(string(b), line) {
+			t.Errorf("the hypervisor's status lacks %q", line)
+		}
+	}
+	for _, ns := range []string{"user", "net", "mnt", "pid", "ipc", "uts"} {
+		own, err := os.Readlink("/proc/self/ns/" + ns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if its, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/" + ns); err != nil || its == own {
+			t.Errorf("the hypervisor shares the host's %s namespace (%v)", ns, err)
+		}
+	}
+	entries, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/root/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.Contains("proc dev tmp boot etc usr bin lib lib64", e.Name()) {
+			continue
+		}
+		t.Errorf("the hypervisor sees /%s", e.Name())
+	}
+}
+
+func TestAMachineThatCanNotStartSaysWhyAndLeavesNothing(t *testing.T) {
+	h := newHost(t)
+	s := h.spec()
+	s.VM.Disks[0].Format = "qcow2" // it is raw
+	_, err := h.d.Start(within(t), s)
+	if err == nil || !strings.Contains(err.Error(), "qcow2") {
+		t.Errorf("%v", err)
+	}
+	if _, err := h.d.Status(t.Context(), s.ID); !errors.Is(err, machine.ErrNotFound) {
+		t.Error(err)
+	}
+	if left := h.processes(); len(left) > 0 {
+		t.Errorf("%q", left)
+	}
+}
+
+func TestAHypervisorThatIsKilledFromOutsideIsAnEnd(t *testing.T) {
+	h := newHost(t)
+	s := h.spec()
+	st, err := h.d.Start(within(t), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(st.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case end := <-h.d.Events():
+		if end.ID != s.ID || end.Exit.Code != 128+int(unix.SIGKILL) || end.Exit.Requested {
+			t.Errorf("%+v", end)
+		}
+	case <-within(t).Done():
+		t.Fatal("nobody told")
+	}
+}
