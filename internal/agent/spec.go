@@ -13,9 +13,9 @@ import (
 // network namespace.
 func (a *Agent) spec(d *agentrpc.Machine, img image.Config) (machine.Spec, error) {
 	i := &d.Instance
-	size, ok := cloud.LookupInstanceType(i.Type)
-	if !ok {
-		return machine.Spec{}, fmt.Errorf("machine %s: this agent does not know the instance type %s; upgrade it", i.ID, i.Type)
+	limits, err := resourcesOf(i)
+	if err != nil {
+		return machine.Spec{}, err
 	}
 	a.mu.Lock()
 	region := a.region.Name
@@ -32,10 +32,7 @@ func (a *Agent) spec(d *agentrpc.Machine, img image.Config) (machine.Spec, error
 		Env: img.Env, WorkingDir: img.WorkingDir, User: img.User, StopSignal: img.StopSignal,
 		Binds:    []machine.Bind{{Source: a.cfg.SFTPServer, Target: sftpTarget}},
 		UserData: i.UserData, PublicKey: i.PublicKey,
-		Resources: machine.Resources{
-			VCPUs: size.VCPUs, Weight: 100 * size.VCPUs, Memory: size.MemoryMiB << 20,
-			PIDs: int64(size.VCPUs) * pidsPerVCPU,
-		},
+		Resources: limits,
 	}
 	if vpc := a.vpcs.get(i.VPC); vpc != nil {
 		spec.Resolvers, spec.Domain = namesOf(vpc, region)
@@ -46,6 +43,15 @@ func (a *Agent) spec(d *agentrpc.Machine, img image.Config) (machine.Spec, error
 		spec.System = false
 	}
 	return spec, nil
+}
+
+// resourcesOf is what an instance's size gives its machine.
+func resourcesOf(i *cloud.Instance) (machine.Resources, error) {
+	size, ok := i.Size()
+	if !ok {
+		return machine.Resources{}, fmt.Errorf("machine %s: this agent does not know the instance type %s; upgrade it", i.ID, i.Type)
+	}
+	return machine.Resources{VCPUs: size.VCPUs, Weight: 100 * size.VCPUs, Memory: size.MemoryMiB << 20, PIDs: int64(size.VCPUs) * pidsPerVCPU}, nil
 }
 
 // namesOf are the DNS servers and the search domain of a VPC's machines.

@@ -28,10 +28,14 @@ type worker struct {
 	wake    chan struct{}
 
 	// Only the worker's goroutine touches what follows.
-	attached map[cloud.InterfaceID]cloud.Interface // what the network was last told
-	sshStop  func()                                // ends the SSH listener, nil when there is none
-	failed   int                                   // the boot whose start failed, for not trying it again
-	backoff  time.Duration
+	attached   map[cloud.InterfaceID]cloud.Interface // what the network was last told
+	sshStop    func()                                // ends the SSH listener, nil when there is none
+	failed     int                                   // the boot whose start failed, for not trying it again
+	limits     machine.Resources                     // what the running machine was last given, zero when that isn't known
+	refused    machine.Resources                     // what the driver refused to give it, and why
+	sizeError  string
+	sizeFailed int // the number of the wish for it
+	backoff    time.Duration
 }
 
 const (
@@ -140,6 +144,7 @@ func (w *worker) ensureRunning(ctx context.Context, d *agentrpc.Machine, exited 
 		if err := w.updateNetwork(ctx, d); err != nil {
 			return err
 		}
+		w.resize(ctx, d)
 		w.openSSH(ctx, d)
 		w.reportRunning(d, st)
 		return nil
@@ -169,15 +174,44 @@ func (w *worker) ensureRunning(ctx context.Context, d *agentrpc.Machine, exited 
 		w.report(agentrpc.MachineStatus{Boot: boot, Phase: agentrpc.PhaseFailed, Error: err.Error()})
 		return nil
 	}
+	if w.limits, err = resourcesOf(&d.Instance); err != nil {
+		return err
+	}
+	w.sizeError = ""
 	w.reportRunning(d, st)
 	w.openSSH(ctx, d)
 	return nil
 }
 
+// resize gives a running machine the limits of its wish. What the driver refuses is told, and not tried again for the same
+// wish: the control plane then wishes for the earlier size.
+func (w *worker) resize(ctx context.Context, d *agentrpc.Machine) {
+	want, err := resourcesOf(&d.Instance)
+	if err == nil {
+		told := w.sizeError != "" && w.sizeFailed == d.Instance.Sized && w.refused == want
+		if want == w.limits || told {
+			return
+		}
+		err = w.a.cfg.Driver.Update(ctx, w.id, want)
+	}
+	if err == nil {
+		w.limits, w.sizeError = want, ""
+		return
+	}
+	w.limits = machine.Resources{} // a part of it may have been done
+	if ctx.Err() == nil {
+		w.log.Warn("the machine's size was not changed", "error", err)
+		w.refused, w.sizeError, w.sizeFailed = want, err.Error(), d.Instance.Sized
+	}
+}
+
 // reportRunning tells that a machine runs with the interfaces of a wish, and no others.
 func (w *worker) reportRunning(d *agentrpc.Machine, st machine.Status) {
 	status := runningStatus(st)
-	status.Wiring = d.Instance.Wiring
+	status.Wiring, status.Sized = d.Instance.Wiring, d.Instance.Sized
+	if w.sizeFailed == status.Sized {
+		status.SizeError = w.sizeError
+	}
 	w.report(status)
 }
 

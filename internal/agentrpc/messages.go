@@ -165,6 +165,9 @@ type MachineStatus struct {
 	ExitCode  int
 	OOMKilled bool
 	Reboot    bool // exited to be started again
+	// Sized is, for PhaseRunning, the number of the wish whose size it has, or failed to get for SizeError's reason.
+	Sized     int    `json:",omitempty"`
+	SizeError string `json:",omitempty"`
 	// Hibernated is for PhaseStopped: the machine's memory and devices are saved on the node.
 	Hibernated bool   `json:",omitempty"`
 	Error      string // for PhaseFailed; for PhaseStopped, why the memory was not saved though Hibernate asked for it

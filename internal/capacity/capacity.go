@@ -10,12 +10,15 @@ import (
 )
 
 // Candidates is every node with what its instances reserve.
-func Candidates(r store.Reader) []placement.Candidate {
+func Candidates(r store.Reader) []placement.Candidate { return candidates(r, "") }
+
+// candidates leaves one instance out.
+func candidates(r store.Reader, without cloud.InstanceID) []placement.Candidate {
 	var list []placement.Candidate
 	for _, n := range store.List(r, store.Nodes) {
 		c := placement.Candidate{Node: *n}
 		for _, i := range store.ListBy(r, store.InstancesByNode, n.ID) {
-			if wanted, ok := Wanted(r, i); ok && placement.Occupies(i.State) {
+			if wanted, ok := Wanted(r, i); ok && i.ID != without && placement.Occupies(i.State) {
 				c.Carry(wanted, i.Partition)
 			}
 		}
@@ -27,7 +30,7 @@ func Candidates(r store.Reader) []placement.Candidate {
 // Wanted is what an instance needs of a server; ok is false when its type isn't known any more.
 func Wanted(r store.Reader, i *cloud.Instance) (req placement.Request, ok bool) {
 	req = placement.Request{Zone: i.Zone, Isolation: i.Isolation}
-	if req.Type, ok = cloud.LookupInstanceType(i.Type); !ok || i.PlacementGroup == "" {
+	if req.Type, ok = i.Reserved(); !ok || i.PlacementGroup == "" {
 		return req, ok
 	}
 	if g, found := store.Get(r, store.PlacementGroups, i.PlacementGroup); found {
@@ -55,8 +58,11 @@ func Waiting(r store.Reader) []*cloud.Instance {
 
 // Promised is Candidates with the waiting instances where they would be placed now: what is left of it can be
 // promised to new ones, however fast calls follow one another.
-func Promised(r store.Reader) []placement.Candidate {
-	list := Candidates(r)
+func Promised(r store.Reader) []placement.Candidate { return Without(r, "") }
+
+// Without is Promised as it would be without one instance, which has a node: what that one can have.
+func Without(r store.Reader, id cloud.InstanceID) []placement.Candidate {
+	list := candidates(r, id)
 	for _, i := range Waiting(r) {
 		if wanted, ok := Wanted(r, i); ok {
 			placement.Take(list, wanted)

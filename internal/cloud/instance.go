@@ -34,13 +34,20 @@ type Instance struct {
 	Hardware     Hardware // what a virtual machine is started with
 	Architecture string   // "x86_64" or "arm64"
 	Type         InstanceType
-	KeyName      string
-	PublicKey    string // the key pair's public half at launch, authorized_keys form; "" for none
-	UserData     []byte
-	Command      []string // replaces the image's command when not empty (tag "nacre:command")
-	Zone         string
-	VPC          VPCID
-	Subnet       SubnetID
+	// CPUs and MemoryMiB are in the place of the type's, 0 for the type's: the tags TagCPUs and TagMemory.
+	CPUs      int
+	MemoryMiB int64
+	// Sized counts the changes of a running instance's size: a node that reports a number has done all up to it, or says what
+	// the newest failed for. Before is the size that it had been confirmed with, nil when no change is on its way.
+	Sized     int
+	Before    *Sizing
+	KeyName   string
+	PublicKey string // the key pair's public half at launch, authorized_keys form; "" for none
+	UserData  []byte
+	Command   []string // replaces the image's command when not empty (tag "nacre:command")
+	Zone      string
+	VPC       VPCID
+	Subnet    SubnetID
 	// PlacementGroup is "" for none; GroupName is its name.
 	PlacementGroup PlacementGroupID
 	GroupName      string

@@ -45,6 +45,9 @@ func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now tim
 		if st.Wiring == i.Wiring {
 			changed = nics.Settle(tx, i)
 		}
+		if st.Sized == i.Sized && i.Resized(st.SizeError) {
+			changed = true
+		}
 		if i.State != cloud.StatePending {
 			return changed, nil
 		}
@@ -59,7 +62,7 @@ func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now tim
 		i.Hibernated = false
 		reason := cloud.ReasonInstanceInitiated
 		if st.OOMKilled {
-			reason = cloud.ReasonOutOfMemory(memoryLimit(i.Type))
+			reason = cloud.ReasonOutOfMemory(memoryLimit(i))
 		}
 		return true, end(i, i.ShutdownBehavior == cloud.ShutdownTerminate, reason, now)
 
@@ -78,6 +81,7 @@ func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now tim
 		nics.Settle(tx, i)
 		releasePublicAddresses(tx, i.ID)
 		i.Hibernated = i.Hibernate && st.Hibernated
+		i.Resized("") // the next start is of the newest size
 		reason := i.StateReason
 		if i.Hibernate && !st.Hibernated {
 			reason = cloud.ReasonNotHibernated(cmp.Or(st.Error, "the node says nothing of why"))
@@ -121,8 +125,8 @@ func releasePublicAddresses(tx *store.Tx, id cloud.InstanceID) {
 	}
 }
 
-func memoryLimit(name cloud.InstanceType) string {
-	size, ok := cloud.LookupInstanceType(name)
+func memoryLimit(i *cloud.Instance) string {
+	size, ok := i.Size()
 	if !ok {
 		return "memory"
 	}

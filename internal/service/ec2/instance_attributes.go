@@ -187,8 +187,10 @@ func modifyInstance(tx *store.Tx, call *awsapi.Call, req *ec2.ModifyInstanceAttr
 	}
 	switch {
 	case req.InstanceType != nil:
-		if err := stopped("instanceType"); err != nil {
-			return err
+		if i.State != cloud.StateRunning || i.Tags[cloud.TagLiveResize] != "true" {
+			if err := stopped("instanceType"); err != nil {
+				return err
+			}
 		}
 		size, ok := cloud.LookupInstanceType(cloud.InstanceType(deref(req.InstanceType.Value)))
 		if !ok {
@@ -205,7 +207,11 @@ func modifyInstance(tx *store.Tx, call *awsapi.Call, req *ec2.ModifyInstanceAttr
 				return err
 			}
 		}
-		i.Type = size.Name
+		want := i.Sizing()
+		want.Type = size.Name
+		if err := resizeInstance(tx, i, want); err != nil {
+			return err
+		}
 		if size.Burstable() && i.Credits == "" {
 			i.Credits = settingsOf(tx, i.Account).CreditsFor(size.Name.Family())
 		}

@@ -158,7 +158,7 @@ func (d *describer) instance(out *ec2.Instance, i *cloud.Instance) {
 	if len(i.Tags) > 0 {
 		out.Tags = tagList(i.Tags)
 	}
-	if size, ok := cloud.LookupInstanceType(i.Type); ok {
+	if size, ok := i.Size(); ok {
 		out.CpuOptions = &ec2.CpuOptions{CoreCount: new(cores(size)), ThreadsPerCore: new(int64(threads(size)))}
 	}
 	if i.StateReason.Code != "" {

@@ -31,7 +31,7 @@ func byName() []typeInfo {
 
 func cores(t typeInfo) int64 { return int64(max(1, t.VCPUs/threads(t))) }
 func threads(t typeInfo) int { // of a core, as EC2 says it of the family
-	if t.Architecture == "arm64" {
+	if t.Architecture == "arm64" || t.VCPUs%2 != 0 { // an odd number is an instance's own wish
 		return 1
 	}
 	return 2

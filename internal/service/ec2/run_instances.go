@@ -197,6 +197,9 @@ func (l *launch) parse() error {
 	if p := req.Placement; p != nil && deref(p.Tenancy) != "" && deref(p.Tenancy) != "default" {
 		return awsapi.Unsupported("The tenancy '%s' is not supported by this cloud.", deref(p.Tenancy))
 	}
+	if err := l.ownSize(); err != nil {
+		return err
+	}
 	if command, ok := i.Tags[commandTag]; ok {
 		if err := json.Unmarshal([]byte(command), &i.Command); err != nil || len(i.Command) == 0 {
 			return awsapi.InvalidParameterValue("The tag %s must be a JSON list of strings, such as [\"sleep\",\"60\"]", commandTag)

@@ -56,21 +56,28 @@ func tagTable[K interface {
 	}
 }
 
-// instancesTagged keeps tags readable for instances that see theirs in their metadata.
+// instancesTagged keeps tags readable for instances that see theirs in their metadata, and does what their tags ask for.
 func instancesTagged(t taggable) taggable {
-	change := t.change
 	t.change = func(tx *store.Tx, account cloud.AccountID, id string, apply func(cloud.Tags) (cloud.Tags, error)) (bool, error) {
 		i, ok := store.Get(tx, store.Instances, cloud.InstanceID(id))
-		if !ok || !i.Metadata.InstanceTags {
-			return change(tx, account, id, apply)
+		if !ok || i.Account != account {
+			return false, nil
 		}
-		return change(tx, account, id, func(tags cloud.Tags) (cloud.Tags, error) {
-			tags, err := apply(tags)
-			if err != nil {
-				return nil, err
+		tags, err := apply(i.Tags)
+		if err != nil {
+			return true, err
+		}
+		if i.Metadata.InstanceTags {
+			if err := visibleTags(tags); err != nil {
+				return true, err
 			}
-			return tags, visibleTags(tags)
-		})
+		}
+		i.Tags = tags
+		if err := resizeAsTagged(tx, i); err != nil {
+			return true, err
+		}
+		store.Put(tx, store.Instances, i)
+		return true, nil
 	}
 	return t
 }

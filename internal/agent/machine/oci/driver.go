@@ -89,11 +89,25 @@ func end(_ cloud.InstanceID, exit machine.Exit) machine.Exit {
 
 // Update implements machine.Driver.
 func (d *Driver) Update(ctx context.Context, id cloud.InstanceID, r machine.Resources) error {
-	if _, err := d.Running(id); err != nil {
+	spec, err := d.Running(id)
+	switch {
+	case err != nil:
 		return err
+	case r == spec.Resources:
+		return nil
 	}
 	if r.Memory <= 0 || r.PIDs <= 0 {
 		return fmt.Errorf("machine %s: memory and process limits are always set", id)
+	}
+	if r.Memory < spec.Resources.Memory {
+		// The kernel would make room by killing.
+		held, err := d.MemoryHeld(id)
+		if err != nil {
+			return err
+		}
+		if held > r.Memory {
+			return fmt.Errorf("machine %s: its processes hold %d MiB of memory, more than the %d MiB that it was to have", id, held>>20, r.Memory>>20)
+		}
 	}
 	return d.Limit(ctx, id, confined.Limits(r), r)
 }

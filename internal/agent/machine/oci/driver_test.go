@@ -242,6 +242,30 @@ func TestLimitsAreSeenFromInsideAndOutside(t *testing.T) {
 	check(512<<20, 100, 4)
 }
 
+func TestMemoryIsNotTakenAwayThatProcessesHold(t *testing.T) {
+	h := newHost(t)
+	s := h.Spec()
+	s.Resources.Memory = 256 << 20
+	h.Start(s)
+	if out, code := h.Run(s.ID, "head -c 50m /dev/zero > /dev/shm/held"); code != 0 {
+		t.Fatalf("hold memory: %s", out)
+	}
+	less := s.Resources
+	less.Memory = 32 << 20
+	if err := h.d.Update(t.Context(), s.ID, less); err == nil || !strings.Contains(err.Error(), "hold 5") {
+		t.Errorf("50 MiB that are held in 32: %v", err)
+	}
+	if out, code := h.Run(s.ID, "wc -c < /dev/shm/held"); code != 0 || strings.TrimSpace(out) != "52428800" {
+		t.Errorf("afterwards it reads %q", out)
+	}
+	if out, code := h.Run(s.ID, "rm /dev/shm/held; head -c 90m /dev/zero > /tmp/file"); code != 0 { // a file's copies in memory can go
+		t.Fatalf("let go of memory: %s", out)
+	}
+	if err := h.d.Update(t.Context(), s.ID, less); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAnApplicationThatIsNotRootGainsNoPrivileges(t *testing.T) {
 	h := newHost(t)
 	for user, want := range map[string]string{"admin": "1", "": "0", "0:0": "0"} {
