@@ -20,8 +20,8 @@ import (
 func templateHonours(prefix string) []string {
 	list := []string{"BlockDeviceMappings", "CapacityReservationSpecification", "CpuOptions.CoreCount", "CpuOptions.ThreadsPerCore", "CreditSpecification", "DisableApiStop",
 		"DisableApiTermination", "EbsOptimized", "EnclaveOptions", "HibernationOptions", "IamInstanceProfile", "ImageId", "InstanceInitiatedShutdownBehavior", "InstanceMarketOptions", "InstanceRequirements",
-		"InstanceType", "KeyName", "MaintenanceOptions", "MetadataOptions", "Monitoring", "NetworkInterfaces", "Placement.AvailabilityZone", "Placement.GroupId",
-		"Placement.GroupName", "Placement.PartitionNumber", "Placement.Tenancy", "PrivateDnsNameOptions", "SecurityGroupIds", "SecurityGroups", "TagSpecifications", "UserData"}
+		"InstanceType", "KernelId", "KeyName", "MaintenanceOptions", "MetadataOptions", "Monitoring", "NetworkInterfaces", "Placement.AvailabilityZone", "Placement.GroupId",
+		"Placement.GroupName", "Placement.PartitionNumber", "Placement.Tenancy", "PrivateDnsNameOptions", "RamDiskId", "SecurityGroupIds", "SecurityGroups", "TagSpecifications", "UserData"}
 	for n := range list {
 		list[n] = prefix + list[n]
 	}
@@ -211,6 +211,11 @@ func mergedOrder(base document, req *ec2.RunInstancesRequest) (*ec2.RunInstances
 	if err != nil {
 		return nil, err
 	}
+	base = maps.Clone(base)
+	if id, ok := base["RamDiskId"]; ok { // which launches spell in another way
+		delete(base, "RamDiskId")
+		base["RamdiskId"] = id
+	}
 	order, err := orderOf(overlaid(base, over))
 	if err != nil {
 		return nil, err
@@ -262,6 +267,7 @@ func (s *Service) getLaunchTemplateData(_ context.Context, call *awsapi.Call, re
 	if c := creditsOf(i); c != "" {
 		out.CreditSpecification = &ec2.CreditSpecification{CpuCredits: &c}
 	}
+	out.KernelId, out.RamDiskId = text(i.Hardware.Kernel), text(i.Hardware.Ramdisk)
 	if i.HibernationConfigured {
 		out.HibernationOptions = &ec2.LaunchTemplateHibernationOptions{Configured: new(true)}
 	}

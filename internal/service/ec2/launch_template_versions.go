@@ -245,7 +245,7 @@ var versionFilters = func() awsapi.FilterSet[describedVersion] {
 		"http-endpoint":           metadata(func(m *ec2.LaunchTemplateInstanceMetadataOptions) *string { return m.HttpEndpoint }),
 		"http-protocol-ipv4":      metadata(func(m *ec2.LaunchTemplateInstanceMetadataOptions) *string { return m.HttpEndpoint }),
 		"http-tokens":             metadata(func(m *ec2.LaunchTemplateInstanceMetadataOptions) *string { return m.HttpTokens }),
-		"host-resource-group-arn": none, "kernel-id": none, "license-configuration-arn": none, "ram-disk-id": none,
+		"host-resource-group-arn": none, "kernel-id": one(func(v V) string { return deref(v.data.KernelId) }), "license-configuration-arn": none, "ram-disk-id": one(func(v V) string { return deref(v.data.RamDiskId) }),
 		"iam-instance-profile": one(func(v V) string {
 			if v.data.IamInstanceProfile == nil {
 				return ""

@@ -187,8 +187,8 @@ func TestATemplateThatCannotBeLaunchedSaysSo(t *testing.T) {
 	w.unchanged(func() {
 		_, err = w.run(from(*out.LaunchTemplate.LaunchTemplateId, ""))
 		refused(t, err, "UnsupportedOperation", "version 1")
-		_, err = w.CreateLaunchTemplate(t.Context(), &sdk.CreateLaunchTemplateInput{LaunchTemplateName: aws.String("gpu"), LaunchTemplateData: &templateData{KernelId: aws.String("aki-1")}})
-		refused(t, err, "UnsupportedOperation", "LaunchTemplateData.KernelId")
+		_, err = w.CreateLaunchTemplate(t.Context(), &sdk.CreateLaunchTemplateInput{LaunchTemplateName: aws.String("gpu"), LaunchTemplateData: &templateData{LicenseSpecifications: []types.LaunchTemplateLicenseConfigurationRequest{{LicenseConfigurationArn: aws.String("arn:aws:x")}}}})
+		refused(t, err, "UnsupportedOperation", "LaunchTemplateData.LicenseSpecification")
 	})
 }
 

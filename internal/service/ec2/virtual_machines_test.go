@@ -298,3 +298,27 @@ func TestADiskSaysHowItBoots(t *testing.T) {
 		refused(t, err, "InvalidAMIID.NotFound", "ari-")
 	})
 }
+
+func TestALaunchTemplateNamesAKernelAndHibernation(t *testing.T) {
+	w := newWorld(t).withVMs()
+	kernel, _ := w.kernel("linux", "x86_64")
+	other, otherDisk := w.kernel("other", "x86_64")
+	vm := w.vmImage("linux-vm", kernel)
+	made, err := w.CreateLaunchTemplate(t.Context(), &sdk.CreateLaunchTemplateInput{LaunchTemplateName: aws.String("machines"), LaunchTemplateData: &templateData{
+		ImageId: &vm, KernelId: &kernel, RamDiskId: &otherDisk, HibernationOptions: &types.LaunchTemplateHibernationOptionsRequest{Configured: aws.Bool(true)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := *made.LaunchTemplate.LaunchTemplateId
+	i := w.launch(from(template, ""))[0]
+	if *i.KernelId != kernel || *i.RamdiskId != otherDisk || !*i.HibernationOptions.Configured {
+		t.Errorf("launched %+v", i)
+	}
+	if i := w.launch(from(template, ""), func(in *order) { in.KernelId, in.RamdiskId = &other, i.RamdiskId })[0]; *i.KernelId != other || *i.RamdiskId != otherDisk {
+		t.Errorf("launched %+v", i)
+	}
+	data, err := w.GetLaunchTemplateData(t.Context(), &sdk.GetLaunchTemplateDataInput{InstanceId: i.InstanceId})
+	if err != nil || *data.LaunchTemplateData.KernelId != kernel || *data.LaunchTemplateData.RamDiskId != otherDisk || !*data.LaunchTemplateData.HibernationOptions.Configured {
+		t.Errorf("one more of it is %+v, %v", data, err)
+	}
+}

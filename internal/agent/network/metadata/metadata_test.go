@@ -172,3 +172,16 @@ func FuzzTokens(f *testing.F) {
 		}
 	})
 }
+
+func TestAVirtualMachineReadsWhatItWasStartedWith(t *testing.T) {
+	x := newService(t)
+	if code, _ := x.do("GET", "/latest/meta-data/kernel-id", home); code != http.StatusNotFound {
+		t.Errorf("a container's kernel answers %d", code)
+	}
+	x.i.Hardware = cloud.Hardware{Kernel: "aki-1", Ramdisk: "ari-1"}
+	for path, want := range map[string]string{"kernel-id": "aki-1", "ramdisk-id": "ari-1"} {
+		if code, got := x.do("GET", "/latest/meta-data/"+path, home); code != http.StatusOK || got != want {
+			t.Errorf("%s is %d %q", path, code, got)
+		}
+	}
+}

@@ -22,6 +22,12 @@ func tree(i Instance) *node {
 	n.set("instance-id", string(in.ID))
 	n.set("instance-life-cycle", "on-demand")
 	n.set("instance-type", string(in.Type))
+	if h := in.Hardware; h.Kernel != "" {
+		n.set("kernel-id", string(h.Kernel))
+		if h.Ramdisk != "" {
+			n.set("ramdisk-id", string(h.Ramdisk))
+		}
+	}
 	n.set("placement/availability-zone", in.Zone)
 	n.set("placement/availability-zone-id", i.ZoneID)
 	if in.GroupName != "" {
