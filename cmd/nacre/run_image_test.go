@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/store"
 )
 
 // launched runs an image and returns what was launched.
@@ -88,5 +89,25 @@ func TestAnImageForArmIsLaunchedOnATypeForArm(t *testing.T) {
 	})
 	if i, _ := c.launched("arm", "--vm"); i.Type != "t4g.micro" {
 		t.Errorf("launched %+v", i)
+	}
+}
+
+func TestRunLaunchesVirtualMachinesThatCanHibernate(t *testing.T) {
+	c := newTestCloud(t)
+	c.image("", "plain")
+	c.image(cloud.ImageKernel, "linux")
+	vm, _ := c.launched("plain", "--vm")
+	container, _ := c.launched("plain")
+	for _, i := range []instanceView{vm, container} {
+		c.running(i.ID)
+	}
+	if _, _, err := c.nacre("stop", "--hibernate", "--wait=false", vm.ID); err != nil {
+		t.Error(err)
+	}
+	if r, _ := store.Get(c.store.View(), store.Instances, cloud.InstanceID(vm.ID)); !r.Hibernate || r.Desired != cloud.DesiredStopped {
+		t.Errorf("its node is told %+v", r)
+	}
+	if _, _, err := c.nacre("stop", "--hibernate", "--wait=false", container.ID); err == nil {
+		t.Error("a container hibernates")
 	}
 }

@@ -60,7 +60,11 @@ func (i *Instance) Reserved() (InstanceTypeInfo, bool) {
 	}
 	if before, known := i.Before.Info(); known {
 		size.VCPUs, size.MemoryMiB = max(size.VCPUs, before.VCPUs), max(size.MemoryMiB, before.MemoryMiB)
-		size.BaselinePercent = max(size.BaselinePercent, before.BaselinePercent)
+		if size.Burstable() && before.Burstable() {
+			size.BaselinePercent = max(size.BaselinePercent, before.BaselinePercent)
+		} else {
+			size.BaselinePercent = 0 // one of them has its CPUs whole
+		}
 	}
 	return size, ok
 }

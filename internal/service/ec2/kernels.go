@@ -115,12 +115,20 @@ func unneeded(tx *store.Tx, file *cloud.Image) error {
 	needs := func(h cloud.Hardware) bool { return h.Kernel == file.ID || h.Ramdisk == file.ID }
 	for _, img := range store.List(tx, store.Images) {
 		if img.State != cloud.ImageDeregistered && needs(img.Hardware) {
-			return awsapi.Errorf("DependencyViolation", "The image %s is what machines of the image %s are started with; deregister that first", file.ID, img.ID)
+			name := string(img.ID)
+			if img.Account != file.Account {
+				name = "of another account"
+			}
+			return awsapi.Errorf("DependencyViolation", "The image %s is what machines of the image %s are started with; deregister that first", file.ID, name)
 		}
 	}
 	for _, i := range store.List(tx, store.Instances) {
 		if i.State != cloud.StateTerminated && needs(i.Hardware) {
-			return awsapi.Errorf("DependencyViolation", "The image %s is what the instance %s is started with", file.ID, i.ID)
+			name := string(i.ID)
+			if i.Account != file.Account {
+				name = "of another account"
+			}
+			return awsapi.Errorf("DependencyViolation", "The image %s is what the instance %s is started with", file.ID, name)
 		}
 	}
 	return nil

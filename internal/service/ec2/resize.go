@@ -64,8 +64,8 @@ func resizeInstance(tx *store.Tx, i *cloud.Instance, want cloud.Sizing) error {
 	i.Sized++
 	i.Tags[cloud.TagResize] = cloud.ResizePending
 	now, _ := i.Size()
-	if was, ok := before.Info(); ok && now.VCPUs <= was.VCPUs && now.MemoryMiB <= was.MemoryMiB && now.BaselinePercent <= was.BaselinePercent {
-		return nil
+	if was, ok := before.Info(); ok && now.VCPUs <= was.VCPUs && now.MemoryMiB <= was.MemoryMiB && now.BaselinePercent == was.BaselinePercent {
+		return nil // less is there, whatever else is
 	}
 	return hasRoomFor(tx.View(), i)
 }
