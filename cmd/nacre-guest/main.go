@@ -23,6 +23,11 @@ const retry = 50 * time.Millisecond
 
 func main() {
 	first.Name = "nacre-guest"
+	if os.Getpid() == 1 && inRamdisk() {
+		first.Say(bootRoot().Error())
+		unix.Sync()
+		first.Say("power off:", unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF).Error())
+	}
 	if name := filepath.Base(os.Args[0]); first.IsCommand(name) {
 		os.Exit(first.Ask(name, os.Args[1:]))
 	}

@@ -16,7 +16,11 @@ import (
 	"github.com/nacre-cloud/nacre/internal/agent"
 	sshaccess "github.com/nacre-cloud/nacre/internal/agent/access"
 	"github.com/nacre-cloud/nacre/internal/agent/image"
+	"github.com/nacre-cloud/nacre/internal/agent/machine"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/confined"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/guest"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/oci"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/qemu"
 	"github.com/nacre-cloud/nacre/internal/agent/network"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/control"
@@ -36,6 +40,19 @@ func (n *node) close() error {
 		problems = append(problems, n.closes[i]())
 	}
 	return errors.Join(problems...)
+}
+
+// guestFiles are what the disks of virtual machines get.
+func guestFiles() ([]image.File, error) {
+	files, err := guest.Files(agent.Architecture)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]image.File, len(files))
+	for i, f := range files {
+		out[i] = image.File(f)
+	}
+	return out, nil
 }
 
 // openNode opens the parts and adopts what runs.
@@ -60,7 +77,7 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 			return n, fmt.Errorf("make a directory: %w", err)
 		}
 	}
-	images, err := image.Open(ctx, image.StoreConfig{Root: o.dir.images(), Logger: log.With("component", "image")})
+	images, err := image.Open(ctx, image.StoreConfig{Root: o.dir.images(), Guest: guestFiles, Logger: log.With("component", "image")})
 	if err != nil {
 		return n, err
 	}
@@ -70,12 +87,24 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 		return n, err
 	}
 	n.closes = append(n.closes, net.Close)
-	driver, err := oci.New(ctx, oci.Config{CloudID: region.CloudID, MachinesDir: o.dir.machines(), StateDir: filepath.Join(run, "runc"), Dir: o.dir.engine(),
-		Logger: log.With("component", "oci")})
+	groups := confined.NewGroups(region.CloudID)
+	containers, err := oci.New(ctx, oci.Config{CloudID: region.CloudID, MachinesDir: o.dir.machines(), StateDir: filepath.Join(run, "runc"), Dir: o.dir.engine(),
+		Groups: groups, Logger: log.With("component", "oci")})
 	if err != nil {
 		return n, err
 	}
+	driver := &machine.Choice{Containers: containers}
 	n.closes = append(n.closes, driver.Close)
+	engines := map[cloud.Isolation]string{cloud.IsolationContainer: containers.Engine()}
+	var hypervisor agent.Hypervisor
+	vms, err := qemu.New(ctx, qemu.Config{CloudID: region.CloudID, MachinesDir: o.dir.machines(), StateDir: filepath.Join(run, "qemu"), Dir: o.dir.hypervisor(),
+		Groups: groups, Logger: log.With("component", "qemu")})
+	if err != nil {
+		log.Info("this server runs no virtual machines", "reason", err)
+	} else {
+		driver.VMs, hypervisor = vms, vms
+		engines[cloud.IsolationVM] = vms.Engine() + " (tcg)"
+	}
 	sftp, err := sshaccess.InstallSFTPServer(o.dir.engine())
 	if err != nil {
 		return n, err
@@ -85,9 +114,9 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 		open = uploads.Open
 	}
 	n.agent, err = agent.New(ctx, agent.Config{
-		Node: cloud.Node{ID: id.ID, Zone: region.Zones[0].Name, Engines: map[cloud.Isolation]string{cloud.IsolationContainer: driver.Engine()},
+		Node: cloud.Node{ID: id.ID, Zone: region.Zones[0].Name, Engines: engines,
 			CPUFactor: o.cpuFactor, MemoryFactor: o.memoryFactor},
-		MachinesDir: o.dir.machines(), FlowLogsDir: o.dir.flowLogs(), Driver: driver, Network: net, Images: images, Access: sshaccess.New(sshaccess.Config{Logger: log.With("component", "ssh")}),
+		MachinesDir: o.dir.machines(), FlowLogsDir: o.dir.flowLogs(), Driver: driver, VMs: hypervisor, Accelerator: func(string) string { return "tcg" }, Network: net, Images: images, Access: sshaccess.New(sshaccess.Config{Logger: log.With("component", "ssh")}),
 		SFTPServer: sftp, MetadataSecret: id.MetadataSecret, OpenUpload: open, Control: conn, Now: time.Now, Logger: log,
 	})
 	return n, err

@@ -29,9 +29,12 @@ type Config struct {
 	// Node carries the node's identity: id, zone, engines and over-commitment. The rest is read
 	// from the server.
 	Node        cloud.Node
-	MachinesDir string // a directory a machine
-	FlowLogsDir string // where flow logs are written
-	Driver      machine.Driver
+	MachinesDir string         // a directory a machine
+	FlowLogsDir string         // where flow logs are written
+	Driver      machine.Driver // of all machines
+	VMs         Hypervisor     // the one among them that runs virtual machines; nil where there is none
+	// Accelerator tells by what machines of an architecture are executed, "kvm" or "tcg".
+	Accelerator func(architecture string) string
 	Network     *network.Network
 	Images      *image.Store
 	Access      *access.Server

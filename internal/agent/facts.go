@@ -13,6 +13,9 @@ import (
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
+// Architecture is this server's, in EC2's word.
+var Architecture = map[string]string{"amd64": "x86_64", "arm64": "arm64"}[runtime.GOARCH]
+
 // facts reads what this server is. Identity, zone, engines and over-commitment come from the
 // configuration.
 func facts(n cloud.Node) (cloud.Node, error) {
@@ -29,7 +32,7 @@ func facts(n cloud.Node) (cloud.Node, error) {
 		return n, err
 	}
 	n.Hostname, n.Kernel, n.CPUs, n.MemoryMiB = host, unix.ByteSliceToString(uts.Release[:]), runtime.NumCPU(), mem
-	n.Architecture = map[string]string{"amd64": "x86_64", "arm64": "arm64"}[runtime.GOARCH]
+	n.Architecture = Architecture
 	return n, nil
 }
 

@@ -83,7 +83,7 @@ func (im *imports) run(ctx context.Context, run *importRun, task cloud.ImportTas
 		}
 		im.report(agentrpc.ImportStatus{Task: task.ID, Progress: percent, Message: what})
 	}
-	img, err := im.bring(ctx, task, progress)
+	brought, err := im.bring(ctx, task, progress)
 	result := agentrpc.ImportStatus{Task: task.ID, Done: true}
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -91,11 +91,7 @@ func (im *imports) run(ctx context.Context, run *importRun, task cloud.ImportTas
 	case err != nil:
 		result.Error = err.Error()
 	default:
-		result.Progress, result.Images = 100, []agentrpc.Imported{{
-			Digest: img.Digest, Name: img.Name, Type: cloud.ImageMachine, Isolation: cloud.IsolationContainer,
-			Architecture: img.Architecture, System: img.Config.System, LoginUser: img.Config.LoginUser,
-			SizeMiB: (img.Size + 1<<20 - 1) >> 20,
-		}}
+		result.Progress, result.Images = 100, brought
 	}
 	im.mu.Lock()
 	run.result = &result
@@ -103,27 +99,61 @@ func (im *imports) run(ctx context.Context, run *importRun, task cloud.ImportTas
 		im.fresh[brought.Digest] = true
 	}
 	im.mu.Unlock()
-	log.Info("import ended", "digest", img.Digest, "error", result.Error)
+	log.Info("import ended", "images", len(result.Images), "error", result.Error)
 	im.report(result)
 }
 
-// bring gets an image from its source into the store.
-func (im *imports) bring(ctx context.Context, task cloud.ImportTask, p image.Progress) (image.Image, error) {
+// bring gets an image from its source into the store, with what its virtual machines are started with.
+func (im *imports) bring(ctx context.Context, task cloud.ImportTask, p image.Progress) ([]agentrpc.Imported, error) {
 	images := im.a.cfg.Images
 	scheme, rest, _ := strings.Cut(task.Source, ":")
+	var img image.Image
+	var err error
 	switch scheme {
 	case "bake":
-		return images.Bake(ctx, rest, p)
-	case "docker":
-		return images.Pull(ctx, strings.TrimPrefix(rest, "//"), p)
-	case "upload":
-		r, err := im.a.cfg.OpenUpload(ctx, rest)
+		baked, err := images.Bake(ctx, rest, p)
 		if err != nil {
-			return image.Image{}, err
+			return nil, err
 		}
-		return im.fromArchive(ctx, r, task, p)
+		return bakedImages(baked), nil
+	case "docker":
+		img, err = images.Pull(ctx, strings.TrimPrefix(rest, "//"), p)
+	case "upload":
+		var r io.ReadCloser
+		if r, err = im.a.cfg.OpenUpload(ctx, rest); err == nil {
+			img, err = im.fromArchive(ctx, r, task, p)
+		}
+	default:
+		err = fmt.Errorf("the source %q is none that this node can import from", task.Source)
 	}
-	return image.Image{}, fmt.Errorf("the source %q is none that this node can import from", task.Source)
+	return []agentrpc.Imported{imported(img, "")}, err
+}
+
+// imported describes an image to the control plane.
+func imported(img image.Image, suffix string) agentrpc.Imported {
+	out := agentrpc.Imported{Suffix: suffix, Digest: img.Digest, Name: img.Name, Type: cloud.ImageMachine, Isolation: cloud.IsolationContainer, Architecture: img.Architecture,
+		System: img.Config.System, LoginUser: img.Config.LoginUser, SizeMiB: (img.Size + 1<<20 - 1) >> 20}
+	switch img.Kind {
+	case image.KindKernel:
+		out.Type, out.Isolation, out.Hardware.Content = cloud.ImageKernel, "", cloud.ContentFile
+	case image.KindRamdisk:
+		out.Type, out.Isolation, out.Hardware.Content = cloud.ImageRamdisk, "", cloud.ContentFile
+	case image.KindDisk:
+		out.Isolation = cloud.IsolationVM
+		out.Hardware = cloud.Hardware{Content: cloud.ContentDisk, Firmware: img.Firmware, Devices: img.Devices}
+	}
+	return out
+}
+
+// bakedImages are all that a recipe made: those that others refer to come first.
+func bakedImages(b image.Baked) []agentrpc.Imported {
+	if b.Kernel == nil {
+		return []agentrpc.Imported{imported(b.Image, "")}
+	}
+	vm := imported(b.Image, "-vm")
+	vm.Isolation = cloud.IsolationVM
+	vm.Hardware = cloud.Hardware{KernelDigest: b.Kernel.Digest, RamdiskDigest: b.Ramdisk.Digest}
+	return []agentrpc.Imported{imported(*b.Kernel, "-kernel"), imported(*b.Ramdisk, "-ramdisk"), imported(b.Image, ""), vm}
 }
 
 func (im *imports) fromArchive(ctx context.Context, r io.ReadCloser, task cloud.ImportTask, p image.Progress) (image.Image, error) {

@@ -38,6 +38,7 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 	if err != nil {
 		return machine.Status{}, fmt.Errorf("image %s: %w", d.Instance.Image, err)
 	}
+	vm := isVM(d)
 	rootFS := w.a.rootFS(w.id)
 	var ns network.Namespaces
 	greeting := ""
@@ -52,6 +53,15 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 		}
 	}
 	steps.Go(func() error {
+		if vm {
+			size, err := rootSize(img)
+			if err != nil {
+				return err
+			}
+			// Building the image's base may take seconds, and goes on beside the network.
+			_, err = w.a.cfg.Images.PrepareDisk(stepCtx, string(w.id), img.Digest, size)
+			return err
+		}
 		if err := os.MkdirAll(rootFS, 0o711); err != nil {
 			return fmt.Errorf("machine %s: make the root's mount point: %w", w.id, err)
 		}
@@ -79,7 +89,14 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 		return machine.Status{}, err
 	}
 	spec.Greeting = greeting
-	spec.RootFS, spec.UserNS, spec.NetNS, spec.IDBase = rootFS, ns.User, ns.Net, rec.IDBase
+	spec.IDBase = rec.IDBase
+	if vm {
+		if err := w.vmSpec(ctx, d, img, &spec); err != nil {
+			return machine.Status{}, err
+		}
+	} else {
+		spec.RootFS, spec.UserNS, spec.NetNS = rootFS, ns.User, ns.Net
+	}
 	// The packet filter takes the interfaces in while the runtime starts: until then it drops all they send.
 	var st machine.Status
 	last, lastCtx := errgroup.WithContext(ctx)
@@ -90,6 +107,9 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 	last.Go(func() error { return w.admitAll(lastCtx, d, rec.IDBase) })
 	return st, last.Wait()
 }
+
+// isVM tells whether a machine has a kernel of its own.
+func isVM(d *agentrpc.Machine) bool { return d.Instance.Isolation == cloud.IsolationVM }
 
 // plugAll makes all interfaces of a machine.
 func (w *worker) plugAll(ctx context.Context, d *agentrpc.Machine, idBase uint32) error {
@@ -103,7 +123,7 @@ func (w *worker) plugAll(ctx context.Context, d *agentrpc.Machine, idBase uint32
 		if w.a.vpcs.get(i.VPC) == nil {
 			return fmt.Errorf("attach %s to %s: %w: %s", i.ID, w.id, errUnknownVPC, i.VPC)
 		}
-		if _, err := w.a.cfg.Network.Plug(ctx, networkInterface(w.id, i, idBase)); err != nil {
+		if _, err := w.a.cfg.Network.Plug(ctx, networkInterface(w.id, i, idBase, isVM(d))); err != nil {
 			return fmt.Errorf("attach %s to %s: %w", i.ID, w.id, err)
 		}
 		w.attached[i.ID] = i
@@ -114,7 +134,7 @@ func (w *worker) plugAll(ctx context.Context, d *agentrpc.Machine, idBase uint32
 // admitAll lets the packets of all interfaces of a machine through.
 func (w *worker) admitAll(ctx context.Context, d *agentrpc.Machine, idBase uint32) error {
 	for _, i := range d.Interfaces {
-		if err := w.a.cfg.Network.Admit(ctx, networkInterface(w.id, i, idBase)); err != nil {
+		if err := w.a.cfg.Network.Admit(ctx, networkInterface(w.id, i, idBase, isVM(d))); err != nil {
 			return fmt.Errorf("attach %s to %s: %w", i.ID, w.id, err)
 		}
 	}
@@ -158,6 +178,9 @@ func (w *worker) remove(ctx context.Context) error {
 	}
 	if err := w.a.cfg.Images.RemoveRoot(ctx, string(w.id)); err != nil {
 		return fmt.Errorf("machine %s: remove its root: %w", w.id, err)
+	}
+	if err := w.a.cfg.Images.RemoveDisk(ctx, string(w.id)); err != nil {
+		return fmt.Errorf("machine %s: remove its disk: %w", w.id, err)
 	}
 	if err := os.RemoveAll(w.a.machineDir(w.id)); err != nil {
 		return fmt.Errorf("machine %s: remove its directory: %w", w.id, err)

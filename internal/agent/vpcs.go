@@ -219,14 +219,14 @@ func (v *vpcs) interfaces() map[cloud.InterfaceID]bool {
 
 var errUnknownVPC = errors.New("the control plane has not told of this VPC")
 
-func networkInterface(id cloud.InstanceID, i cloud.Interface, idBase uint32) network.Interface {
+func networkInterface(id cloud.InstanceID, i cloud.Interface, idBase uint32, tap bool) network.Interface {
 	var secondary []network.Address
 	for _, a := range i.Secondary {
 		secondary = append(secondary, network.Address{Private: a, Public: i.Public(a).Public})
 	}
 	return network.Interface{
 		Secondary: secondary, IPv6: i.IPv6, ID: i.ID, Instance: id, IDBase: idBase, VPC: i.VPC, Subnet: i.Subnet, MAC: i.MAC, PrivateIP: i.PrivateIP, PublicIP: i.PublicIP(),
-		Groups: i.Groups, SourceDestCheck: i.SourceDestCheck, DeviceIndex: i.DeviceIndex,
+		Groups: i.Groups, SourceDestCheck: i.SourceDestCheck, DeviceIndex: i.DeviceIndex, Tap: tap,
 	}
 }
 
@@ -239,7 +239,7 @@ func networkVPC(m *agentrpc.VPC) network.VPC {
 		v.Peerings = append(v.Peerings, network.Peering{ID: p.ID, Peer: p.Peer, Ranges: p.PeerRanges})
 	}
 	for _, g := range m.NATs {
-		v.NATGateways = append(v.NATGateways, network.NATGateway{ID: g.Gateway.ID, Interface: networkInterface("", g.Interface, 0)})
+		v.NATGateways = append(v.NATGateways, network.NATGateway{ID: g.Gateway.ID, Interface: networkInterface("", g.Interface, 0, false)})
 	}
 	for _, acl := range m.ACLs {
 		v.ACLs = append(v.ACLs, network.ACL{ID: acl.ID, Entries: acl.Entries})

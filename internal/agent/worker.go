@@ -247,8 +247,13 @@ func (w *worker) updateNetwork(ctx context.Context, d *agentrpc.Machine) error {
 		if err := w.a.vpcs.settled(ctx, i.VPC); err != nil {
 			return err
 		}
-		if _, err := w.a.cfg.Network.Attach(ctx, networkInterface(w.id, i, rec.IDBase)); err != nil {
+		if _, err := w.a.cfg.Network.Attach(ctx, networkInterface(w.id, i, rec.IDBase, isVM(d))); err != nil {
 			return fmt.Errorf("attach %s to %s: %w", i.ID, w.id, err)
+		}
+		if isVM(d) && w.a.cfg.VMs != nil {
+			if err := w.a.cfg.VMs.AttachNIC(ctx, w.id, w.nic(d, i)); err != nil {
+				return fmt.Errorf("attach %s to %s: %w", i.ID, w.id, err)
+			}
 		}
 		w.attached[i.ID] = i
 	}
@@ -267,6 +272,11 @@ func (w *worker) unplugLeft(ctx context.Context, d *agentrpc.Machine, rec *recor
 		return err
 	}
 	for _, id := range left {
+		if isVM(d) && w.a.cfg.VMs != nil {
+			if err := w.a.cfg.VMs.DetachNIC(ctx, w.id, id); err != nil {
+				return err
+			}
+		}
 		if err := w.a.cfg.Network.Detach(ctx, w.id, id); err != nil {
 			return fmt.Errorf("machine %s: detach %s: %w", w.id, id, err)
 		}

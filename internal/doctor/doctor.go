@@ -48,6 +48,9 @@ var programs = []struct {
 	{"nft", "nftables", "no security groups, so no instances", []string{"--version"}, true},
 	{"mmdebstrap", "mmdebstrap", "`nacre image bake debian-12` does not work; images can still be imported and pulled", []string{"--version"}, false},
 	{"busybox", "busybox-static", "`nacre image bake busybox` does not work", []string{"--help"}, false},
+	{"qemu-system-x86_64", "qemu-system-x86", "no virtual machines; containers are not concerned", []string{"--version"}, false},
+	{"qemu-img", "qemu-utils", "no virtual machines; containers are not concerned", []string{"--version"}, false},
+	{"mkfs.ext4", "e2fsprogs", "no virtual machines from images of layers", []string{"-V"}, false},
 	{"ssh", "openssh-client", "`nacre ssh` does not work", []string{"-V"}, false},
 }
 

@@ -18,15 +18,30 @@ import (
 	"github.com/nacre-cloud/nacre/internal/agent/image/busybox"
 )
 
+// Baked is what a recipe made: an image, and the kernel and RAM disk that virtual machines of its layers are started with.
+type Baked struct {
+	Image           Image
+	Kernel, Ramdisk *Image // nil where the recipe makes none
+}
+
 // Bake makes an image by a recipe: "debian-12" from Debian's packages, or "busybox", one program.
-func (s *Store) Bake(ctx context.Context, recipe string, p Progress) (Image, error) {
+func (s *Store) Bake(ctx context.Context, recipe string, p Progress) (b Baked, err error) {
 	switch recipe {
 	case "debian-12":
-		return s.bakeDebian(ctx, p)
+		if b.Image, err = s.bakeDebian(ctx, p); err != nil {
+			return b, err
+		}
+		kernel, ramdisk, err := s.bakeKernel(ctx, p)
+		if err != nil {
+			return b, err
+		}
+		b.Kernel, b.Ramdisk = &kernel, &ramdisk
+		return b, nil
 	case "busybox":
-		return s.bakeBusybox(ctx, p)
+		b.Image, err = s.bakeBusybox(ctx, p)
+		return b, err
 	}
-	return Image{}, fmt.Errorf("there is no recipe %q; there are debian-12 and busybox", recipe)
+	return b, fmt.Errorf("there is no recipe %q; there are debian-12 and busybox", recipe)
 }
 
 // systemImage is the configuration of an operating system's image.

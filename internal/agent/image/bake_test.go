@@ -124,10 +124,11 @@ func TestABakesProgressOnlyGrows(t *testing.T) {
 func TestTheBusyboxRecipeIsReproducibleAndASystem(t *testing.T) {
 	s := newStore(t)
 	began := time.Now()
-	a, err := s.Bake(t.Context(), "busybox", nil)
+	first, err := s.Bake(t.Context(), "busybox", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	a := first.Image
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("it took %v", took)
 	}
@@ -135,8 +136,8 @@ func TestTheBusyboxRecipeIsReproducibleAndASystem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.Digest != b.Digest || !a.Config.System || a.Config.LoginUser != busybox.LoginUser {
-		t.Errorf("%+v and %s", a, b.Digest)
+	if a.Digest != b.Image.Digest || !a.Config.System || a.Config.LoginUser != busybox.LoginUser {
+		t.Errorf("%+v and %s", a, b.Image.Digest)
 	}
 	if _, err := s.Bake(t.Context(), "cake", nil); err == nil {
 		t.Error("an unknown recipe was baked")
@@ -149,13 +150,20 @@ func TestDebianIsBakedForItsUsers(t *testing.T) {
 	}
 	s := newStore(t)
 	began := time.Now()
-	img, err := s.Bake(t.Context(), "debian-12", func(done, total int64, what string) {
+	s.loadGuest(func() ([]File, error) {
+		return []File{{Path: "/" + guestProgram, Mode: 0o755, Content: []byte("x")}}, nil
+	})
+	baked, err := s.Bake(t.Context(), "debian-12", func(done, total int64, what string) {
 		t.Logf("%6.1fs %d/%d %s", time.Since(began).Seconds(), done, total, what)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	img := baked.Image
 	t.Logf("%v, %d MiB, %s", time.Since(began), img.Size>>20, img.Digest)
+	if baked.Kernel == nil || baked.Ramdisk == nil || baked.Kernel.Kind != KindKernel || baked.Ramdisk.Size < 1<<20 {
+		t.Errorf("%+v, %+v", baked.Kernel, baked.Ramdisk)
+	}
 	if !img.Config.System || img.Config.LoginUser != "admin" || img.Config.SSHServer {
 		t.Errorf("%+v", img.Config)
 	}
@@ -180,8 +188,8 @@ func TestDebianIsBakedForItsUsers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again.Digest != img.Digest {
-		t.Errorf("the second bake made %s, the first %s", again.Digest, img.Digest)
+	if again.Image.Digest != img.Digest {
+		t.Errorf("the second bake made %s, the first %s", again.Image.Digest, img.Digest)
 	}
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil || strings.Contains(string(mounts), "mmdebstrap") {

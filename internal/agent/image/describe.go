@@ -28,6 +28,7 @@ func (s *Store) describe(ctx context.Context, img ocispec.Image, chain string) (
 	}
 	err := s.view(ctx, chain, func(root string) error {
 		c.SSHServer = existsWithin(root, "usr/sbin/sshd")
+		c.Init = existsWithin(root, "sbin/init")
 		if c.System && c.LoginUser == "" {
 			c.LoginUser = ordinaryUser(root)
 		}

@@ -12,17 +12,26 @@ package image
 import (
 	"sync"
 	"time"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
 // Image is one image in the store.
 type Image struct {
-	Digest       string // of the manifest for this node's platform, "sha256:…"
+	Digest       string // of the manifest for this node's platform, or of the file that it is: "sha256:…"
 	Name         string // the reference or recipe it came from, such as "docker.io/library/nginx:1.27"
 	Architecture string // EC2's word: "x86_64" or "arm64"
 	Created      time.Time
 	Size         int64 // bytes of the unpacked layers
 	Layers       int
 	Config       Config
+
+	Kind Kind // what Digest is of
+	// Of disks: "qcow2" or "raw", the bytes that a machine sees, and what they are started with.
+	Format      string         `json:",omitempty"`
+	VirtualSize int64          `json:",omitempty"`
+	Firmware    cloud.Firmware `json:",omitempty"`
+	Devices     cloud.Devices  `json:",omitempty"`
 }
 
 // Config is what the image's author set for its machines.
@@ -38,6 +47,8 @@ type Config struct {
 	StopSignal string
 	// SSHServer says that the image brings an SSH server of its own (/usr/sbin/sshd).
 	SSHServer bool
+	// Init says that the image brings a first process of its own (/sbin/init).
+	Init bool
 	// LoginUser is the ordinary user that keys are for, such as "admin"; "" means root.
 	LoginUser string
 }

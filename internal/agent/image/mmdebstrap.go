@@ -46,20 +46,34 @@ const baking = `mount --bind "$1" /tmp && shift && exec mmdebstrap "$@"`
 var debianSteps = []string{"running apt-get update", "downloading packages with apt", "extracting archives", "installing essential packages",
 	"installing remaining packages inside the chroot", "running --customize-hook", "cleaning package lists", "creating tarball"}
 
-func (s *Store) bakeDebian(ctx context.Context, p Progress) (Image, error) {
+func (s *Store) bakeDebian(ctx context.Context, p Progress) (img Image, err error) {
+	options := []string{"--variant=minbase", "--include=" + strings.Join(debianPackages, ","),
+		`--dpkgopt=path-exclude=/usr/share/man/*`, `--dpkgopt=path-exclude=/usr/share/doc/*`, `--dpkgopt=path-include=/usr/share/doc/*/copyright`,
+		"--customize-hook=/tmp/customize"}
+	err = s.debstrap(ctx, "debian-12", options, p, func(ctx context.Context, tar io.Reader) error {
+		img, err = s.ImportRootFS(ctx, tar, systemImage("admin"), "debian-12",
+			func(_, _ int64, what string) { report(p, int64(len(debianSteps)), int64(len(debianSteps)+1), what) })
+		return err
+	})
+	return img, err
+}
+
+// debstrap has mmdebstrap make a root file system of Debian's packages and gives use its tar stream, whose end is seen only
+// when mmdebstrap has succeeded.
+func (s *Store) debstrap(ctx context.Context, name string, options []string, p Progress, use func(ctx context.Context, tar io.Reader) error) error {
 	for _, program := range []string{"mmdebstrap", "unshare"} {
 		if _, err := exec.LookPath(program); err != nil {
-			return Image{}, fmt.Errorf("baking debian-12 needs %s; `nacre doctor --install` installs it", program)
+			return fmt.Errorf("baking %s needs %s; `nacre doctor --install` installs it", name, program)
 		}
 	}
-	dir, err := os.MkdirTemp(filepath.Join(s.root, bakesDir), "debian-12-")
+	dir, err := os.MkdirTemp(filepath.Join(s.root, bakesDir), name+"-")
 	if err != nil {
-		return Image{}, fmt.Errorf("bake debian-12: %w", err)
+		return fmt.Errorf("bake %s: %w", name, err)
 	}
 	defer os.RemoveAll(dir)
-	args, err := s.prepareBake(ctx, dir)
+	args, err := s.prepareBake(ctx, dir, options)
 	if err != nil {
-		return Image{}, fmt.Errorf("bake debian-12: %w", err)
+		return fmt.Errorf("bake %s: %w", name, err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -73,14 +87,14 @@ func (s *Store) bakeDebian(ctx context.Context, p Progress) (Image, error) {
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+fmt.Sprint(bakedAt.Unix()), "LC_ALL=C.UTF-8", "TMPDIR=")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return Image{}, fmt.Errorf("bake debian-12: %w", err)
+		return fmt.Errorf("bake %s: %w", name, err)
 	}
 	messages, err := cmd.StderrPipe()
 	if err != nil {
-		return Image{}, fmt.Errorf("bake debian-12: %w", err)
+		return fmt.Errorf("bake %s: %w", name, err)
 	}
 	if err := cmd.Start(); err != nil {
-		return Image{}, fmt.Errorf("bake debian-12: start mmdebstrap: %w", err)
+		return fmt.Errorf("bake %s: start mmdebstrap: %w", name, err)
 	}
 	var last []string
 	var reading sync.WaitGroup
@@ -92,18 +106,16 @@ func (s *Store) bakeDebian(ctx context.Context, p Progress) (Image, error) {
 		}
 		return nil
 	})
-	img, err := s.ImportRootFS(ctx, &untilExit{r: out, wait: wait}, systemImage("admin"), "debian-12",
-		func(_, _ int64, what string) { report(p, int64(len(debianSteps)), int64(len(debianSteps)+1), what) })
-	if err != nil {
+	if err := use(ctx, &untilExit{r: out, wait: wait}); err != nil {
 		cancel()
 		wait()
-		return img, fmt.Errorf("bake debian-12: %w", err)
+		return fmt.Errorf("bake %s: %w", name, err)
 	}
-	return img, nil
+	return nil
 }
 
 // prepareBake writes the files that a bake needs into its directory and returns mmdebstrap's arguments.
-func (s *Store) prepareBake(ctx context.Context, dir string) ([]string, error) {
+func (s *Store) prepareBake(ctx context.Context, dir string, options []string) ([]string, error) {
 	if err := os.Chmod(dir, 0o1777); err != nil { // it becomes /tmp; nobody passes the store's root to it
 		return nil, err
 	}
@@ -132,9 +144,7 @@ func (s *Store) prepareBake(ctx context.Context, dir string) ([]string, error) {
 	if err := os.WriteFile(filepath.Join(dir, "proxy.conf"), []byte(strings.Join(lasting, "")), 0o644); err != nil {
 		return nil, err
 	}
-	args := []string{"--variant=minbase", "--mode=root", "--format=tar", "--include=" + strings.Join(debianPackages, ","),
-		`--dpkgopt=path-exclude=/usr/share/man/*`, `--dpkgopt=path-exclude=/usr/share/doc/*`, `--dpkgopt=path-include=/usr/share/doc/*/copyright`,
-		"--customize-hook=/tmp/customize"}
+	args := append([]string{"--mode=root", "--format=tar"}, options...)
 	for _, o := range proxies {
 		args = append(args, "--aptopt="+strings.TrimSpace(o))
 	}

@@ -150,10 +150,11 @@ func inside(t testing.TB, root string, idBase int, line string) (string, error) 
 
 func TestRootInsideOwnsTheImageAndIsNobodyOutside(t *testing.T) {
 	s := newStore(t)
-	img, err := s.Bake(t.Context(), "busybox", nil)
+	baked, err := s.Bake(t.Context(), "busybox", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	img := baked.Image
 	const idBase = 0x10000000
 	root := target(t, s, "inside")
 	if err := s.PrepareRoot(t.Context(), "a", img.Digest, idBase, root, nil); err != nil {

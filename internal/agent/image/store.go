@@ -25,6 +25,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sync/singleflight"
 	"golang.org/x/sys/unix"
 )
 
@@ -48,6 +49,8 @@ var (
 type StoreConfig struct {
 	Root   string // content, layers and writable roots; on a file system that overlayfs can use
 	Logger *slog.Logger
+	// Guest returns the files that disks made of layers get; nil for none.
+	Guest func() ([]File, error)
 }
 
 // Store keeps images, their layers, and the root file systems that machines write to. It is safe for
@@ -70,6 +73,9 @@ type Store struct {
 	layers snapshots.Cleaner
 
 	collector *collector
+
+	guest    func() (guestFiles, error)
+	building singleflight.Group // of disks, by name
 }
 
 // record is an image with what its machines stand on.
@@ -97,6 +103,7 @@ func Open(ctx context.Context, cfg StoreConfig) (*Store, error) {
 	}
 	quieten.Do(func() { log.L.Logger.SetOutput(libraryLog{cfg.Logger}) })
 	s := &Store{root: cfg.Root, log: cfg.Logger, known: map[string]record{}}
+	s.loadGuest(cfg.Guest)
 	var err error
 	s.bolt, err = bolt.Open(filepath.Join(cfg.Root, "meta.db"), 0o600, &bolt.Options{Timeout: lockWait})
 	if err != nil {
@@ -107,7 +114,7 @@ func Open(ctx context.Context, cfg StoreConfig) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the image store's content: %w", err), s.bolt.Close())
 	}
-	if err := errors.Join(s.sweepMounts(), s.sweepBakes()); err != nil {
+	if err := errors.Join(s.sweepMounts(), s.sweepBakes(), s.openDisks()); err != nil {
 		return nil, errors.Join(err, s.bolt.Close())
 	}
 	raw, err := overlay.NewSnapshotter(filepath.Join(cfg.Root, layersDir), overlay.WithRemapIDs, overlay.AsynchronousRemove)
@@ -189,6 +196,9 @@ func (s *Store) recover(ctx context.Context) error {
 		return fmt.Errorf("remove layers that a crash left: %w", err)
 	}
 	if err := s.suspectAll(ctx); err != nil {
+		return err
+	}
+	if err := s.sweepBases(); err != nil {
 		return err
 	}
 	return s.GC(ctx)
@@ -289,7 +299,7 @@ func (s *Store) Delete(ctx context.Context, digest string) error {
 	if err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("forget image %s: %w", digest, err)
 	}
-	return s.GC(ctx)
+	return errors.Join(s.sweepBases(), s.GC(ctx))
 }
 
 // GC removes content and layers that neither an image, a root nor a running import needs. Nothing waits for

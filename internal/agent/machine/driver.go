@@ -84,6 +84,7 @@ type VM struct {
 	Disks        []Disk // the first is the root
 	NICs         []NIC
 	GuestAgent   bool   // the image carries nacre's guest program
+	HostKeys     bool   // the image runs an SSH server, whose keys are made anew on the first boot
 	Product      string // shown by the firmware's tables, such as "t3.micro"
 }
 

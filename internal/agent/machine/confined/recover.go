@@ -68,6 +68,9 @@ func (k *Keeper) recoverOne(ctx context.Context, id cloud.InstanceID) (machine.S
 		return machine.Status{}, false, err
 	}
 	if !ok {
+		if _, err := os.Stat(k.Bundle(id)); errors.Is(err, fs.ErrNotExist) {
+			return machine.Status{}, false, nil // another driver's: this one's directory comes before all else that it makes
+		}
 		return machine.Status{}, false, k.undo(ctx, id)
 	}
 	if rec.Status.State == machine.Exited {

@@ -165,7 +165,7 @@ func (d *Driver) converse(ctx context.Context, l *link, id cloud.InstanceID) err
 // identity is what a guest is told.
 func identity(s machine.Spec) wire.Identity {
 	sum := sha256.Sum256([]byte("machine-id of " + s.ID))
-	id := wire.Identity{MachineID: hex.EncodeToString(sum[:16]), NewHostKeys: true, Entropy: make([]byte, 64), Time: time.Now().UnixNano()}
+	id := wire.Identity{MachineID: hex.EncodeToString(sum[:16]), NewHostKeys: s.VM.HostKeys, Entropy: make([]byte, 64), Time: time.Now().UnixNano()}
 	rand.Read(id.Entropy)
 	stop := unix.SignalNum(s.StopSignal)
 	if stop == 0 && s.StopSignal != "" && !strings.HasPrefix(s.StopSignal, "SIG") {

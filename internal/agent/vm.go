@@ -1,0 +1,97 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"github.com/nacre-cloud/nacre/internal/agent/image"
+	"github.com/nacre-cloud/nacre/internal/agent/machine"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/guest"
+	"github.com/nacre-cloud/nacre/internal/agentrpc"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// Hypervisor is what the agent asks of the driver of virtual machines beyond what every driver does.
+type Hypervisor interface {
+	machine.Driver
+	// AttachNIC gives a running machine a network card; DetachNIC takes one away, before its link goes.
+	AttachNIC(ctx context.Context, id cloud.InstanceID, n machine.NIC) error
+	DetachNIC(ctx context.Context, id cloud.InstanceID, nic cloud.InterfaceID) error
+	// AwaitGuest waits until the guest of a running machine is in touch and knows who it is.
+	AwaitGuest(ctx context.Context, id cloud.InstanceID) error
+}
+
+// rootVolume is how large the root disk of a virtual machine is, in bytes, as the launch asks for no other: EC2's default for
+// Linux images.
+const rootVolume = 8 << 30
+
+// systemLine is the kernel's command line of machines made of layers; init is added.
+const systemLine = "console=ttyS0 root=/dev/vda rw quiet panic=-1 net.ifnames=0 init="
+
+// vmSpec adds what makes a machine a virtual one.
+func (w *worker) vmSpec(ctx context.Context, d *agentrpc.Machine, img image.Image, spec *machine.Spec) error {
+	h := d.Instance.Hardware
+	size, err := rootSize(img)
+	if err != nil {
+		return err
+	}
+	disk, err := w.a.cfg.Images.PrepareDisk(ctx, string(w.id), img.Digest, size)
+	if err != nil {
+		return fmt.Errorf("machine %s: root disk: %w", w.id, err)
+	}
+	vm := &machine.VM{
+		Architecture: d.Instance.Architecture, Firmware: h.Firmware, Devices: h.Devices, Accelerator: w.a.cfg.Accelerator(d.Instance.Architecture),
+		GuestAgent: img.Kind == image.KindLayers, HostKeys: img.Config.SSHServer, Product: string(d.Instance.Type),
+		Disks: []machine.Disk{{Path: disk.Path, Format: "qcow2", Base: disk.Base, BaseFormat: disk.BaseFormat, Serial: "vol0"}},
+	}
+	if h.Firmware == cloud.FirmwareNone {
+		if vm.Kernel, err = w.a.cfg.Images.File(h.KernelDigest); err != nil {
+			return fmt.Errorf("machine %s: its kernel: %w", w.id, err)
+		}
+		if h.RamdiskDigest != "" {
+			if vm.Initrd, err = w.a.cfg.Images.File(h.RamdiskDigest); err != nil {
+				return fmt.Errorf("machine %s: its RAM disk: %w", w.id, err)
+			}
+		}
+		init := guest.Program
+		if spec.System && img.Config.Init {
+			init = "/sbin/init"
+		}
+		vm.Cmdline = systemLine + init
+	}
+	for _, i := range d.Interfaces {
+		vm.NICs = append(vm.NICs, w.nic(d, i))
+	}
+	spec.VM = vm
+	return nil
+}
+
+// rootSize is how large an image's machines' root disks are.
+func rootSize(img image.Image) (int64, error) {
+	return max(rootVolume, (img.VirtualSize+1<<20-1)>>20<<20), nil
+}
+
+// nic is a virtual machine's end of an interface.
+func (w *worker) nic(d *agentrpc.Machine, i cloud.Interface) machine.NIC {
+	n := machine.NIC{Interface: i.ID, MAC: i.MAC, MTU: w.a.cfg.Network.MTU(), Tap: func() (*os.File, error) { return w.a.cfg.Network.OpenTap(i.ID) }}
+	bits, gateway := 32, netip.Addr{}
+	if vpc := w.a.vpcs.get(i.VPC); vpc != nil {
+		for _, s := range vpc.Subnets {
+			if s.Subnet.ID == i.Subnet {
+				bits, gateway = s.Subnet.CIDR.Bits(), s.Subnet.CIDR.Masked().Addr().Next()
+			}
+		}
+	}
+	for _, a := range append([]netip.Addr{i.PrivateIP}, i.Secondary...) {
+		n.Addresses = append(n.Addresses, netip.PrefixFrom(a, bits).String())
+	}
+	if i.DeviceIndex == 0 && gateway.IsValid() {
+		n.Gateway = gateway.String()
+	}
+	for _, a := range i.IPv6 {
+		n.Addresses = append(n.Addresses, netip.PrefixFrom(a, 128).String())
+	}
+	return n
+}
