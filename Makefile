@@ -9,8 +9,8 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X github.com/nacre-cloud/nacre/internal/version.Version=$(VERSION)
 
 INITBIN := internal/agent/machine/oci/initbin/nacre-init
-SFTPBIN := internal/agent/access/sftpbin/nacre-sftp
-GUESTBIN := internal/agent/machine/guest/guestbin/nacre-guest
+SFTPBIN := internal/agent/access/sftpserver/sftpbin/nacre-sftp
+GUESTBIN := internal/agent/machine/guest/program/guestbin/nacre-guest
 
 .PHONY: help build guest deps deps-bench test test-race test-clients test-terraform lint fuzz bench try generate clean
 

@@ -31,6 +31,9 @@ func main() {
 	if name := filepath.Base(os.Args[0]); first.IsCommand(name) {
 		os.Exit(first.Ask(name, os.Args[1:]))
 	}
+	if len(os.Args) == 2 && os.Args[1] == sftpMode {
+		os.Exit(serveSFTP())
+	}
 	if os.Getpid() != 1 {
 		m := &inside.ThisMachine{Start: inside.StartChild, Identified: identified}
 		servePort(m)
@@ -40,6 +43,9 @@ func main() {
 
 // identified does in an operating system what its own programs don't.
 func identified(id wire.Identity) {
+	if id.SSH != nil {
+		go serveSSH(id, inside.StartChild)
+	}
 	if !first.SetUp(&id.Config) || len(id.UserData) == 0 {
 		return
 	}
@@ -62,7 +68,12 @@ func runInit() int {
 	first.Program, _ = os.Readlink("/proc/self/exe")
 	r := first.NewReaper()
 	configured := make(chan *guestinit.Config, 1)
-	m := &inside.ThisMachine{Init: true, Start: r.Start, Identified: func(id wire.Identity) { configured <- &id.Config }}
+	m := &inside.ThisMachine{Init: true, Start: r.Start, Identified: func(id wire.Identity) {
+		configured <- &id.Config
+		if id.SSH != nil {
+			go serveSSH(id, r.Start)
+		}
+	}}
 	go servePort(m)
 	code := 0
 	c, sig := first.Await(r, s, configured)

@@ -15,10 +15,11 @@ import (
 
 	"github.com/nacre-cloud/nacre/internal/agent"
 	sshaccess "github.com/nacre-cloud/nacre/internal/agent/access"
+	"github.com/nacre-cloud/nacre/internal/agent/access/sftpserver"
 	"github.com/nacre-cloud/nacre/internal/agent/image"
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/confined"
-	"github.com/nacre-cloud/nacre/internal/agent/machine/guest"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/guest/program"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/oci"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/qemu"
 	"github.com/nacre-cloud/nacre/internal/agent/network"
@@ -44,7 +45,7 @@ func (n *node) close() error {
 
 // guestFiles are what the disks of virtual machines get.
 func guestFiles() ([]image.File, error) {
-	files, err := guest.Files(agent.Architecture)
+	files, err := program.Files(agent.Architecture)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +106,7 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 		driver.VMs, hypervisor = vms, vms
 		engines[cloud.IsolationVM] = vms.Engine() + " (tcg)"
 	}
-	sftp, err := sshaccess.InstallSFTPServer(o.dir.engine())
+	sftp, err := sftpserver.Install(o.dir.engine())
 	if err != nil {
 		return n, err
 	}

@@ -22,7 +22,7 @@ const sftpTarget = "/run/nacre/sftp-server"
 // openSSH answers port 22 of a running machine, as long as none of its own processes does. It is not on
 // the launch's critical path, and a failure leaves the machine running.
 func (w *worker) openSSH(ctx context.Context, d *agentrpc.Machine) {
-	if w.sshStop != nil {
+	if w.sshStop != nil || isVM(d) { // a virtual machine's guest serves it
 		return
 	}
 	stop, err := w.a.serveSSH(ctx, d)

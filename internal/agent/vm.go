@@ -6,9 +6,10 @@ import (
 	"net/netip"
 	"os"
 
+	"github.com/nacre-cloud/nacre/internal/agent/access"
 	"github.com/nacre-cloud/nacre/internal/agent/image"
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
-	"github.com/nacre-cloud/nacre/internal/agent/machine/guest"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/guest/program"
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
@@ -46,6 +47,12 @@ func (w *worker) vmSpec(ctx context.Context, d *agentrpc.Machine, img image.Imag
 		GuestAgent: img.Kind == image.KindLayers, HostKeys: img.Config.SSHServer, Product: string(d.Instance.Type),
 		Disks: []machine.Disk{{Path: disk.Path, Format: "qcow2", Base: disk.Base, BaseFormat: disk.BaseFormat, Serial: "vol0"}},
 	}
+	if vm.GuestAgent && !img.Config.SSHServer {
+		vm.LoginUser = img.Config.LoginUser
+		if vm.SSHKeys, err = access.HostKeyFile(w.a.machineDir(w.id)); err != nil {
+			return fmt.Errorf("machine %s: its host keys: %w", w.id, err)
+		}
+	}
 	if h.Firmware == cloud.FirmwareNone {
 		if vm.Kernel, err = w.a.cfg.Images.File(h.KernelDigest); err != nil {
 			return fmt.Errorf("machine %s: its kernel: %w", w.id, err)
@@ -55,7 +62,7 @@ func (w *worker) vmSpec(ctx context.Context, d *agentrpc.Machine, img image.Imag
 				return fmt.Errorf("machine %s: its RAM disk: %w", w.id, err)
 			}
 		}
-		init := guest.Program
+		init := program.Path
 		if spec.System && img.Config.Init {
 			init = "/sbin/init"
 		}

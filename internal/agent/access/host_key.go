@@ -44,6 +44,23 @@ func loadHostKeys(name string) ([]ssh.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load SSH host keys: %w", err)
 	}
+	signers, err := ParseHostKeys(data)
+	if err != nil {
+		return nil, fmt.Errorf("load SSH host keys from %s: %w", name, err)
+	}
+	return signers, nil
+}
+
+// HostKeyFile returns the keys that LoadOrCreateHostKeys made in dir, as ParseHostKeys reads them.
+func HostKeyFile(dir string) ([]byte, error) {
+	if _, err := LoadOrCreateHostKeys(dir); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(filepath.Join(dir, hostKeysFile))
+}
+
+// ParseHostKeys reads private keys in PEM, one after the other; there is one at least.
+func ParseHostKeys(data []byte) ([]ssh.Signer, error) {
 	var signers []ssh.Signer
 	for {
 		block, rest := pem.Decode(data)
@@ -52,12 +69,12 @@ func loadHostKeys(name string) ([]ssh.Signer, error) {
 		}
 		signer, err := ssh.ParsePrivateKey(pem.EncodeToMemory(block))
 		if err != nil {
-			return nil, fmt.Errorf("load SSH host keys from %s: %w", name, err)
+			return nil, err
 		}
 		signers, data = append(signers, signer), rest
 	}
 	if len(signers) == 0 {
-		return nil, fmt.Errorf("load SSH host keys from %s: there is none in it", name)
+		return nil, errors.New("there is none in it")
 	}
 	return signers, nil
 }

@@ -85,6 +85,8 @@ type VM struct {
 	NICs         []NIC
 	GuestAgent   bool   // the image carries nacre's guest program
 	HostKeys     bool   // the image runs an SSH server, whose keys are made anew on the first boot
+	SSHKeys      []byte // host keys, private, in PEM, of the SSH server that the guest program is; nil for none
+	LoginUser    string // the image's ordinary user, whom the launch key lets in beside root
 	Product      string // shown by the firmware's tables, such as "t3.micro"
 }
 

@@ -29,7 +29,7 @@ func boot(t *testing.T) (socket string, console string, qemu *exec.Cmd) {
 		}
 	}
 	dir := t.TempDir()
-	program, err := os.ReadFile("guestbin/nacre-guest-amd64")
+	program, err := os.ReadFile("program/guestbin/nacre-guest-amd64")
 	if err != nil {
 		t.Fatal("the guest's program is not built; `make guest` builds it")
 	}

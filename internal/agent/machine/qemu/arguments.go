@@ -58,8 +58,8 @@ func object(v map[string]any) string {
 	return string(b)
 }
 
-// program is the hypervisor for an architecture.
-func program(architecture string) (string, error) {
+// binaryOf is the hypervisor for an architecture.
+func binaryOf(architecture string) (string, error) {
 	switch architecture {
 	case "x86_64":
 		return "qemu-system-x86_64", nil

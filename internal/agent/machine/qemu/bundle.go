@@ -92,7 +92,7 @@ func (d *Driver) bundle(_ context.Context, s machine.Spec) (b confined.Bundle, e
 			err = fmt.Errorf("machine %s: %w", s.ID, err)
 		}
 	}()
-	name, err := program(s.VM.Architecture)
+	name, err := binaryOf(s.VM.Architecture)
 	if err != nil {
 		return b, err
 	}

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
-	"github.com/nacre-cloud/nacre/internal/agent/machine/guest"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/guest/program"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/machinetest"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
@@ -108,7 +108,7 @@ func (h *host) spec() machine.Spec {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		h.t.Fatal(err)
 	}
-	files, err := guest.Files("x86_64")
+	files, err := program.Files("x86_64")
 	if err != nil {
 		h.t.Fatal(err)
 	}

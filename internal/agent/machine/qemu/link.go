@@ -177,6 +177,9 @@ func identity(s machine.Spec) wire.Identity {
 	id.Config = guestinit.Config{Instance: string(s.ID), System: s.System, Hostname: s.Hostname, FQDN: s.FQDN, Address: s.Address, Resolvers: s.Resolvers,
 		Domain: s.Domain, Args: s.Args, Env: s.Env, WorkingDir: s.WorkingDir, User: s.User, StopSignal: int(stop), Greeting: s.Greeting, UserData: s.UserData,
 		PublicKey: s.PublicKey}
+	if s.VM.SSHKeys != nil {
+		id.SSH = &wire.SSH{HostKeys: s.VM.SSHKeys, LoginUser: s.VM.LoginUser}
+	}
 	for _, n := range s.VM.NICs {
 		id.Interfaces = append(id.Interfaces, wire.Interface{MAC: n.MAC, MTU: n.MTU, Addresses: n.Addresses, Gateway: n.Gateway})
 	}

@@ -64,6 +64,13 @@ type Identity struct {
 	NewHostKeys bool   // the keys of the image's SSH server are made anew
 	Entropy     []byte // MinEntropy fresh random bytes or more
 	Time        int64  // nanoseconds since 1970; 0 leaves the clock
+	SSH         *SSH   // nil where the image has a server of its own
+}
+
+// SSH asks the program to serve port 22 for the machine's users, with the launch key and those in their own files.
+type SSH struct {
+	HostKeys  []byte // private keys in PEM
+	LoginUser string // the image's ordinary user; "" for none
 }
 
 // Interface is one of a machine's network interfaces, known by its hardware address.

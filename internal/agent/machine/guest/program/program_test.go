@@ -1,4 +1,4 @@
-package guest
+package program
 
 import (
 	"bytes"
@@ -21,7 +21,7 @@ func TestADiskGetsTheStaticProgramOfItsArchitectureAndAUnitThatStartsIt(t *testi
 		for _, f := range list {
 			files[f.Path] = f
 		}
-		program, err := elf.NewFile(bytes.NewReader(files[Program].Content))
+		program, err := elf.NewFile(bytes.NewReader(files[Path].Content))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -32,7 +32,7 @@ func TestADiskGetsTheStaticProgramOfItsArchitectureAndAUnitThatStartsIt(t *testi
 			if f.Mode&fs.ModeSymlink == 0 {
 				continue
 			}
-			if unit, ok := files[f.Symlink]; !ok || !bytes.Contains(unit.Content, []byte("ExecStart="+Program+"\n")) {
+			if unit, ok := files[f.Symlink]; !ok || !bytes.Contains(unit.Content, []byte("ExecStart="+Path+"\n")) {
 				t.Errorf("%s: %s leads to no unit that starts the program", arch, f.Path)
 			}
 		}

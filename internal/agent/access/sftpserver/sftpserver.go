@@ -1,4 +1,5 @@
-package access
+// Package sftpserver carries the SFTP server of instances whose image has none.
+package sftpserver
 
 import (
 	"crypto/sha256"
@@ -16,9 +17,9 @@ import (
 //go:embed sftpbin
 var sftpFiles embed.FS
 
-// InstallSFTPServer puts the SFTP server that nacre carries into dir and returns its path, for mounting it
+// Install puts the SFTP server that nacre carries into dir and returns its path, for mounting it
 // read-only into instances. The name changes with the content: an instance keeps the one that it started with.
-func InstallSFTPServer(dir string) (string, error) {
+func Install(dir string) (string, error) {
 	data, err := sftpFiles.ReadFile("sftpbin/nacre-sftp")
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", errors.New("this nacre was built without its SFTP server; build it with `make build`")

@@ -1,4 +1,5 @@
-package guest
+// Package program carries the program of virtual machines (cmd/nacre-guest) and says where it is in a disk.
+package program
 
 import (
 	"embed"
@@ -12,8 +13,8 @@ import (
 //go:embed guestbin
 var programs embed.FS
 
-// Program is where the program is in a machine's disk: /sbin/init of a machine whose image has no init of its own.
-const Program = "/usr/lib/nacre/nacre-guest"
+// Path is where the program is in a machine's disk: /sbin/init of a machine whose image has no init of its own.
+const Path = "/usr/lib/nacre/nacre-guest"
 
 const unitDir = "/usr/lib/systemd/system/"
 
@@ -28,7 +29,7 @@ Before=sysinit.target
 ConditionPathExistsGlob=/sys/class/virtio-ports/*
 
 [Service]
-ExecStart=` + Program + `
+ExecStart=` + Path + `
 Restart=always
 RestartSec=1
 KillMode=process
@@ -61,7 +62,7 @@ func Files(architecture string) ([]File, error) {
 		return nil, fmt.Errorf("read the embedded guest program: %w", err)
 	}
 	return []File{
-		{Path: Program, Mode: 0o755, Content: b},
+		{Path: Path, Mode: 0o755, Content: b},
 		{Path: unitDir + "nacre-guest.service", Mode: 0o644, Content: []byte(unit)},
 		{Path: "/etc/systemd/system/sysinit.target.wants/nacre-guest.service", Mode: fs.ModeSymlink | 0o777, Symlink: unitDir + "nacre-guest.service"},
 	}, nil
