@@ -61,8 +61,8 @@ fuzz: guest ## run every fuzz test for FUZZTIME
 bench: deps-bench ## measure, beside the peers, and write bench/results.json
 	go run ./test/bench
 
-try: deps ## the first hour on EC2, for real; KEEP=1 leaves the cloud up
-	KEEP=$(KEEP) scripts/try
+try: deps ## the first hour on EC2, for real; VM=1 with a virtual machine, KEEP=1 leaves the cloud up
+	KEEP=$(KEEP) VM=$(VM) scripts/try
 
 generate: ## make all generated code again
 	go generate ./...

@@ -83,6 +83,7 @@ func runInit() int {
 	case sig == guestinit.SignalReboot:
 		code = guestinit.RebootCode
 	}
+	endSSH()
 	how := unix.LINUX_REBOOT_CMD_POWER_OFF
 	if code == guestinit.RebootCode {
 		how = unix.LINUX_REBOOT_CMD_RESTART

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -27,20 +28,49 @@ const (
 	sshRetry = 5 * time.Second
 )
 
-// serveSSH answers port 22 for good, whenever no server of the machine's own does, as the agent answers it for containers.
+// sshServer is the server of this machine, so that its clients are hung up on before the machine is gone.
+var sshServer = struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}{}
+
+func init() { sshServer.ctx, sshServer.cancel = context.WithCancel(context.Background()) }
+
+// endSSH hangs up on all clients.
+func endSSH() {
+	sshServer.cancel()
+	done := make(chan struct{})
+	go func() {
+		sshServer.wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(time.Second):
+	}
+}
+
+// serveSSH answers port 22 until endSSH, whenever no server of the machine's own does, as the agent answers it for containers.
 func serveSSH(id wire.Identity, start inside.Starter) {
+	sshServer.wg.Add(1)
+	defer sshServer.wg.Done()
 	target, err := sshTarget(id, start)
 	if err != nil {
 		first.Say("SSH:", err.Error())
 		return
 	}
 	server := access.New(access.Config{Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
-	for ; ; time.Sleep(sshRetry) {
+	for ; sshServer.ctx.Err() == nil; time.Sleep(sshRetry) {
 		l, err := net.Listen("tcp", sshPort)
 		if err != nil {
 			continue
 		}
-		if err := server.Serve(context.Background(), l, target); err != nil {
+		err = server.Serve(sshServer.ctx, l, target)
+		if sshServer.ctx.Err() != nil {
+			return
+		}
+		if err != nil {
 			first.Say("SSH:", err.Error())
 		}
 	}

@@ -96,9 +96,11 @@ func imageBakeCommand(g *globals) *cobra.Command {
 		Short: "Make an image from packages of this machine's own sources",
 		Long: `Make an image from packages of this machine's own sources. Recipes:
 
-  debian-12   Debian 12 with apt, sudo and the user "admin"; about a minute
+  debian-12   Debian 12 with apt, sudo and the user "admin"; about a minute. It makes debian-12, for containers,
+              debian-12-vm, for virtual machines of the same layers, and the kernel and RAM disk of these
+  linux       the kernel of virtual machines and its RAM disk alone; some seconds
   busybox     a tiny system of one program; a second`,
-		Args: cobra.ExactArgs(1), ValidArgs: []string{"debian-12", "busybox"},
+		Args: cobra.ExactArgs(1), ValidArgs: []string{"debian-12", "busybox", "linux"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return g.importImage(cmd, "bake:"+args[0], firstOf(name, args[0]))
 		},

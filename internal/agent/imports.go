@@ -150,10 +150,17 @@ func bakedImages(b image.Baked) []agentrpc.Imported {
 	if b.Kernel == nil {
 		return []agentrpc.Imported{imported(b.Image, "")}
 	}
+	// The kernel remembers the RAM disk that goes with it.
+	ramdisk, kernel := imported(*b.Ramdisk, "-ramdisk"), imported(*b.Kernel, "-kernel")
+	kernel.Hardware.RamdiskDigest = b.Ramdisk.Digest
+	if b.Image.Digest == "" {
+		kernel.Suffix = ""
+		return []agentrpc.Imported{ramdisk, kernel}
+	}
 	vm := imported(b.Image, "-vm")
 	vm.Isolation = cloud.IsolationVM
 	vm.Hardware = cloud.Hardware{KernelDigest: b.Kernel.Digest, RamdiskDigest: b.Ramdisk.Digest}
-	return []agentrpc.Imported{imported(*b.Kernel, "-kernel"), imported(*b.Ramdisk, "-ramdisk"), imported(b.Image, ""), vm}
+	return []agentrpc.Imported{ramdisk, kernel, imported(b.Image, ""), vm}
 }
 
 func (im *imports) fromArchive(ctx context.Context, r io.ReadCloser, task cloud.ImportTask, p image.Progress) (image.Image, error) {

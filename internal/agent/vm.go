@@ -63,7 +63,7 @@ func (w *worker) vmSpec(ctx context.Context, d *agentrpc.Machine, img image.Imag
 			}
 		}
 		init := program.Path
-		if spec.System && img.Config.Init {
+		if spec.System && img.Config.Systemd {
 			init = "/sbin/init"
 		}
 		vm.Cmdline = systemLine + init

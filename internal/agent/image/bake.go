@@ -20,11 +20,12 @@ import (
 
 // Baked is what a recipe made: an image, and the kernel and RAM disk that virtual machines of its layers are started with.
 type Baked struct {
-	Image           Image
+	Image           Image  // without a digest where the recipe is one of a kernel alone
 	Kernel, Ramdisk *Image // nil where the recipe makes none
 }
 
-// Bake makes an image by a recipe: "debian-12" from Debian's packages, or "busybox", one program.
+// Bake makes an image by a recipe: "debian-12" from Debian's packages, "busybox", one program, or "linux", the kernel
+// of virtual machines alone.
 func (s *Store) Bake(ctx context.Context, recipe string, p Progress) (b Baked, err error) {
 	switch recipe {
 	case "debian-12":
@@ -37,11 +38,15 @@ func (s *Store) Bake(ctx context.Context, recipe string, p Progress) (b Baked, e
 		}
 		b.Kernel, b.Ramdisk = &kernel, &ramdisk
 		return b, nil
+	case "linux":
+		kernel, ramdisk, err := s.bakeKernel(ctx, p)
+		b.Kernel, b.Ramdisk = &kernel, &ramdisk
+		return b, err
 	case "busybox":
 		b.Image, err = s.bakeBusybox(ctx, p)
 		return b, err
 	}
-	return b, fmt.Errorf("there is no recipe %q; there are debian-12 and busybox", recipe)
+	return b, fmt.Errorf("there is no recipe %q; there are debian-12, busybox and linux", recipe)
 }
 
 // systemImage is the configuration of an operating system's image.

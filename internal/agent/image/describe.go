@@ -28,7 +28,7 @@ func (s *Store) describe(ctx context.Context, img ocispec.Image, chain string) (
 	}
 	err := s.view(ctx, chain, func(root string) error {
 		c.SSHServer = existsWithin(root, "usr/sbin/sshd")
-		c.Init = existsWithin(root, "sbin/init")
+		c.Systemd = existsWithin(root, "sbin/init") && existsWithin(root, "usr/lib/systemd/systemd")
 		if c.System && c.LoginUser == "" {
 			c.LoginUser = ordinaryUser(root)
 		}

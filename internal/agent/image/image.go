@@ -47,8 +47,9 @@ type Config struct {
 	StopSignal string
 	// SSHServer says that the image brings an SSH server of its own (/usr/sbin/sshd).
 	SSHServer bool
-	// Init says that the image brings a first process of its own (/sbin/init).
-	Init bool
+	// Systemd says that the image brings systemd, which runs the guest's program as its service; in virtual machines of other
+	// images that is the first process itself.
+	Systemd bool
 	// LoginUser is the ordinary user that keys are for, such as "admin"; "" means root.
 	LoginUser string
 }

@@ -68,7 +68,7 @@ func Footprint(t testing.TB) []string {
 		}
 		args := strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")
 		switch base := filepath.Base(args[0]); {
-		case base == "conmon", base == "runc", strings.Contains(base, "nacre-init"):
+		case base == "conmon", strings.HasPrefix(base, "qemu-"), base == "runc", strings.Contains(base, "nacre-init"):
 			add("process", strings.Join(args, " "))
 		}
 	}

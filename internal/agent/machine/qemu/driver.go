@@ -220,14 +220,32 @@ func cancelWith(pid int, cancel func()) (stop func(), err error) {
 	return func() { f.Close(); <-done }, nil
 }
 
-// ask tells the guest to shut down: its program where it has one that answers, and the power button.
+// ask tells the guest to shut down: its program where it has one, as soon as that answers, and the power button until then.
 func (d *Driver) ask(ctx context.Context, p confined.Process) error {
-	if c := d.guestOf(p.Spec.ID); c != nil {
+	id := p.Spec.ID
+	if c := d.guestOf(id); c != nil {
 		err := c.Shutdown(ctx, false)
 		if err == nil {
 			return nil
 		}
-		d.log.Warn("the guest's program did not take the shutdown; the power button is pressed", "instance", p.Spec.ID, "error", err)
+		d.log.Warn("the guest's program did not take the shutdown; the power button is pressed", "instance", id, "error", err)
+	} else if p.Spec.VM.GuestAgent {
+		limit, _ := ctx.Deadline()
+		d.Go(func() { d.askLater(id, limit) })
 	}
-	return d.run(ctx, p.Spec.ID, "system_powerdown", nil, nil)
+	return d.run(ctx, id, "system_powerdown", nil, nil)
+}
+
+// askLater tells a guest to shut down once its program answers, which it may do only after its boot.
+func (d *Driver) askLater(id cloud.InstanceID, limit time.Time) {
+	ctx, cancel := context.WithDeadline(d.Context(), limit)
+	defer cancel()
+	if err := d.AwaitGuest(ctx, id); err != nil {
+		return // it has ended, or is about to be killed
+	}
+	if c := d.guestOf(id); c != nil {
+		if err := c.Shutdown(ctx, false); err != nil {
+			d.log.Warn("the guest's program did not take the shutdown", "instance", id, "error", err)
+		}
+	}
 }
