@@ -84,7 +84,7 @@ func device(vm *machine.VM, kind string) string {
 
 // board says what the machine is: processors, memory, firmware. The PC is the old one, the i440FX: all of its slots take
 // devices while it runs, and every operating system for PCs knows it.
-func (l *line) board(s machine.Spec, ready sources) {
+func (l *line) board(s machine.Spec, from sources) error {
 	vm := s.VM
 	accelerator := vm.Accelerator
 	model := "host"
@@ -101,7 +101,11 @@ func (l *line) board(s machine.Spec, ready sources) {
 	l.add("-machine", kind+",memory-backend="+memoryID)
 	l.add("-m", fmt.Sprintf("%dM", s.Resources.Memory>>20))
 	l.add("-smp", fmt.Sprintf("cpus=%d,maxcpus=%d", max(1, s.Resources.VCPUs), maxCPUs(s)))
-	l.add("-object", ready.memory(l, s.Resources.Memory))
+	memory, err := from.memory(l, s.Resources.Memory)
+	if err != nil {
+		return fmt.Errorf("its memory: %w", err)
+	}
+	l.add("-object", memory)
 	l.add("-uuid", machineUUID(s.ID))
 	l.add("-smbios", "type=1,manufacturer=Amazon EC2,product="+strings.ReplaceAll(vm.Product, ",", "")+",serial="+machineUUID(s.ID))
 	switch vm.Firmware {
@@ -113,6 +117,7 @@ func (l *line) board(s machine.Spec, ready sources) {
 	case cloud.FirmwareUEFI:
 		l.add("-bios", uefiTarget)
 	}
+	return nil
 }
 
 // maxCPUs is up to how many processors a machine may grow while it runs.
@@ -124,13 +129,14 @@ func maxCPUs(s machine.Spec) int {
 }
 
 // channels are the ways in and out: console, monitor, the guest's program.
-func (l *line) channels(s machine.Spec, monitor, port *os.File) {
+func (l *line) channels(s machine.Spec, from sources, monitor, port *os.File) {
 	l.add("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 	l.add("-chardev", fmt.Sprintf("socket,id=monitor,fd=%d,server=on,wait=off", l.hand(monitor)), "-mon", "chardev=monitor,mode=control")
 	if s.VM.Devices == cloud.DevicesEmulated {
 		l.add("-device", "VGA", "-device", "piix3-usb-uhci", "-device", "usb-tablet")
 	} else {
-		l.add("-device", "virtio-rng-pci,rng=random", "-object", "rng-builtin,id=random", "-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on,deflate-on-oom=on")
+		l.add("-device", "virtio-rng-pci,rng=random", "-object", "rng-builtin,id=random", "-device",
+			"virtio-balloon-pci,id=balloon,deflate-on-oom=on,free-page-reporting="+map[bool]string{true: "off", false: "on"}[from.shares()])
 		if s.VM.Architecture == "x86_64" {
 			l.add("-device", "vmgenid,guid=auto")
 		}

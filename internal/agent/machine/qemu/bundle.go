@@ -111,12 +111,15 @@ func (d *Driver) bundle(_ context.Context, s machine.Spec) (b confined.Bundle, e
 			return b, err
 		}
 	}
-	l.channels(s, monitor, port)
-	l.board(s, d.sources(s.ID))
+	from := d.sources(s.ID)
+	l.channels(s, from, monitor, port)
+	if err := l.board(s, from); err != nil {
+		return b, err
+	}
 	if err := l.disks(s.VM); err != nil {
 		return b, err
 	}
-	d.sources(s.ID).state(l)
+	from.state(l)
 	return confined.Bundle{Config: d.container(s, append([]string{path}, l.args...)), Pass: l.pass, Input: true, Engine: d.engineOf(s)}, nil
 }
 

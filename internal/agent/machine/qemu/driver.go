@@ -98,7 +98,11 @@ func Version(ctx context.Context) (string, error) {
 func (d *Driver) Engine() string { return "QEMU " + d.version }
 
 func (d *Driver) engineOf(s machine.Spec) string {
-	return fmt.Sprintf("QEMU %s (%s)", d.version, s.VM.Accelerator)
+	how := "booted"
+	if s.VM.Forked {
+		how = "forked"
+	}
+	return fmt.Sprintf("QEMU %s (%s, %s)", d.version, s.VM.Accelerator, how)
 }
 
 // Recover implements machine.Driver. A hypervisor whose machine was never let go is taken away: what it was being given was
@@ -110,7 +114,7 @@ func (d *Driver) Recover(ctx context.Context) ([]machine.Status, error) {
 	}
 	var kept []machine.Status
 	for _, st := range found {
-		if st.State == machine.Running && d.halfMade(ctx, st.ID) {
+		if st.Boot == templateBoot || st.State == machine.Running && d.halfMade(ctx, st.ID) {
 			if err := d.Remove(ctx, st.ID); err != nil {
 				return nil, err
 			}
@@ -126,15 +130,12 @@ func (d *Driver) halfMade(ctx context.Context, id cloud.InstanceID) bool {
 	defer cancel()
 	var st struct{ Status string }
 	err := d.run(ctx, id, "query-status", nil, &st)
-	return err == nil && (st.Status == "prelaunch" || st.Status == "inmigrate")
+	return err == nil && (st.Status == "prelaunch" || st.Status == "inmigrate" || st.Status == "paused")
 }
 
 // Start implements machine.Driver.
 func (d *Driver) Start(ctx context.Context, s machine.Spec) (machine.Status, error) {
-	if err := check(s); err != nil {
-		return machine.Status{}, err
-	}
-	return d.Keeper.Start(ctx, s)
+	return d.startFrom(ctx, s, sources{})
 }
 
 // check refuses what can't be run.
@@ -167,13 +168,14 @@ func (d *Driver) ready(ctx context.Context, p confined.Process) error {
 	defer stop()
 	from := d.sources(p.Spec.ID)
 	err = d.withMonitor(ctx, p.Spec.ID, func(m *qmp.Client) error {
+		// The state knows no cards: they are plugged into a machine that has it.
+		if err := from.receive(ctx, m); err != nil {
+			return err
+		}
 		for _, n := range p.Spec.VM.NICs {
 			if err := plug(ctx, m, p.Spec.VM, n); err != nil {
 				return err
 			}
-		}
-		if err := from.receive(ctx, m); err != nil {
-			return err
 		}
 		return m.Run(ctx, "cont", nil, nil)
 	})

@@ -236,6 +236,78 @@ func confinement(t *testing.T, pid int, base uint32) {
 	}
 }
 
+func TestClonesOfATemplateAreStrangersThatShareMemory(t *testing.T) {
+	h := newHost(t)
+	s := h.spec()
+	began := time.Now()
+	template, err := h.d.Freeze(within(t), s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer template.Close()
+	t.Logf("frozen after %v, %d MiB", time.Since(began).Round(time.Millisecond), template.Memory()>>20)
+	frozen, err := os.ReadFile(s.VM.Disks[0].Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]string{}
+	var ids []cloud.InstanceID
+	for range 3 {
+		c := h.spec()
+		if err := os.WriteFile(c.VM.Disks[0].Path, frozen, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c.VM.Kernel, c.VM.Initrd, c.Resources = s.VM.Kernel, s.VM.Initrd, s.Resources
+		began := time.Now()
+		st, err := h.d.StartFrom(within(t), c, template)
+		if err != nil {
+			t.Fatal(err)
+		}
+		running := time.Since(began)
+		h.await(c.ID)
+		t.Logf("running after %v, told who it is after %v", running.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+		if !strings.HasSuffix(st.Engine, "forked)") {
+			t.Error(st.Engine)
+		}
+		for what, script := range map[string]string{"host name": "hostname", "boot id": "cat /proc/sys/kernel/random/boot_id", "machine id": "cat /etc/machine-id",
+			"random bytes": "head -c 16 /dev/urandom | sed 's/x/x/g' | cat -v", "uuid": "cat /proc/sys/kernel/random/uuid"} {
+			got := h.sh(c.ID, script)
+			if other := seen[what+got]; other != "" || got == "" {
+				t.Errorf("two machines have the %s %q", what, got)
+			}
+			seen[what+got] = string(c.ID)
+		}
+		h.sh(c.ID, "echo "+string(c.ID)+" > /tmp/mine; sleep 0.1")
+		ids = append(ids, c.ID)
+	}
+	for _, id := range ids {
+		if got := h.sh(id, "cat /tmp/mine"); got != string(id) {
+			t.Errorf("%s finds %q", id, got)
+		}
+		st, err := h.d.Status(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", st.PID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rss, pss int
+		for line := range strings.Lines(string(b)) {
+			fmt.Sscanf(line, "Rss: %d kB", &rss)
+			fmt.Sscanf(line, "Pss: %d kB", &pss)
+		}
+		t.Logf("RSS %d MiB, PSS %d MiB", rss>>10, pss>>10)
+		if pss >= rss*3/4 {
+			t.Errorf("of %d KiB it has %d for itself: nothing is shared", rss, pss)
+		}
+	}
+	// A clone that is stopped boots from its own disk.
+	if err := h.d.Stop(within(t), ids[0], 20*time.Second); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestAMachineThatCanNotStartSaysWhyAndLeavesNothing(t *testing.T) {
 	h := newHost(t)
 	s := h.spec()

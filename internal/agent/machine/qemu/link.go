@@ -135,12 +135,13 @@ func (d *Driver) converse(ctx context.Context, l *link, id cloud.InstanceID) err
 		return err
 	}
 	defer l.set(nil, false)
-	l.set(c, !c.Welcome.Ready)
 	if c.Welcome.Ready {
 		s, err := d.Running(id)
 		if err != nil {
+			c.Close()
 			return err
 		}
+		l.set(c, false)
 		if s.Boot == templateBoot { // it is to stay without
 			<-ctx.Done()
 			return nil
@@ -152,8 +153,8 @@ func (d *Driver) converse(ctx context.Context, l *link, id cloud.InstanceID) err
 		for _, note := range got.Notes {
 			d.log.Warn("the guest could not take all of its identity", "instance", id, "note", note)
 		}
-		l.set(c, true)
 	}
+	l.set(c, true)
 	select {
 	case <-c.Done():
 		return guest.ErrLost
@@ -167,6 +168,9 @@ func identity(s machine.Spec) wire.Identity {
 	sum := sha256.Sum256([]byte("machine-id of " + s.ID))
 	id := wire.Identity{MachineID: hex.EncodeToString(sum[:16]), NewHostKeys: s.VM.HostKeys, Entropy: make([]byte, 64), Time: time.Now().UnixNano()}
 	rand.Read(id.Entropy)
+	if s.VM.Forked {
+		id.BootID = bootID(s)
+	}
 	stop := unix.SignalNum(s.StopSignal)
 	if stop == 0 && s.StopSignal != "" && !strings.HasPrefix(s.StopSignal, "SIG") {
 		stop = unix.SignalNum("SIG" + s.StopSignal)

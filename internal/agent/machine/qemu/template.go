@@ -2,17 +2,63 @@ package qemu
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"os"
+	"strings"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/nacre-cloud/nacre/internal/agent/machine"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/qemu/qmp"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
-// templateBoot is the boot number of a machine that is to become a template: it is told no identity.
-const templateBoot = -1
+const (
+	// templateBoot is the boot number of a machine that is to become a template: it is told no identity.
+	templateBoot = -1
+	// stateName names the descriptor of the devices' state in a hypervisor.
+	stateName = "state"
+	// migratePoll is the time between looks whether a state is written or read.
+	migratePoll = 2 * time.Millisecond
+)
+
+// Template is a machine that was booted up to where its guest waits to be told who it is, and frozen there: its memory and
+// the state of its devices. The frozen disk is the caller's. Machines that are started from it map the memory privately, and
+// share with each other what neither writes. It is gone with the process that made it.
+type Template struct {
+	memory *os.File // sealed: no machine can change it
+	state  *os.File
+}
+
+// Memory is how much of the host's memory the template holds, in bytes.
+func (t *Template) Memory() int64 {
+	var total int64
+	for _, f := range []*os.File{t.memory, t.state} {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err == nil {
+			total += st.Blocks * 512
+		}
+	}
+	return total
+}
+
+// Close lets go of a template. Machines that were started from it keep what they have mapped.
+func (t *Template) Close() { errors.Join(t.memory.Close(), t.state.Close()) }
 
 // sources are where a machine's memory and devices come from: nowhere, for one that boots.
-type sources struct{}
+type sources struct {
+	template *Template
+	memfd    *os.File // of a machine that is to be frozen
+}
+
+func (s sources) forked() bool { return s.template != nil }
+
+// shares tells whether the memory is a file that others map too: pages of it can't be given back one by one.
+func (s sources) shares() bool { return s.template != nil || s.memfd != nil }
 
 func (d *Driver) sources(id cloud.InstanceID) sources {
 	d.mu.Lock()
@@ -20,13 +66,202 @@ func (d *Driver) sources(id cloud.InstanceID) sources {
 	return d.from[id]
 }
 
-// memory is the object of a machine's memory, size in bytes.
-func (sources) memory(_ *line, size int64) string {
-	return fmt.Sprintf("memory-backend-ram,id=%s,size=%d", memoryID, size)
+func (d *Driver) startFrom(ctx context.Context, s machine.Spec, from sources) (machine.Status, error) {
+	if err := check(s); err != nil {
+		return machine.Status{}, err
+	}
+	d.mu.Lock()
+	d.from[s.ID] = from
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		delete(d.from, s.ID)
+		d.mu.Unlock()
+	}()
+	return d.Keeper.Start(ctx, s)
+}
+
+// StartFrom starts a machine where a template was frozen. Its disks must be copies of the template's; processors, memory and
+// devices must be the template's.
+func (d *Driver) StartFrom(ctx context.Context, s machine.Spec, t *Template) (machine.Status, error) {
+	vm := *s.VM
+	vm.Forked = true
+	s.VM = &vm
+	return d.startFrom(ctx, s, sources{template: t})
+}
+
+// Freeze boots a machine, waits until its guest is ready to be told who it is and settle agrees, and makes a template of it. The
+// machine is gone afterwards, save for its disk.
+func (d *Driver) Freeze(ctx context.Context, s machine.Spec, settle func(context.Context) error) (t *Template, err error) {
+	s.Boot = templateBoot
+	vm := *s.VM
+	vm.NICs = nil
+	s.VM = &vm
+	fd, err := unix.MemfdCreate("nacre-memory", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("machine %s: make its memory: %w", s.ID, err)
+	}
+	t = &Template{memory: os.NewFile(uintptr(fd), "memory")}
+	defer func() {
+		if err != nil {
+			t.memory.Close()
+			if t.state != nil {
+				t.state.Close()
+			}
+			err = errors.Join(err, d.Remove(context.WithoutCancel(ctx), s.ID))
+		}
+	}()
+	if err := unix.Ftruncate(fd, s.Resources.Memory); err != nil {
+		return nil, fmt.Errorf("machine %s: make its memory: %w", s.ID, err)
+	}
+	if fd, err = unix.MemfdCreate("nacre-state", unix.MFD_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("machine %s: make room for its state: %w", s.ID, err)
+	}
+	t.state = os.NewFile(uintptr(fd), "state")
+	if _, err := d.startFrom(ctx, s, sources{memfd: t.memory}); err != nil {
+		return nil, err
+	}
+	if err := d.awaitReady(ctx, s.ID); err != nil {
+		return nil, err
+	}
+	if settle != nil {
+		if err := settle(ctx); err != nil {
+			return nil, err
+		}
+	}
+	err = d.withMonitor(ctx, s.ID, func(m *qmp.Client) error {
+		if err := m.Run(ctx, "stop", nil, nil); err != nil {
+			return err
+		}
+		if err := shareMemory(ctx, m); err != nil {
+			return err
+		}
+		if err := m.RunWith(ctx, "getfd", map[string]any{"fdname": stateName}, nil, t.state); err != nil {
+			return err
+		}
+		if err := m.Run(ctx, "migrate", map[string]any{"uri": "fd:" + stateName}, nil); err != nil {
+			return err
+		}
+		return migrated(ctx, m)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("machine %s: freeze it: %w", s.ID, err)
+	}
+	if err := d.Remove(ctx, s.ID); err != nil {
+		return nil, err
+	}
+	if _, err := unix.FcntlInt(t.memory.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
+		return nil, fmt.Errorf("machine %s: seal its memory: %w", s.ID, err)
+	}
+	return t, nil
+}
+
+// awaitReady waits until the guest's program answers.
+func (d *Driver) awaitReady(ctx context.Context, id cloud.InstanceID) error {
+	for {
+		if _, err := d.Running(id); err != nil {
+			return err
+		}
+		l := d.linkOf(id)
+		l.mu.Lock()
+		there, changed := l.client != nil, l.changed
+		l.mu.Unlock()
+		if there {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("machine %s: wait for its guest: %w", id, ctx.Err())
+		}
+	}
+}
+
+// shareMemory keeps memory that is a file out of the state.
+func shareMemory(ctx context.Context, m *qmp.Client) error {
+	return m.Run(ctx, "migrate-set-capabilities", map[string]any{"capabilities": []any{map[string]any{"capability": "x-ignore-shared", "state": true}}}, nil)
+}
+
+// migrated waits until a state is written or read.
+func migrated(ctx context.Context, m *qmp.Client) error {
+	for {
+		var st struct {
+			Status string
+			Error  string `json:"error-desc"`
+		}
+		if err := m.Run(ctx, "query-migrate", nil, &st); err != nil {
+			return err
+		}
+		switch st.Status {
+		case "completed":
+			return nil
+		case "failed", "cancelled":
+			return fmt.Errorf("the state of its devices: %s %s", st.Status, st.Error)
+		}
+		select {
+		case <-time.After(migratePoll):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// memory is the object of a machine's memory, size in bytes. A file without a name is opened by its descriptor, as QEMU
+// knows no other way.
+func (s sources) memory(l *line, size int64) (string, error) {
+	file, share := s.memfd, "on"
+	if s.template != nil {
+		file, share = s.template.memory, "off"
+	}
+	if file == nil {
+		return fmt.Sprintf("memory-backend-ram,id=%s,size=%d", memoryID, size), nil
+	}
+	dup, err := again(file, os.O_RDWR)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("memory-backend-file,id=%s,size=%d,mem-path=/proc/self/fd/%d,share=%s", memoryID, size, l.hand(dup), share), nil
+}
+
+// again opens a file without a name a second time, with a place of its own.
+func again(f *os.File, mode int) (*os.File, error) {
+	return os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), mode, 0)
 }
 
 // state says on the command line where the state of the devices comes from.
-func (sources) state(l *line) { l.add("-S") }
+func (s sources) state(l *line) {
+	l.add("-S")
+	if s.forked() {
+		l.add("-incoming", "defer")
+	}
+}
 
 // receive takes the state in.
-func (sources) receive(context.Context, *qmp.Client) error { return nil }
+func (s sources) receive(ctx context.Context, m *qmp.Client) error {
+	if !s.forked() {
+		return nil
+	}
+	if err := shareMemory(ctx, m); err != nil {
+		return err
+	}
+	state, err := again(s.template.state, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	if err := m.RunWith(ctx, "getfd", map[string]any{"fdname": stateName}, nil, state); err != nil {
+		return err
+	}
+	if err := m.Run(ctx, "migrate-incoming", map[string]any{"uri": "fd:" + stateName}, nil); err != nil {
+		return err
+	}
+	return migrated(ctx, m)
+}
+
+// bootID is the identifier of a boot that no kernel of its own drew.
+func bootID(s machine.Spec) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "boot %d of %s", s.Boot, s.ID))
+	sum[6], sum[8] = sum[6]&0x0f|0x40, sum[8]&0x3f|0x80
+	id := hex.EncodeToString(sum[:16])
+	return strings.Join([]string{id[:8], id[8:12], id[12:16], id[16:20], id[20:]}, "-")
+}
