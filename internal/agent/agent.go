@@ -50,14 +50,16 @@ type Config struct {
 
 // Agent converges one server. Make it with New, run it with Run.
 type Agent struct {
-	cfg      Config
-	node     cloud.Node
-	log      *slog.Logger
-	ids      *idRanges
-	out      *outbox
-	vpcs     *vpcs
-	imports  *imports
-	launches *semaphore.Weighted // bounds machines being started at a time
+	cfg       Config
+	node      cloud.Node
+	log       *slog.Logger
+	ids       *idRanges
+	out       *outbox
+	vpcs      *vpcs
+	imports   *imports
+	templates *templates
+	life      context.Context     // of Run
+	launches  *semaphore.Weighted // bounds machines being started at a time
 
 	mu       sync.Mutex
 	region   cloud.Region
@@ -84,6 +86,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	}
 	a.vpcs = newVPCs(a)
 	a.imports = newImports(a)
+	a.templates = newTemplates(a)
 	known, err := a.knownMachines()
 	if err != nil {
 		return nil, err
@@ -124,6 +127,7 @@ func (a *Agent) adopt(st machine.Status) {
 // Run works until ctx ends. Machines go on.
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
+	a.life = ctx
 	defer func() {
 		cancel()
 		a.wg.Wait()
@@ -132,6 +136,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}()
 	a.wg.Go(func() { a.forwardExits(ctx) })
 	a.wg.Go(func() { a.logFlows(ctx) })
+	a.wg.Go(func() { a.templates.tend(ctx) })
 	return a.stayConnected(ctx)
 }
 

@@ -54,13 +54,8 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 	}
 	steps.Go(func() error {
 		if vm {
-			size, err := rootSize(img)
-			if err != nil {
-				return err
-			}
 			// Building the image's base may take seconds, and goes on beside the network.
-			_, err = w.a.cfg.Images.PrepareDisk(stepCtx, string(w.id), img.Digest, size)
-			return err
+			return w.a.cfg.Images.PrepareBase(stepCtx, img.Digest)
 		}
 		if err := os.MkdirAll(rootFS, 0o711); err != nil {
 			return fmt.Errorf("machine %s: make the root's mount point: %w", w.id, err)
@@ -101,7 +96,11 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 	var st machine.Status
 	last, lastCtx := errgroup.WithContext(ctx)
 	last.Go(func() (err error) {
-		st, err = w.a.cfg.Driver.Start(lastCtx, spec)
+		if vm {
+			st, err = w.startVM(lastCtx, d, img, spec)
+		} else {
+			st, err = w.a.cfg.Driver.Start(lastCtx, spec)
+		}
 		return err
 	})
 	last.Go(func() error { return w.admitAll(lastCtx, d, rec.IDBase) })

@@ -25,6 +25,11 @@ func (a *Agent) RemoveAll(ctx context.Context) error {
 	for _, key := range roots {
 		ids[cloud.InstanceID(key)] = true
 	}
+	disks, err := a.cfg.Images.Disks(ctx)
+	problems = append(problems, err)
+	for _, key := range disks {
+		ids[cloud.InstanceID(key)] = true
+	}
 	for id := range ids {
 		w := a.newWorker(id)
 		problems = append(problems, w.remove(ctx))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -170,6 +171,14 @@ func (c *conversation) sweep(life, ctx context.Context) error {
 	for _, key := range roots {
 		known = append(known, cloud.InstanceID(key))
 	}
+	disks, err := a.cfg.Images.Disks(ctx)
+	if err != nil {
+		return err
+	}
+	for _, key := range disks {
+		known = append(known, cloud.InstanceID(key))
+	}
+	known = slices.DeleteFunc(known, a.templates.holds)
 	for _, id := range known {
 		if !c.machines[id] {
 			a.log.Info("removing a left-over machine", "instance", id)

@@ -20,6 +20,10 @@ type Hypervisor interface {
 	// AttachNIC gives a running machine a network card; DetachNIC takes one away, before its link goes.
 	AttachNIC(ctx context.Context, id cloud.InstanceID, n machine.NIC) error
 	DetachNIC(ctx context.Context, id cloud.InstanceID, nic cloud.InterfaceID) error
+	// Freeze boots a machine up to where its guest waits to be told who it is and settle agrees, and makes a template of it; only
+	// the machine's disk is left. StartFrom starts a machine there, on a copy of that disk.
+	Freeze(ctx context.Context, s machine.Spec, settle func(ctx context.Context, exec machine.Exec) error) (machine.Template, error)
+	StartFrom(ctx context.Context, s machine.Spec, t machine.Template) (machine.Status, error)
 	// AwaitGuest waits until the guest of a running machine is in touch and knows who it is.
 	AwaitGuest(ctx context.Context, id cloud.InstanceID) error
 }
@@ -34,18 +38,10 @@ const systemLine = "console=ttyS0 root=/dev/vda rw quiet panic=-1 net.ifnames=0 
 // vmSpec adds what makes a machine a virtual one.
 func (w *worker) vmSpec(ctx context.Context, d *agentrpc.Machine, img image.Image, spec *machine.Spec) error {
 	h := d.Instance.Hardware
-	size, err := rootSize(img)
-	if err != nil {
-		return err
-	}
-	disk, err := w.a.cfg.Images.PrepareDisk(ctx, string(w.id), img.Digest, size)
-	if err != nil {
-		return fmt.Errorf("machine %s: root disk: %w", w.id, err)
-	}
+	var err error
 	vm := &machine.VM{
 		Architecture: d.Instance.Architecture, Firmware: h.Firmware, Devices: h.Devices, Accelerator: w.a.cfg.Accelerator(d.Instance.Architecture),
 		GuestAgent: img.Kind == image.KindLayers, HostKeys: img.Config.SSHServer, Product: string(d.Instance.Type),
-		Disks: []machine.Disk{{Path: disk.Path, Format: "qcow2", Base: disk.Base, BaseFormat: disk.BaseFormat, Serial: "vol0"}},
 	}
 	if vm.GuestAgent && !img.Config.SSHServer {
 		vm.LoginUser = img.Config.LoginUser
@@ -76,8 +72,40 @@ func (w *worker) vmSpec(ctx context.Context, d *agentrpc.Machine, img image.Imag
 }
 
 // rootSize is how large an image's machines' root disks are.
-func rootSize(img image.Image) (int64, error) {
-	return max(rootVolume, (img.VirtualSize+1<<20-1)>>20<<20), nil
+func rootSize(img image.Image) int64 {
+	return max(rootVolume, (img.VirtualSize+1<<20-1)>>20<<20)
+}
+
+// startVM starts a virtual machine: forked from a template where its first boot finds one, booted where not, and then a
+// template is made for the next. Network cards that are still to be plugged must be there already.
+func (w *worker) startVM(ctx context.Context, d *agentrpc.Machine, img image.Image, spec machine.Spec) (machine.Status, error) {
+	m, forks := moldOf(d, &spec)
+	var from machine.Template
+	if forks {
+		var err error
+		if from, err = w.a.templates.take(ctx, m, w.id); err != nil {
+			w.log.Warn("the template's disk can't be copied; the machine boots", "error", err)
+			from = nil
+		}
+	}
+	disk, err := w.a.cfg.Images.PrepareDisk(ctx, string(w.id), img.Digest, rootSize(img))
+	if err != nil {
+		return machine.Status{}, fmt.Errorf("machine %s: root disk: %w", w.id, err)
+	}
+	spec.VM.Disks = []machine.Disk{{Path: disk.Path, Format: "qcow2", Base: disk.Base, BaseFormat: disk.BaseFormat, Serial: "vol0"}}
+	if from != nil {
+		st, err := w.a.cfg.VMs.StartFrom(ctx, spec, from)
+		if err == nil || ctx.Err() != nil {
+			return st, err
+		}
+		// The disk is a booted system's whatever became of its memory: it boots as after a power cut.
+		w.log.Warn("the machine can't be forked; it boots", "error", err)
+	}
+	st, err := w.a.cfg.Driver.Start(ctx, spec)
+	if err == nil && forks && from == nil {
+		w.a.templates.want(w.a.life, m, spec, img)
+	}
+	return st, err
 }
 
 // nic is a virtual machine's end of an interface.

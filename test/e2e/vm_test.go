@@ -99,3 +99,46 @@ func TestAVirtualMachineIsAnInstanceLikeAnyOther(t *testing.T) {
 		t.Errorf("%v, its console says %q", err, text)
 	}
 }
+
+func TestVirtualMachinesOfOneImageAreForkedAndAreStrangers(t *testing.T) {
+	t.Parallel()
+	c := cloudtest.Start(t)
+	c.Nacre("image", "bake", "linux")
+	key, group := c.KeyPair("k"), c.Group("ssh", 22)
+	c.Nacre("run", "busybox", "--vm", "--type", "t3.nano", "--key", "k", "--group", "ssh", "--name", "first")
+	image := c.ImageID("busybox-vm")
+	c.WaitFor(60*time.Second, "a template", func() error {
+		if !strings.Contains(c.Log(), "a template was made") {
+			return fmt.Errorf("there is none")
+		}
+		return nil
+	})
+	seen := map[string]bool{}
+	for _, i := range c.LaunchMany(3, withImage(image), cloudtest.WithKey("k"), cloudtest.WithGroups(group)) {
+		m := c.SSH(i, "admin", key).WaitLogin()
+		for _, what := range []string{"cat /etc/machine-id", "cat /proc/sys/kernel/random/boot_id", "cat /proc/sys/kernel/random/uuid", "hostname", "ip -o -4 addr show eth0"} {
+			if got := m.Run(what); seen[what+got] || got == "" {
+				t.Errorf("two machines say %q to %s", got, what)
+			} else {
+				seen[what+got] = true
+			}
+		}
+		m.Run("echo " + *i.InstanceId + " >mine; sync")
+		// What it wrote is its own after a boot of its own, too.
+		if i.AmiLaunchIndex != nil && *i.AmiLaunchIndex == 0 {
+			c.Nacre("stop", *i.InstanceId)
+			c.WaitState(*i.InstanceId, types.InstanceStateNameStopped)
+			c.Nacre("start", *i.InstanceId)
+			again := c.WaitState(*i.InstanceId, types.InstanceStateNameRunning)
+			if got := c.SSH(again, "admin", key).WaitLogin().Run("cat mine"); got != *i.InstanceId {
+				t.Errorf("%s finds %q", *i.InstanceId, got)
+			}
+		}
+	}
+	if n := strings.Count(c.Log(), "it boots"); n > 0 {
+		t.Errorf("%d launches could not be forked", n)
+	}
+	// A kill leaves neither the template nor a machine that was to become one.
+	c.Kill()
+	c.Up()
+}

@@ -213,6 +213,15 @@ type ExecSpec struct {
 	Stderr     io.Writer
 }
 
+// Exec starts a process inside one machine.
+type Exec func(ctx context.Context, spec ExecSpec) (Process, error)
+
+// Template is a frozen machine that others are started from. It is its driver's.
+type Template interface {
+	Memory() int64 // of the host's, in bytes
+	Close()        // machines that were started from it go on
+}
+
 // Process is a process started by Exec.
 type Process interface {
 	// Wait returns the exit code (128+n after signal n) when the process has ended and its output was delivered.

@@ -308,6 +308,30 @@ func TestClonesOfATemplateAreStrangersThatShareMemory(t *testing.T) {
 	}
 }
 
+func TestARunningMachineGetsProcessorsAndGivesThemBack(t *testing.T) {
+	h := newHost(t)
+	s := h.spec()
+	h.start(s)
+	if maxCPUs(s) < 2 {
+		t.Fatalf("it can have %d processors", maxCPUs(s))
+	}
+	for _, want := range []int{2, 1, 2} {
+		r := s.Resources
+		r.VCPUs = want
+		if err := h.d.Update(within(t), s.ID, r); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.sh(s.ID, "cat /sys/devices/system/cpu/online"); got != map[int]string{1: "0", 2: "0-1"}[want] {
+			t.Errorf("with %d processors the guest has %s", want, got)
+		}
+	}
+	r := s.Resources
+	r.Memory *= 2
+	if err := h.d.Update(within(t), s.ID, r); err == nil || !strings.Contains(err.Error(), "stop it") {
+		t.Errorf("more memory: %v", err)
+	}
+}
+
 func TestAMachineThatCanNotStartSaysWhyAndLeavesNothing(t *testing.T) {
 	h := newHost(t)
 	s := h.spec()

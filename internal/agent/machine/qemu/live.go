@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -96,12 +97,84 @@ func (d *Driver) DetachNIC(ctx context.Context, id cloud.InstanceID, nic cloud.I
 	})
 }
 
-// Update implements machine.Driver: limits and share of the hypervisor's control group.
+// Update implements machine.Driver: share and quota of the hypervisor's control group, and processors that are plugged in. What a
+// running machine can't have is an error that says how it can.
 func (d *Driver) Update(ctx context.Context, id cloud.InstanceID, r machine.Resources) error {
 	s, err := d.Running(id)
 	if err != nil {
 		return err
 	}
-	s.Resources = r
-	return d.Limit(ctx, id, limits(s), r)
+	if r.Memory != s.Resources.Memory {
+		return fmt.Errorf("machine %s: the memory of a running virtual machine can't change from %d to %d MiB; stop it, change its size, and start it", id, s.Resources.Memory>>20, r.Memory>>20)
+	}
+	if most := maxCPUs(s); r.VCPUs > most {
+		return fmt.Errorf("machine %s: it can have %d processors while it runs, not %d; stop it, change its size, and start it", id, most, r.VCPUs)
+	}
+	if err := d.plugCPUs(ctx, s, r.VCPUs); err != nil {
+		return fmt.Errorf("machine %s: give it processors: %w", id, err)
+	}
+	want := s
+	want.Resources = r
+	return d.Limit(ctx, id, limits(want), r)
 }
+
+// plugCPUs plugs processors into a machine until it has as many, and has the guest use just these. Processors are never unplugged:
+// the guest puts those that are too many to rest, and the quota holds whatever it does.
+func (d *Driver) plugCPUs(ctx context.Context, s machine.Spec, want int) error {
+	err := d.withMonitor(ctx, s.ID, func(m *qmp.Client) error {
+		var slots []struct {
+			Type  string         `json:"type"`
+			Props map[string]any `json:"props"`
+			Path  string         `json:"qom-path"`
+		}
+		if err := m.Run(ctx, "query-hotpluggable-cpus", nil, &slots); err != nil {
+			return err
+		}
+		have := 0
+		for _, slot := range slots {
+			if slot.Path != "" {
+				have++
+			}
+		}
+		for i := len(slots) - 1; i >= 0 && have < want; i-- { // QEMU lists the last one first
+			if slots[i].Path != "" {
+				continue
+			}
+			device := map[string]any{"driver": slots[i].Type, "id": fmt.Sprintf("cpu-%d", have)}
+			for name, v := range slots[i].Props {
+				device[name] = v
+			}
+			if err := m.Run(ctx, "device_add", device, nil); err != nil {
+				return err
+			}
+			have++
+		}
+		return nil
+	})
+	if err != nil || !s.VM.GuestAgent {
+		return err
+	}
+	c := d.guestOf(s.ID)
+	if c == nil {
+		return errors.New("its guest is still booting; try again when it is up")
+	}
+	ctx, cancel := context.WithTimeout(ctx, unplugLimit)
+	defer cancel()
+	p, err := c.Exec(ctx, machine.ExecSpec{Args: []string{"/bin/sh", "-c", fmt.Sprintf(restCPUs, want, want)}})
+	if err != nil {
+		return err
+	}
+	if code, err := p.Wait(); err != nil || code != 0 {
+		return fmt.Errorf("its guest does not use just %d processors (exit %d, %v)", want, code, err)
+	}
+	return nil
+}
+
+// restCPUs has a guest use the first processors only, as soon as the kernel has found those that were just plugged in.
+const restCPUs = `n=0
+while [ ! -e /sys/devices/system/cpu/cpu$((%d - 1)) ]; do n=$((n + 1)); [ $n -lt 50 ] || exit 1; sleep 0.1; done
+for c in /sys/devices/system/cpu/cpu[0-9]*; do
+	i=${c##*/cpu}
+	want=0; [ "$i" -lt %d ] && want=1
+	[ ! -e "$c/online" ] || [ "$(cat "$c/online")" = $want ] || echo $want >"$c/online" || exit 1
+done`

@@ -83,7 +83,11 @@ func (d *Driver) startFrom(ctx context.Context, s machine.Spec, from sources) (m
 
 // StartFrom starts a machine where a template was frozen. Its disks must be copies of the template's; processors, memory and
 // devices must be the template's.
-func (d *Driver) StartFrom(ctx context.Context, s machine.Spec, t *Template) (machine.Status, error) {
+func (d *Driver) StartFrom(ctx context.Context, s machine.Spec, from machine.Template) (machine.Status, error) {
+	t, ok := from.(*Template)
+	if !ok {
+		return machine.Status{}, fmt.Errorf("machine %s: its template is another driver's", s.ID)
+	}
 	vm := *s.VM
 	vm.Forked = true
 	s.VM = &vm
@@ -92,7 +96,7 @@ func (d *Driver) StartFrom(ctx context.Context, s machine.Spec, t *Template) (ma
 
 // Freeze boots a machine, waits until its guest is ready to be told who it is and settle agrees, and makes a template of it. The
 // machine is gone afterwards, save for its disk.
-func (d *Driver) Freeze(ctx context.Context, s machine.Spec, settle func(context.Context) error) (t *Template, err error) {
+func (d *Driver) Freeze(ctx context.Context, s machine.Spec, settle func(ctx context.Context, exec machine.Exec) error) (_ machine.Template, err error) {
 	s.Boot = templateBoot
 	vm := *s.VM
 	vm.NICs = nil
@@ -101,7 +105,7 @@ func (d *Driver) Freeze(ctx context.Context, s machine.Spec, settle func(context
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: make its memory: %w", s.ID, err)
 	}
-	t = &Template{memory: os.NewFile(uintptr(fd), "memory")}
+	t := &Template{memory: os.NewFile(uintptr(fd), "memory")}
 	defer func() {
 		if err != nil {
 			t.memory.Close()
@@ -125,7 +129,14 @@ func (d *Driver) Freeze(ctx context.Context, s machine.Spec, settle func(context
 		return nil, err
 	}
 	if settle != nil {
-		if err := settle(ctx); err != nil {
+		l := d.linkOf(s.ID)
+		l.mu.Lock()
+		c := l.client
+		l.mu.Unlock()
+		if c == nil {
+			return nil, fmt.Errorf("machine %s: its guest went away", s.ID)
+		}
+		if err := settle(ctx, c.Exec); err != nil {
 			return nil, err
 		}
 	}
