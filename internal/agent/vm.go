@@ -24,6 +24,11 @@ type Hypervisor interface {
 	// the machine's disk is left. StartFrom starts a machine there, on a copy of that disk.
 	Freeze(ctx context.Context, s machine.Spec, settle func(ctx context.Context, exec machine.Exec) error) (machine.Template, error)
 	StartFrom(ctx context.Context, s machine.Spec, t machine.Template) (machine.Status, error)
+	// Hibernate saves a running machine's memory below its directory and ends it; Hibernated tells whether one is saved there; Resume
+	// starts the machine where it was saved, and leaves nothing saved, whatever comes of it.
+	Hibernate(ctx context.Context, id cloud.InstanceID) error
+	Hibernated(dir string) bool
+	Resume(ctx context.Context, s machine.Spec) (machine.Status, error)
 	// AwaitGuest waits until the guest of a running machine is in touch and knows who it is.
 	AwaitGuest(ctx context.Context, id cloud.InstanceID) error
 }
@@ -93,6 +98,13 @@ func (w *worker) startVM(ctx context.Context, d *agentrpc.Machine, img image.Ima
 		return machine.Status{}, fmt.Errorf("machine %s: root disk: %w", w.id, err)
 	}
 	spec.VM.Disks = []machine.Disk{{Path: disk.Path, Format: "qcow2", Base: disk.Base, BaseFormat: disk.BaseFormat, Serial: "vol0"}}
+	if w.a.cfg.VMs != nil && w.a.cfg.VMs.Hibernated(spec.Dir) {
+		st, err := w.a.cfg.VMs.Resume(ctx, spec)
+		if err == nil || ctx.Err() != nil {
+			return st, err
+		}
+		w.log.Warn("the machine can't be resumed; it boots", "error", err)
+	}
 	if from != nil {
 		st, err := w.a.cfg.VMs.StartFrom(ctx, spec, from)
 		if err == nil || ctx.Err() != nil {
@@ -129,4 +141,20 @@ func (w *worker) nic(d *agentrpc.Machine, i cloud.Interface) machine.NIC {
 		n.Addresses = append(n.Addresses, netip.PrefixFrom(a, 128).String())
 	}
 	return n
+}
+
+// hibernate saves the memory of a running virtual machine and ends it. The answer is why it was not saved, "" when it was: then the
+// machine is to be shut down as any.
+func (w *worker) hibernate(ctx context.Context, d *agentrpc.Machine) string {
+	if !isVM(d) || w.a.cfg.VMs == nil {
+		return "only virtual machines hibernate"
+	}
+	if w.a.cfg.VMs.Hibernated(w.a.machineDir(w.id)) {
+		return "" // before a crash
+	}
+	if err := w.a.cfg.VMs.Hibernate(ctx, w.id); err != nil {
+		w.log.Warn("the machine's memory was not saved; it is shut down", "error", err)
+		return err.Error()
+	}
+	return ""
 }

@@ -119,10 +119,15 @@ func (w *worker) step(ctx context.Context) (gone bool, err error) {
 		if d.Instance.ForceStop {
 			grace = 0
 		}
+		stopped := agentrpc.MachineStatus{Boot: d.Instance.Boot, Phase: agentrpc.PhaseStopped}
+		if d.Instance.Hibernate && !d.Instance.ForceStop {
+			stopped.Error = w.hibernate(ctx, d)
+			stopped.Hibernated = stopped.Error == ""
+		}
 		if err := w.stop(ctx, grace); err != nil {
 			return false, err
 		}
-		w.report(agentrpc.MachineStatus{Boot: d.Instance.Boot, Phase: agentrpc.PhaseStopped})
+		w.report(stopped)
 		return false, nil
 	default:
 		return false, w.ensureRunning(ctx, d, exited)

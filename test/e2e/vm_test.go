@@ -90,6 +90,23 @@ func TestAVirtualMachineIsAnInstanceLikeAnyOther(t *testing.T) {
 	if got := c.SSH(again, "admin", key).WaitLogin().Run("cat kept"); got != "kept" {
 		t.Errorf("after a stop its disk says %q", got)
 	}
+	// The first one may hibernate: its processes go on where they were.
+	found, err := c.EC2.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{Filters: []types.Filter{{Name: new("tag:Name"), Values: []string{"first"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := found.Reservations[0].Instances[0]
+	boot = c.SSH(first, "admin", key).WaitLogin().Run("cat /proc/sys/kernel/random/boot_id; echo here >/tmp/memory")
+	c.Nacre("stop", "--hibernate", *first.InstanceId)
+	first = c.WaitState(*first.InstanceId, types.InstanceStateNameStopped)
+	if first.StateReason == nil || *first.StateReason.Code != "Client.UserInitiatedHibernate" {
+		t.Errorf("it stopped for %+v", first.StateReason)
+	}
+	c.Nacre("start", *first.InstanceId)
+	first = c.WaitState(*first.InstanceId, types.InstanceStateNameRunning)
+	if got := c.SSH(first, "admin", key).WaitLogin().Run("cat /proc/sys/kernel/random/boot_id"); got != boot {
+		t.Errorf("it was booted anew: %s, not %s", got, boot)
+	}
 	out, err := c.EC2.GetConsoleOutput(t.Context(), &ec2.GetConsoleOutputInput{InstanceId: &id, Latest: new(true)})
 	if err != nil {
 		t.Fatal(err)

@@ -136,7 +136,7 @@ func (l *line) channels(s machine.Spec, from sources, monitor, port *os.File) {
 		l.add("-device", "VGA", "-device", "piix3-usb-uhci", "-device", "usb-tablet")
 	} else {
 		l.add("-device", "virtio-rng-pci,rng=random", "-object", "rng-builtin,id=random", "-device",
-			"virtio-balloon-pci,id=balloon,deflate-on-oom=on,free-page-reporting="+map[bool]string{true: "off", false: "on"}[from.shares()])
+			"virtio-balloon-pci,id=balloon,deflate-on-oom=on,free-page-reporting="+map[bool]string{true: "off", false: "on"}[from.shares() || s.VM.Forked])
 		if s.VM.Architecture == "x86_64" {
 			l.add("-device", "vmgenid,guid=auto")
 		}

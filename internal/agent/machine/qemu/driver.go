@@ -159,21 +159,39 @@ func check(s machine.Spec) error {
 
 // ready gives a hypervisor that was just started its network cards and lets the machine go.
 func (d *Driver) ready(ctx context.Context, p confined.Process) error {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	from := d.sources(p.Spec.ID)
+	limit := startLimit
+	if from.saved != nil {
+		limit = saveLimit
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	stop, err := cancelWith(p.PID, cancel)
 	if err != nil {
 		return d.why(p.Spec.ID, err)
 	}
 	defer stop()
-	from := d.sources(p.Spec.ID)
 	err = d.withMonitor(ctx, p.Spec.ID, func(m *qmp.Client) error {
-		// The state knows no cards: they are plugged into a machine that has it.
-		if err := from.receive(ctx, m); err != nil {
-			return err
+		plugAll := func() error {
+			for _, n := range p.Spec.VM.NICs {
+				if err := plug(ctx, m, p.Spec.VM, n); err != nil {
+					return err
+				}
+			}
+			return nil
 		}
-		for _, n := range p.Spec.VM.NICs {
-			if err := plug(ctx, m, p.Spec.VM, n); err != nil {
+		if from.forked() { // the template has no cards
+			if err := from.receive(ctx, m); err != nil {
+				return err
+			}
+			if err := plugAll(); err != nil {
+				return err
+			}
+		} else {
+			if err := plugAll(); err != nil {
+				return err
+			}
+			if err := from.receive(ctx, m); err != nil {
 				return err
 			}
 		}

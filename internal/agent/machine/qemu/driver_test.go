@@ -332,6 +332,61 @@ func TestARunningMachineGetsProcessorsAndGivesThemBack(t *testing.T) {
 	}
 }
 
+func TestAMachineHibernatesAndGoesOnWhereItWas(t *testing.T) {
+	h := newHost(t)
+	s := h.spec()
+	h.start(s)
+	boot := h.sh(s.ID, "cat /proc/sys/kernel/random/boot_id; (i=0; while :; do i=$((i+1)); echo $i >/tmp/count; sleep 0.1; done) >/dev/null 2>&1 </dev/null & sleep 0.5; echo counting >/tmp/kept")
+	if err := h.d.Hibernate(within(t), s.ID); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := h.d.Status(t.Context(), s.ID); err != nil || st.State != machine.Exited || !st.Exit.Requested {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	h.die() // whoever comes next finds what is saved
+	h.open()
+	if _, err := h.d.Recover(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if !h.d.Hibernated(s.Dir) {
+		t.Fatal("nothing is saved")
+	}
+	s.Boot = 2
+	if _, err := h.d.Resume(within(t), s); err != nil {
+		t.Fatal(err)
+	}
+	h.await(s.ID)
+	if got := h.sh(s.ID, "cat /proc/sys/kernel/random/boot_id /tmp/kept"); got != strings.Fields(boot)[0]+"\ncounting" {
+		t.Errorf("it says %q", got)
+	}
+	one := h.sh(s.ID, "cat /tmp/count")
+	if two := h.sh(s.ID, "sleep 1; cat /tmp/count"); two == one || two == "1" {
+		t.Errorf("its process counted from %s to %s", one, two)
+	}
+	if now, err := strconv.ParseInt(h.sh(s.ID, "date +%s"), 10, 64); err != nil || time.Since(time.Unix(now, 0)).Abs() > 30*time.Second {
+		t.Errorf("its clock says %d, %v", now, err)
+	}
+	if h.d.Hibernated(s.Dir) {
+		t.Error("what was saved is left")
+	}
+
+	// What is cut off is not used, and not kept.
+	if err := h.d.Hibernate(within(t), s.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(s.Dir, savedMemory), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	s.Boot = 3
+	if _, err := h.d.Resume(within(t), s); err == nil {
+		t.Error("half a memory was resumed")
+	}
+	if h.d.Hibernated(s.Dir) {
+		t.Error("half a memory is left")
+	}
+	h.start(s)
+}
+
 func TestAMachineThatCanNotStartSaysWhyAndLeavesNothing(t *testing.T) {
 	h := newHost(t)
 	s := h.spec()

@@ -53,9 +53,13 @@ func (t *Template) Close() { errors.Join(t.memory.Close(), t.state.Close()) }
 type sources struct {
 	template *Template
 	memfd    *os.File // of a machine that is to be frozen
+	saved    *os.File // memory and devices of one that hibernated
 }
 
 func (s sources) forked() bool { return s.template != nil }
+
+// incoming tells whether the machine goes on from a state.
+func (s sources) incoming() bool { return s.template != nil || s.saved != nil }
 
 // shares tells whether the memory is a file that others map too: pages of it can't be given back one by one.
 func (s sources) shares() bool { return s.template != nil || s.memfd != nil }
@@ -242,24 +246,27 @@ func again(f *os.File, mode int) (*os.File, error) {
 // state says on the command line where the state of the devices comes from.
 func (s sources) state(l *line) {
 	l.add("-S")
-	if s.forked() {
+	if s.incoming() {
 		l.add("-incoming", "defer")
 	}
 }
 
 // receive takes the state in.
 func (s sources) receive(ctx context.Context, m *qmp.Client) error {
-	if !s.forked() {
+	if !s.incoming() {
 		return nil
 	}
-	if err := shareMemory(ctx, m); err != nil {
-		return err
+	state := s.saved
+	if s.forked() {
+		if err := shareMemory(ctx, m); err != nil {
+			return err
+		}
+		var err error
+		if state, err = again(s.template.state, os.O_RDONLY); err != nil {
+			return err
+		}
+		defer state.Close()
 	}
-	state, err := again(s.template.state, os.O_RDONLY)
-	if err != nil {
-		return err
-	}
-	defer state.Close()
 	if err := m.RunWith(ctx, "getfd", map[string]any{"fdname": stateName}, nil, state); err != nil {
 		return err
 	}
