@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -27,9 +29,28 @@ import (
 type testCloud struct {
 	dir, listen string
 	cmd         *exec.Cmd
-	log         bytes.Buffer
+	log         words
 	ec2         *ec2.Client
 	image       string
+	kind        types.InstanceType // what is launched; "" is t3.nano
+}
+
+// words is what a process says, which may be read while it goes on.
+type words struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (w *words) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(b)
+}
+
+func (w *words) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.String()
 }
 
 func startCloud() (*testCloud, error) {
@@ -119,7 +140,7 @@ func (c *testCloud) launchWith(n int, groups ...string) ([]string, time.Duration
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	begin := time.Now()
-	out, err := c.ec2.RunInstances(ctx, &ec2.RunInstancesInput{ImageId: &c.image, InstanceType: types.InstanceTypeT3Nano, SecurityGroupIds: groups,
+	out, err := c.ec2.RunInstances(ctx, &ec2.RunInstancesInput{ImageId: &c.image, InstanceType: cmp.Or(c.kind, types.InstanceTypeT3Nano), SecurityGroupIds: groups,
 		MinCount: aws.Int32(int32(n)), MaxCount: aws.Int32(int32(n))})
 	if err != nil {
 		return nil, 0, err

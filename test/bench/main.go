@@ -51,7 +51,7 @@ func run() (err error) {
 	}
 	defer func() { err = errors.Join(err, c.remove()) }()
 	var rows []row
-	for _, measure := range []func(*testCloud) ([]row, error){idle, launches, burst, describes, packets, groupChange, networkStory} {
+	for _, measure := range []func(*testCloud) ([]row, error){idle, launches, burst, describes, packets, groupChange, networkStory, machines} {
 		// Not on the thread that is held: each hand-over from one would be measured too.
 		var more []row
 		var err error
