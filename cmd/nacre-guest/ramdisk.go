@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nacre-cloud/nacre/internal/agent/machine/guest/proof"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/guestinit/first"
 )
 
@@ -37,6 +39,13 @@ func bootRoot() error {
 	if err := os.MkdirAll("/run", 0o755); err != nil {
 		return err
 	}
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	if token, ok := parameter(string(line), proof.Parameter); ok {
+		return errors.New(proof.Answer(token))
+	}
 	names, err := filepath.Glob(moduleDir + "/*.ko")
 	if err != nil {
 		return err
@@ -45,10 +54,6 @@ func bootRoot() error {
 		if err := load(name); err != nil && err != unix.EEXIST {
 			first.Say("load", filepath.Base(name)+":", err.Error())
 		}
-	}
-	line, err := os.ReadFile("/proc/cmdline")
-	if err != nil {
-		return err
 	}
 	root, init, flags := "/dev/vda", "/sbin/init", uintptr(unix.MS_RDONLY)
 	for _, word := range strings.Fields(string(line)) {
@@ -87,6 +92,16 @@ func bootRoot() error {
 		return err
 	}
 	return fmt.Errorf("run %s: %w", init, unix.Exec(init, []string{init}, []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TERM=linux"}))
+}
+
+// parameter finds one of a kernel's parameters in its command line.
+func parameter(line, name string) (value string, found bool) {
+	for _, word := range strings.Fields(line) {
+		if value, found := strings.CutPrefix(word, name+"="); found {
+			return value, true
+		}
+	}
+	return "", false
 }
 
 func load(name string) error {

@@ -17,13 +17,17 @@ func doctorCommand(g *globals) *cobra.Command {
 		Short: "Tell what this host has, lacks, and what each lack costs",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			findings := doctor.Examine(cmd.Context())
+			dir, err := g.absoluteDir()
+			if err != nil {
+				return err
+			}
+			findings := doctor.Examine(cmd.Context(), dir.verdict())
 			if install {
 				err := doctor.Install(cmd.Context(), findings, func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) })
 				if err != nil {
 					return err
 				}
-				findings = doctor.Examine(cmd.Context())
+				findings = doctor.Examine(cmd.Context(), dir.verdict())
 			}
 			missing := false
 			for _, f := range findings {

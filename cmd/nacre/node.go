@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -18,6 +20,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/agent/access/sftpserver"
 	"github.com/nacre-cloud/nacre/internal/agent/image"
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/accel"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/confined"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/guest/program"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/oci"
@@ -32,6 +35,7 @@ import (
 // node is this server's parts: what an agent works with.
 type node struct {
 	agent  *agent.Agent
+	judge  *accel.Judge // nil where there are no virtual machines
 	closes []func() error
 }
 
@@ -54,6 +58,30 @@ func guestFiles() ([]image.File, error) {
 		out[i] = image.File(f)
 	}
 	return out, nil
+}
+
+// bootable finds a kernel of this server's architecture and the RAM disk that was baked with it; "" where there are none.
+func bootable(ctx context.Context, images *image.Store) (kernel, ramdisk string) {
+	list, err := images.List(ctx)
+	if err != nil {
+		return "", ""
+	}
+	for _, k := range list {
+		if k.Kind != image.KindKernel || k.Architecture != agent.Architecture {
+			continue
+		}
+		for _, r := range list {
+			if r.Kind != image.KindRamdisk || r.Name != k.Name || r.Architecture != k.Architecture {
+				continue
+			}
+			k, errKernel := images.File(k.Digest)
+			r, errRamdisk := images.File(r.Digest)
+			if errKernel == nil && errRamdisk == nil {
+				return k, r
+			}
+		}
+	}
+	return "", ""
 }
 
 // openNode opens the parts and adopts what runs.
@@ -98,13 +126,26 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 	n.closes = append(n.closes, driver.Close)
 	engines := map[cloud.Isolation]string{cloud.IsolationContainer: containers.Engine()}
 	var hypervisor agent.Hypervisor
+	var accelerator func(context.Context, string) (string, error)
 	vms, err := qemu.New(ctx, qemu.Config{CloudID: region.CloudID, MachinesDir: o.dir.machines(), StateDir: filepath.Join(run, "qemu"), Dir: o.dir.hypervisor(),
 		Groups: groups, Logger: log.With("component", "qemu")})
 	if err != nil {
 		log.Info("this server runs no virtual machines", "reason", err)
 	} else {
 		driver.VMs, hypervisor = vms, vms
-		engines[cloud.IsolationVM] = vms.Engine() + " (tcg)"
+		engines[cloud.IsolationVM] = vms.Engine()
+	}
+	if hypervisor != nil && o.accelerator != "" { // whoever only removes starts nothing
+		version, _ := strings.CutPrefix(vms.Engine(), "QEMU ")
+		engineOf := func(v accel.Verdict) string { return fmt.Sprintf("%s (%s)", vms.Engine(), v) }
+		n.judge, err = accel.NewJudge(ctx, accel.Config{Demand: o.accelerator, StateFile: o.dir.verdict(), QEMU: version},
+			func() (string, string) { return bootable(ctx, images) },
+			func(v accel.Verdict) { n.agent.SetEngine(cloud.IsolationVM, engineOf(v)) }, log.With("component", "accel"))
+		if err != nil {
+			return n, err
+		}
+		accelerator = n.judge.Require
+		engines[cloud.IsolationVM] = engineOf(n.judge.First())
 	}
 	sftp, err := sftpserver.Install(o.dir.engine())
 	if err != nil {
@@ -117,7 +158,7 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 	n.agent, err = agent.New(ctx, agent.Config{
 		Node: cloud.Node{ID: id.ID, Zone: region.Zones[0].Name, Engines: engines,
 			CPUFactor: o.cpuFactor, MemoryFactor: o.memoryFactor},
-		MachinesDir: o.dir.machines(), FlowLogsDir: o.dir.flowLogs(), Driver: driver, VMs: hypervisor, Accelerator: func(string) string { return "tcg" }, Network: net, Images: images, Access: sshaccess.New(sshaccess.Config{Logger: log.With("component", "ssh")}),
+		MachinesDir: o.dir.machines(), FlowLogsDir: o.dir.flowLogs(), Driver: driver, VMs: hypervisor, Accelerator: accelerator, Network: net, Images: images, Access: sshaccess.New(sshaccess.Config{Logger: log.With("component", "ssh")}),
 		SFTPServer: sftp, MetadataSecret: id.MetadataSecret, OpenUpload: open, Control: conn, Now: time.Now, Logger: log,
 	})
 	return n, err
@@ -135,6 +176,13 @@ func runAgent(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 		return err
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if n.judge != nil {
+		wg.Go(func() { n.judge.Run(ctx) })
+	}
 	return n.agent.Run(ctx)
 }
 

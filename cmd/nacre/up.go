@@ -11,10 +11,14 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nacre-cloud/nacre/internal/agent/machine/accel"
 )
 
 // upOptions are the flags of `nacre up`.
@@ -26,7 +30,11 @@ type upOptions struct {
 	detach       bool
 	cpuFactor    float64
 	memoryFactor float64
+	accelerator  string // a demand of package accel
 }
+
+// acceleratorEnv is the environment's word for --accelerator.
+const acceleratorEnv = "NACRE_ACCELERATOR"
 
 // readyLimit is how long --detach waits for the API.
 const readyLimit = 30 * time.Second
@@ -66,6 +74,8 @@ adopt what runs. Ending nacre, also by kill -9, leaves every instance running.`,
 	f.BoolVar(&o.detach, "detach", false, "return when the API answers, and go on in the background")
 	f.Float64Var(&o.cpuFactor, "cpu-overcommit", 8, "virtual CPUs sold for each real one")
 	f.Float64Var(&o.memoryFactor, "memory-overcommit", 4, "memory sold for each byte of real memory")
+	f.StringVar(&o.accelerator, "accelerator", firstOf(os.Getenv(acceleratorEnv), accel.Auto),
+		"what executes virtual machines: auto (KVM where a guest is proved to boot with it), kvm or tcg; also "+acceleratorEnv)
 	return cmd
 }
 
@@ -90,6 +100,9 @@ func (o *upOptions) validate() error {
 	}
 	if o.cpuFactor < 1 || o.memoryFactor < 1 {
 		return errors.New("--cpu-overcommit and --memory-overcommit are 1 or more")
+	}
+	if !slices.Contains(accel.Demands, o.accelerator) {
+		return fmt.Errorf("--accelerator %q: use %s", o.accelerator, strings.Join(accel.Demands, ", "))
 	}
 	if err := os.MkdirAll(string(o.dir), 0o711); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)
@@ -119,7 +132,7 @@ func (o *upOptions) startDetached(cmd *cobra.Command) error {
 		return fmt.Errorf("open the log: %w", err)
 	}
 	args := []string{"up", "--data-dir", string(o.dir), "--listen", o.listen,
-		"--cpu-overcommit", fmt.Sprint(o.cpuFactor), "--memory-overcommit", fmt.Sprint(o.memoryFactor)}
+		"--cpu-overcommit", fmt.Sprint(o.cpuFactor), "--memory-overcommit", fmt.Sprint(o.memoryFactor), "--accelerator", o.accelerator}
 	if o.region != "" {
 		args = append(args, "--region", o.region)
 	}

@@ -33,8 +33,9 @@ type Config struct {
 	FlowLogsDir string         // where flow logs are written
 	Driver      machine.Driver // of all machines
 	VMs         Hypervisor     // the one among them that runs virtual machines; nil where there is none
-	// Accelerator tells by what machines of an architecture are executed, "kvm" or "tcg".
-	Accelerator func(architecture string) string
+	// Accelerator tells by what virtual machines of an architecture are executed, "kvm" or "tcg". It may take as long as a proof
+	// of KVM; the error says that what is demanded is not to be had.
+	Accelerator func(ctx context.Context, architecture string) (string, error)
 	Network     *network.Network
 	Images      *image.Store
 	Access      *access.Server

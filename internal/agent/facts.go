@@ -3,6 +3,7 @@ package agent
 import (
 	"bufio"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nacre-cloud/nacre/internal/agentrpc"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
@@ -34,6 +36,20 @@ func facts(n cloud.Node) (cloud.Node, error) {
 	n.Hostname, n.Kernel, n.CPUs, n.MemoryMiB = host, unix.ByteSliceToString(uts.Release[:]), runtime.NumCPU(), mem
 	n.Architecture = Architecture
 	return n, nil
+}
+
+// SetEngine changes by what machines of a kind are run, and tells the control plane.
+func (a *Agent) SetEngine(kind cloud.Isolation, engine string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	engines := maps.Clone(a.node.Engines) // the old one may be on its way
+	if engines[kind] == engine {
+		return
+	}
+	engines[kind] = engine
+	a.node.Engines = engines
+	n := a.node
+	a.out.put("node", &agentrpc.FromAgent{Node: &n})
 }
 
 func totalMemoryMiB(path string) (int64, error) {

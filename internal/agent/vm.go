@@ -43,9 +43,12 @@ const systemLine = "console=ttyS0 root=/dev/vda rw quiet panic=-1 net.ifnames=0 
 // vmSpec adds what makes a machine a virtual one.
 func (w *worker) vmSpec(ctx context.Context, d *agentrpc.Machine, img image.Image, spec *machine.Spec) error {
 	h := d.Instance.Hardware
-	var err error
+	accelerator, err := w.a.cfg.Accelerator(ctx, d.Instance.Architecture)
+	if err != nil {
+		return fmt.Errorf("machine %s: %w", w.id, err)
+	}
 	vm := &machine.VM{
-		Architecture: d.Instance.Architecture, Firmware: h.Firmware, Devices: h.Devices, Accelerator: w.a.cfg.Accelerator(d.Instance.Architecture),
+		Architecture: d.Instance.Architecture, Firmware: h.Firmware, Devices: h.Devices, Accelerator: accelerator,
 		GuestAgent: img.Kind == image.KindLayers, HostKeys: img.Config.SSHServer, Product: string(d.Instance.Type),
 	}
 	if vm.GuestAgent && !img.Config.SSHServer {

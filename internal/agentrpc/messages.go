@@ -130,6 +130,7 @@ type ConsoleQuery struct {
 // FromAgent is one message from a node to the control plane. Exactly one field is set.
 type FromAgent struct {
 	Hello   *Hello         `json:"hello,omitempty"`
+	Node    *cloud.Node    `json:"node,omitempty"` // the hello's facts have changed
 	Machine *MachineStatus `json:"machine,omitempty"`
 	VPC     *VPCStatus     `json:"vpc,omitempty"`
 	Import  *ImportStatus  `json:"import,omitempty"`

@@ -150,6 +150,9 @@ func (g *Gateway) receive(ctx context.Context, stream agentrpc.ServerStream, ses
 			return fmt.Errorf("hear from node %s: %w", ses.node, err)
 		}
 		switch {
+		case m.Node != nil:
+			m.Node.ID = ses.node
+			err = g.register(ctx, m.Node)
 		case m.Machine != nil:
 			err = applyStatus(ctx, g.store, ses.node, *m.Machine, g.now())
 		case m.VPC != nil:

@@ -16,6 +16,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nacre-cloud/nacre/internal/agent/machine/accel"
 )
 
 // Verdict is how a finding bears on nacre.
@@ -50,13 +52,21 @@ var programs = []struct {
 	{"busybox", "busybox-static", "`nacre image bake busybox` does not work", []string{"--help"}, false},
 	{"qemu-system-x86_64", "qemu-system-x86", "no virtual machines; containers are not concerned", []string{"--version"}, false},
 	{"qemu-img", "qemu-utils", "no virtual machines; containers are not concerned", []string{"--version"}, false},
+	{"qemu-system-aarch64", "qemu-system-arm", "no virtual machines of the architecture arm64", []string{"--version"}, false},
 	{"mkfs.ext4", "e2fsprogs", "no virtual machines from images of layers", []string{"-V"}, false},
 	{"ssh", "openssh-client", "`nacre ssh` does not work", []string{"-V"}, false},
 }
 
-// Examine looks at everything. The findings come in a fixed order.
-func Examine(ctx context.Context) []Finding {
-	findings := []Finding{privileges(), kernel(), cgroups(), userNamespaces(), overlay(), idmappedMounts(), packetFilter(), kvm()}
+// firmware is what virtual machines without a kernel of nacre's boot with.
+var firmware = []struct{ name, file, pkg, cost string }{
+	{"UEFI for x86_64", "/usr/share/ovmf/OVMF.fd", "ovmf", "no virtual machines of the architecture x86_64 that boot with UEFI"},
+	{"UEFI for arm64", "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", "qemu-efi-aarch64", "no virtual machines of the architecture arm64 that boot from their disk"},
+}
+
+// Examine looks at everything. The findings come in a fixed order. verdictFile is where `nacre up` keeps what it found out of KVM
+// (package accel); it need not be there.
+func Examine(ctx context.Context, verdictFile string) []Finding {
+	findings := []Finding{privileges(), kernel(), cgroups(), userNamespaces(), overlay(), idmappedMounts(), packetFilter(), kvm(verdictFile)}
 	for _, p := range programs {
 		f := Finding{Name: p.name, Verdict: OK}
 		path, err := exec.LookPath(p.name)
@@ -68,6 +78,13 @@ func Examine(ctx context.Context) []Finding {
 			}
 		} else {
 			f.Found = path + versionOf(ctx, path, p.args)
+		}
+		findings = append(findings, f)
+	}
+	for _, x := range firmware {
+		f := Finding{Name: x.name, Verdict: OK, Found: x.file}
+		if _, err := os.Stat(x.file); err != nil {
+			f.Verdict, f.Found, f.Cost, f.Package, f.Fix = Limited, "not installed", x.cost, x.pkg, "nacre doctor --install"
 		}
 		findings = append(findings, f)
 	}
@@ -208,12 +225,29 @@ func packetFilter() Finding {
 	return f
 }
 
-// kvm only says whether the device is there. That it runs a guest is proved when virtual machines
-// come.
-func kvm() Finding {
-	f := Finding{Name: "/dev/kvm", Verdict: OK, Found: "present, not used yet: instances are containers"}
+// kvm says what nacre found out by booting a guest. That is done by `nacre up`, which has a kernel to boot.
+func kvm(verdictFile string) Finding {
+	f := Finding{Name: "/dev/kvm", Verdict: OK}
+	const cost = "virtual machines are translated, several times slower; containers are not concerned"
 	if _, err := os.Stat("/dev/kvm"); err != nil {
-		f.Verdict, f.Found, f.Cost = OK, "absent, not needed: instances are containers", ""
+		f.Verdict, f.Found, f.Cost = Limited, "absent", cost
+		return f
+	}
+	v, err := accel.Read(verdictFile)
+	var u unix.Utsname
+	if err == nil && unix.Uname(&u) == nil && v.HostKernel != unix.ByteSliceToString(u.Release[:]) {
+		err = errors.New("the verdict is of another kernel")
+	}
+	switch {
+	case err != nil || v.Demand != accel.TCG && v.Proved.IsZero():
+		f.Verdict, f.Found, f.Cost = Limited, "present; whether it runs a guest is not proved yet", cost+", until KVM is proved"
+		f.Fix = "nacre image bake linux, while nacre runs: it boots that kernel once to find out"
+	case v.Accelerator == accel.KVM:
+		f.Found = "present; " + v.String()
+	case v.Demand == accel.TCG:
+		f.Found = "present; not used, as --accelerator tcg demands"
+	default:
+		f.Verdict, f.Found, f.Cost = Limited, "present, but not used; "+v.String(), cost
 	}
 	return f
 }

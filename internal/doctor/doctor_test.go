@@ -6,7 +6,7 @@ import (
 )
 
 func TestEveryLackNamesItsCost(t *testing.T) {
-	findings := Examine(t.Context())
+	findings := Examine(t.Context(), t.TempDir()+"/none")
 	var names []string
 	for _, f := range findings {
 		names = append(names, f.Name)
@@ -27,7 +27,7 @@ func TestEveryLackNamesItsCost(t *testing.T) {
 func TestAProgramThatIsNotInstalledIsFoundMissingWithItsPackage(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	missing := map[string]string{}
-	for _, f := range Examine(t.Context()) {
+	for _, f := range Examine(t.Context(), t.TempDir()+"/none") {
 		if f.Package != "" {
 			missing[f.Name] = f.Package
 		}

@@ -135,6 +135,19 @@ func MakeRoot(t testing.TB, disk string, program []byte) {
 	}
 }
 
+// MakeProofInitrd makes a RAM disk whose first program is the guest's, without modules. It returns a kernel to boot it with.
+func MakeProofInitrd(t testing.TB, path string, program []byte) (kernelImage string) {
+	t.Helper()
+	a := &archive{}
+	for _, d := range []string{"dev", "proc", "sys", "root", "modules"} {
+		a.add(d, syscall.S_IFDIR|0o755, nil)
+	}
+	a.add("init", syscall.S_IFREG|0o755, program)
+	a.write(t, path)
+	images, _ := filepath.Glob(CloudKernel(t) + "/boot/vmlinuz-*")
+	return images[len(images)-1]
+}
+
 // MakeInitrd makes a RAM disk that loads what a virtual machine needs, mounts its first disk and starts the guest's program there.
 // It returns the kernel that goes with it.
 func MakeInitrd(t testing.TB, path string) (kernelImage string) {
