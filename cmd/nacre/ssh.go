@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -8,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -71,9 +74,13 @@ func (a *api) loginUser(cmd *cobra.Command, image string) string {
 }
 
 func logsCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use: "logs INSTANCE", Short: "Print what an instance wrote to its console", Args: cobra.ExactArgs(1), ValidArgsFunction: g.completeInstances,
+	follow := false
+	cmd := &cobra.Command{
+		Use: "logs INSTANCE", Aliases: []string{"console"}, Short: "Print what an instance wrote to its console", Args: cobra.ExactArgs(1), ValidArgsFunction: g.completeInstances,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if follow && g.json() {
+				return errors.New("--follow prints text as it comes; leave out --output json")
+			}
 			a, err := g.connect()
 			if err != nil {
 				return err
@@ -82,19 +89,61 @@ func logsCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			out, err := a.ec2.GetConsoleOutput(cmd.Context(), &ec2.GetConsoleOutputRequest{InstanceId: &i.ID, Latest: new(true)})
+			b, err := a.consoleOutput(cmd.Context(), i.ID)
 			if err != nil {
 				return err
-			}
-			b, err := base64.StdEncoding.DecodeString(deref(out.Output))
-			if err != nil {
-				return fmt.Errorf("read the console of %s: %w", i.ID, err)
 			}
 			if g.json() {
 				return printJSON(cmd, map[string]string{"id": i.ID, "output": string(b)})
 			}
-			_, err = cmd.OutOrStdout().Write(b)
-			return err
+			for seen := []byte(nil); ; {
+				if _, err := cmd.OutOrStdout().Write(unseen(seen, b)); err != nil || !follow {
+					return err
+				}
+				seen = b
+				select {
+				case <-time.After(followPause):
+				case <-cmd.Context().Done():
+					return nil
+				}
+				if b, err = a.consoleOutput(cmd.Context(), i.ID); err != nil {
+					return err
+				}
+			}
 		},
 	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what it writes, until interrupted")
+	return cmd
+}
+
+const (
+	// followPause is the time between looks at a console that is followed.
+	followPause = 500 * time.Millisecond
+	// landmark is how much of what was seen last is looked for in a console whose beginning was dropped, in bytes.
+	landmark = 1024
+)
+
+func (a *api) consoleOutput(ctx context.Context, id string) ([]byte, error) {
+	out, err := a.ec2.GetConsoleOutput(ctx, &ec2.GetConsoleOutputRequest{InstanceId: &id, Latest: new(true)})
+	if err != nil {
+		return nil, err
+	}
+	b, err := base64.StdEncoding.DecodeString(deref(out.Output))
+	if err != nil {
+		return nil, fmt.Errorf("read the console of %s: %w", id, err)
+	}
+	return b, nil
+}
+
+// unseen is what of a console's end is new since an earlier look at it. The API gives the last 64 KiB, so that the beginning may
+// have gone meanwhile.
+func unseen(seen, now []byte) []byte {
+	if rest, ok := bytes.CutPrefix(now, seen); ok {
+		return rest
+	}
+	last := seen[max(0, len(seen)-landmark):]
+	if at := bytes.LastIndex(now, last); at >= 0 {
+		return now[at+len(last):]
+	}
+	return now
 }
