@@ -87,6 +87,7 @@ type VM struct {
 	HostKeys     bool   // the image runs an SSH server, whose keys are made anew on the first boot
 	SSHKeys      []byte // host keys, private, in PEM, of the SSH server that the guest program is; nil for none
 	LoginUser    string // the image's ordinary user, whom the launch key lets in beside root
+	Memory       int64  // bytes that it was started with: the most that it can have while it runs; set by the driver
 	Forked       bool   // it was started where a template was frozen, not booted
 	Product      string // shown by the firmware's tables, such as "t3.micro"
 }

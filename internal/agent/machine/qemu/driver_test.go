@@ -308,7 +308,7 @@ func TestClonesOfATemplateAreStrangersThatShareMemory(t *testing.T) {
 	}
 }
 
-func TestARunningMachineGetsProcessorsAndGivesThemBack(t *testing.T) {
+func TestARunningMachinesProcessorsAndMemoryChangeBothWays(t *testing.T) {
 	h := newHost(t)
 	s := h.spec()
 	h.start(s)
@@ -325,7 +325,29 @@ func TestARunningMachineGetsProcessorsAndGivesThemBack(t *testing.T) {
 			t.Errorf("with %d processors the guest has %s", want, got)
 		}
 	}
+	free := func() (kib int) {
+		h.t.Helper()
+		if _, err := fmt.Sscan(h.sh(s.ID, "sed -n 's/^MemFree: *//p' /proc/meminfo"), &kib); err != nil {
+			t.Fatal(err)
+		}
+		return kib
+	}
+	before := free()
 	r := s.Resources
+	r.VCPUs, r.Memory = 2, s.Resources.Memory-64<<20
+	if err := h.d.Update(within(t), s.ID, r); err != nil {
+		t.Fatal(err)
+	}
+	if lost := before - free(); lost < 50<<10 {
+		t.Errorf("with 64 MiB less the guest has %d KiB less", lost)
+	}
+	r.Memory = s.Resources.Memory
+	if err := h.d.Update(within(t), s.ID, r); err != nil {
+		t.Fatal(err)
+	}
+	if lost := before - free(); lost > 30<<10 {
+		t.Errorf("with its memory back the guest has %d KiB less", lost)
+	}
 	r.Memory *= 2
 	if err := h.d.Update(within(t), s.ID, r); err == nil || !strings.Contains(err.Error(), "stop it") {
 		t.Errorf("more memory: %v", err)

@@ -97,25 +97,67 @@ func (d *Driver) DetachNIC(ctx context.Context, id cloud.InstanceID, nic cloud.I
 	})
 }
 
-// Update implements machine.Driver: share and quota of the hypervisor's control group, and processors that are plugged in. What a
-// running machine can't have is an error that says how it can.
+// Update implements machine.Driver: share and quota of the hypervisor's control group, processors that are plugged in, and memory that
+// the guest gives back or gets again. What a running machine can't have is an error that says how it can.
 func (d *Driver) Update(ctx context.Context, id cloud.InstanceID, r machine.Resources) error {
 	s, err := d.Running(id)
 	if err != nil {
 		return err
 	}
-	if r.Memory != s.Resources.Memory {
-		return fmt.Errorf("machine %s: the memory of a running virtual machine can't change from %d to %d MiB; stop it, change its size, and start it", id, s.Resources.Memory>>20, r.Memory>>20)
-	}
-	if most := maxCPUs(s); r.VCPUs > most {
+	switch most := maxCPUs(s); {
+	case r.VCPUs > most:
 		return fmt.Errorf("machine %s: it can have %d processors while it runs, not %d; stop it, change its size, and start it", id, most, r.VCPUs)
+	case r.Memory > s.VM.Memory:
+		return fmt.Errorf("machine %s: it was started with %d MiB of memory and can't have %d while it runs; stop it, change its size, and start it", id, s.VM.Memory>>20, r.Memory>>20)
+	case r.Memory != s.Resources.Memory && (s.VM.Forked || s.VM.Devices == cloud.DevicesEmulated):
+		return fmt.Errorf("machine %s: its memory, which is shared with others or has no balloon, can't change while it runs; stop it, change its size, and start it", id)
 	}
-	if err := d.plugCPUs(ctx, s, r.VCPUs); err != nil {
-		return fmt.Errorf("machine %s: give it processors: %w", id, err)
+	if r.Memory != s.Resources.Memory {
+		if err := d.balloon(ctx, s, r.Memory); err != nil {
+			return fmt.Errorf("machine %s: change its memory: %w", id, err)
+		}
+	}
+	if r.VCPUs != s.Resources.VCPUs {
+		if err := d.plugCPUs(ctx, s, r.VCPUs); err != nil {
+			return fmt.Errorf("machine %s: give it processors: %w", id, err)
+		}
 	}
 	want := s
 	want.Resources = r
 	return d.Limit(ctx, id, limits(want), r)
+}
+
+const (
+	balloonLimit = 30 * time.Second // for a guest to give memory back
+	balloonSlack = 4 << 20          // that it may keep, in bytes
+)
+
+// balloon has a guest give memory back until it has size bytes, or get it again. One that needs its memory is left as it was.
+func (d *Driver) balloon(ctx context.Context, s machine.Spec, size int64) error {
+	ctx, cancel := context.WithTimeout(ctx, balloonLimit)
+	defer cancel()
+	return d.withMonitor(ctx, s.ID, func(m *qmp.Client) error {
+		if err := m.Run(ctx, "balloon", map[string]any{"value": size}, nil); err != nil {
+			return err
+		}
+		for {
+			var st struct{ Actual int64 }
+			if err := m.Run(ctx, "query-balloon", nil, &st); err != nil {
+				return err
+			}
+			if (st.Actual-size) <= balloonSlack && (size-st.Actual) <= balloonSlack {
+				return nil
+			}
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+				again, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+				defer cancel()
+				back := m.Run(again, "balloon", map[string]any{"value": s.Resources.Memory}, nil)
+				return errors.Join(fmt.Errorf("its guest keeps %d MiB and was to have %d", st.Actual>>20, size>>20), back)
+			}
+		}
+	})
 }
 
 // plugCPUs plugs processors into a machine until it has as many, and has the guest use just these. Processors are never unplugged:

@@ -74,6 +74,9 @@ func (d *Driver) startFrom(ctx context.Context, s machine.Spec, from sources) (m
 	if err := check(s); err != nil {
 		return machine.Status{}, err
 	}
+	vm := *s.VM
+	vm.Memory = s.Resources.Memory
+	s.VM = &vm
 	d.mu.Lock()
 	d.from[s.ID] = from
 	d.mu.Unlock()
