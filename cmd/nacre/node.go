@@ -15,12 +15,12 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/nacre-cloud/nacre/internal/accel"
 	"github.com/nacre-cloud/nacre/internal/agent"
 	sshaccess "github.com/nacre-cloud/nacre/internal/agent/access"
 	"github.com/nacre-cloud/nacre/internal/agent/access/sftpserver"
 	"github.com/nacre-cloud/nacre/internal/agent/image"
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
-	"github.com/nacre-cloud/nacre/internal/agent/machine/accel"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/confined"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/guest/program"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/oci"

@@ -18,7 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nacre-cloud/nacre/internal/agent/machine/accel"
+	"github.com/nacre-cloud/nacre/internal/accel"
 )
 
 // upOptions are the flags of `nacre up`.

@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nacre-cloud/nacre/internal/agent/machine/accel"
+	"github.com/nacre-cloud/nacre/internal/accel"
 )
 
 // Verdict is how a finding bears on nacre.

@@ -18,7 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nacre-cloud/nacre/internal/agent/machine/guest/proof"
+	"github.com/nacre-cloud/nacre/internal/accel/proof"
 )
 
 const (
