@@ -162,7 +162,9 @@ func (c *Cloud) Up() {
 		if err != nil {
 			return err
 		}
-		return conn.Close()
+		// The port is taken first; of a first start the access data follows.
+		_, err = os.Stat(filepath.Join(c.Dir, "access.json"))
+		return errors.Join(err, conn.Close())
 	})
 	out, err := c.Try("env", "-o", "json")
 	if err != nil {

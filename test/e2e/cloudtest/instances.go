@@ -222,10 +222,13 @@ func (m *Machine) Run(command string) string {
 	return strings.TrimSpace(out)
 }
 
+// loginLimit is how long an instance may take to let in: a translated machine boots first, beside whatever else the host runs.
+const loginLimit = 2 * time.Minute
+
 // WaitLogin waits until the instance lets the key in.
 func (m *Machine) WaitLogin() *Machine {
 	m.t.Helper()
-	WaitFor(m.t, 30*time.Second, "SSH to let in", func() error {
+	WaitFor(m.t, loginLimit, "SSH to let in", func() error {
 		if out, code := m.Try("true"); code != 0 {
 			return fmt.Errorf("exit %d: %s", code, out)
 		}
