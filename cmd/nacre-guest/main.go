@@ -4,6 +4,7 @@
 package main
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -35,30 +36,70 @@ func main() {
 		os.Exit(serveSFTP())
 	}
 	if os.Getpid() != 1 {
-		m := &inside.ThisMachine{Start: inside.StartChild, Identified: identified}
-		servePort(m)
+		serveSystem()
 	}
 	os.Exit(runInit())
 }
 
-// identified does in an operating system what its own programs don't.
-func identified(id wire.Identity) {
-	if id.SSH != nil {
-		go serveSSH(id, inside.StartChild)
+// serveSystem is the program's life as a service of an operating system, where it does what that's own programs don't.
+func serveSystem() {
+	if err := inside.LendHostKey(); err != nil {
+		first.Say("a host key for the SSH server:", err.Error())
 	}
-	if !first.SetUp(&id.Config) || len(id.UserData) == 0 {
+	ready()
+	if err := inside.GrowRoot(); err != nil {
+		first.Say("grow the root file system:", err.Error())
+	}
+	firstBoot := false
+	servePort(&inside.ThisMachine{Start: inside.StartChild, Prepare: func(id wire.Identity) {
+		if firstBoot = first.SetUp(&id.Config); firstBoot && len(id.HostKeys) > 0 {
+			greet(id.Greeting)
+		}
+	}, Identified: func(id wire.Identity) {
+		if id.SSH != nil {
+			go serveSSH(id, inside.StartChild)
+		}
+		if id.BootID != "" {
+			go inside.RenewJournal(inside.StartChild)
+		}
+		// cloud-init asks the metadata service by itself.
+		if _, err := os.Stat("/usr/bin/cloud-init"); err == nil || !firstBoot || len(id.UserData) == 0 {
+			return
+		}
+		if pid := first.StartUserData(&id.Config); pid != 0 {
+			go func() {
+				var st syscall.WaitStatus
+				syscall.Wait4(pid, &st, 0, nil)
+			}()
+		}
+	}})
+}
+
+// ready tells systemd that what must come before everything else was done.
+func ready() {
+	name := os.Getenv("NOTIFY_SOCKET")
+	if name == "" {
 		return
 	}
-	// cloud-init asks the metadata service by itself.
-	if _, err := os.Stat("/usr/bin/cloud-init"); err == nil {
+	os.Unsetenv("NOTIFY_SOCKET")
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err == nil {
+		_, err = conn.Write([]byte("READY=1"))
+		conn.Close()
+	}
+	if err != nil {
+		first.Say("tell systemd:", err.Error())
+	}
+}
+
+// greet says on the console by which keys the machine is known.
+func greet(text string) {
+	console, err := os.OpenFile("/dev/console", os.O_WRONLY|syscall.O_NOCTTY, 0)
+	if err != nil {
 		return
 	}
-	if pid := first.StartUserData(&id.Config); pid != 0 {
-		go func() {
-			var st syscall.WaitStatus
-			syscall.Wait4(pid, &st, 0, nil)
-		}()
-	}
+	defer console.Close()
+	console.WriteString(text)
 }
 
 // runInit is the life of a machine whose first process this is.
@@ -74,6 +115,9 @@ func runInit() int {
 			go serveSSH(id, r.Start)
 		}
 	}}
+	if err := inside.GrowRoot(); err != nil {
+		first.Say("grow the root file system:", err.Error())
+	}
 	go servePort(m)
 	code := 0
 	c, sig := first.Await(r, s, configured)

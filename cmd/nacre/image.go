@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -82,8 +83,11 @@ func (a *api) findImage(ctx context.Context, word string) (imageView, error) {
 	return imageView{}, fmt.Errorf("%q could be %d images; give more of the id", word, len(found))
 }
 
+// bakes are the recipes of images.
+var bakes = []string{"debian-12", "debian-12-server", "busybox", "linux"}
+
 func bakeHint(word string) string {
-	if word == "busybox" {
+	if slices.Contains(bakes, word) {
 		return word
 	}
 	return "debian-12"
@@ -96,11 +100,12 @@ func imageBakeCommand(g *globals) *cobra.Command {
 		Short: "Make an image from packages of this machine's own sources",
 		Long: `Make an image from packages of this machine's own sources. Recipes:
 
-  debian-12   Debian 12 with apt, sudo and the user "admin"; about a minute. It makes debian-12, for containers,
-              debian-12-vm, for virtual machines of the same layers, and the kernel and RAM disk of these
-  linux       the kernel of virtual machines and its RAM disk alone; some seconds
-  busybox     a tiny system of one program; a second`,
-		Args: cobra.ExactArgs(1), ValidArgs: []string{"debian-12", "busybox", "linux"},
+  debian-12         Debian 12 with apt, sudo and the user "admin"; about a minute. It makes debian-12, for containers,
+                    debian-12-vm, for virtual machines of the same layers, and the kernel and RAM disk of these
+  debian-12-server  the same with systemd, which virtual machines boot, and an SSH server of its own
+  linux             the kernel of virtual machines and its RAM disk alone; some seconds
+  busybox           a tiny system of one program; a second`,
+		Args: cobra.ExactArgs(1), ValidArgs: bakes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return g.importImage(cmd, "bake:"+args[0], firstOf(name, args[0]))
 		},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nacre-cloud/nacre/internal/agent/image"
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
+	"github.com/nacre-cloud/nacre/internal/agent/network"
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
@@ -141,6 +142,7 @@ func (t *templates) make(ctx context.Context, s machine.Spec, img image.Image) (
 		vm := *s.VM
 		vm.Disks = []machine.Disk{{Path: disk.Path, Format: "qcow2", Base: disk.Base, BaseFormat: disk.BaseFormat, Serial: s.VM.Disks[0].Serial}}
 		vm.SSHKeys = nil
+		vm.NICs = []machine.NIC{{MTU: t.a.cfg.Network.MTU(), Tap: network.OpenSpareTap}}
 		s.ID, s.Dir, s.IDBase, s.VM, s.UserData, s.Greeting = id, t.a.machineDir(id), base, &vm, nil, ""
 		made.frozen, err = t.a.cfg.VMs.Freeze(ctx, s, settled(img))
 	}

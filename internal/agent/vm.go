@@ -49,9 +49,9 @@ func (w *worker) vmSpec(ctx context.Context, d *agentrpc.Machine, img image.Imag
 	}
 	vm := &machine.VM{
 		Architecture: d.Instance.Architecture, Firmware: h.Firmware, Devices: h.Devices, Accelerator: accelerator,
-		GuestAgent: img.Kind == image.KindLayers, HostKeys: img.Config.SSHServer, Product: string(d.Instance.Type),
+		GuestAgent: img.Kind == image.KindLayers, SSHServer: img.Config.SSHServer, Product: string(d.Instance.Type),
 	}
-	if vm.GuestAgent && !img.Config.SSHServer {
+	if vm.GuestAgent {
 		vm.LoginUser = img.Config.LoginUser
 		if vm.SSHKeys, err = access.HostKeyFile(w.a.machineDir(w.id)); err != nil {
 			return fmt.Errorf("machine %s: its host keys: %w", w.id, err)

@@ -24,12 +24,19 @@ type Baked struct {
 	Kernel, Ramdisk *Image // nil where the recipe makes none
 }
 
-// Bake makes an image by a recipe: "debian-12" from Debian's packages, "busybox", one program, or "linux", the kernel
-// of virtual machines alone.
+// recipes are all that Bake knows.
+const recipes = "debian-12, debian-12-server, busybox and linux"
+
+// Bake makes an image by a recipe: "debian-12" from Debian's packages, "debian-12-server" with systemd and an SSH server of its own,
+// "busybox", one program, or "linux", the kernel of virtual machines alone.
 func (s *Store) Bake(ctx context.Context, recipe string, p Progress) (b Baked, err error) {
 	switch recipe {
-	case "debian-12":
-		if b.Image, err = s.bakeDebian(ctx, p); err != nil {
+	case "debian-12", "debian-12-server":
+		var more []string
+		if recipe != "debian-12" {
+			more = serverPackages
+		}
+		if b.Image, err = s.bakeDebian(ctx, recipe, more, p); err != nil {
 			return b, err
 		}
 		kernel, ramdisk, err := s.bakeKernel(ctx, p)
@@ -46,7 +53,7 @@ func (s *Store) Bake(ctx context.Context, recipe string, p Progress) (b Baked, e
 		b.Image, err = s.bakeBusybox(ctx, p)
 		return b, err
 	}
-	return b, fmt.Errorf("there is no recipe %q; there are debian-12, busybox and linux", recipe)
+	return b, fmt.Errorf("there is no recipe %q; there are %s", recipe, recipes)
 }
 
 // systemImage is the configuration of an operating system's image.

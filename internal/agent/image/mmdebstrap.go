@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,13 +26,17 @@ var bakedAt = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 // debianPackages are what a user of a server expects beside Debian's essential ones.
 var debianPackages = []string{"sudo", "ca-certificates", "iproute2", "iputils-ping", "procps", "less", "vim-tiny", "netbase", "curl", "openssh-sftp-server"}
 
+// serverPackages make of it a server that boots by itself: systemd with its bus and logins, and OpenSSH's server.
+var serverPackages = []string{"systemd-sysv", "udev", "dbus", "libpam-systemd", "openssh-server"}
+
 // customize is run by mmdebstrap in the finished root, whose path is $1. The options of apt and dpkg were for
-// baking: a user gets Debian's own, and the way to the packages that the host has.
+// baking: a user gets Debian's own, and the way to the packages that the host has. Keys are a machine's, never an image's.
 const customize = `#!/bin/sh
 set -e
 chroot "$1" useradd --create-home --uid 1000 --user-group --shell /bin/bash --groups sudo --comment Debian admin
 echo 'admin ALL=(ALL) NOPASSWD:ALL' > "$1/etc/sudoers.d/90-nacre"
 chmod 0440 "$1/etc/sudoers.d/90-nacre"
+rm -f "$1"/etc/ssh/ssh_host_*
 rm -f "$1/etc/hostname" "$1/etc/resolv.conf" "$1/etc/apt/apt.conf.d/99mmdebstrap" "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
 if [ -s /tmp/proxy.conf ]; then install -m 0644 /tmp/proxy.conf "$1/etc/apt/apt.conf.d/90-nacre-proxy"; fi
 : > "$1/etc/machine-id"
@@ -46,12 +51,12 @@ const baking = `mount --bind "$1" /tmp && shift && exec mmdebstrap "$@"`
 var debianSteps = []string{"running apt-get update", "downloading packages with apt", "extracting archives", "installing essential packages",
 	"installing remaining packages inside the chroot", "running --customize-hook", "cleaning package lists", "creating tarball"}
 
-func (s *Store) bakeDebian(ctx context.Context, p Progress) (img Image, err error) {
-	options := []string{"--variant=minbase", "--include=" + strings.Join(debianPackages, ","),
+func (s *Store) bakeDebian(ctx context.Context, name string, more []string, p Progress) (img Image, err error) {
+	options := []string{"--variant=minbase", "--include=" + strings.Join(slices.Concat(debianPackages, more), ","),
 		`--dpkgopt=path-exclude=/usr/share/man/*`, `--dpkgopt=path-exclude=/usr/share/doc/*`, `--dpkgopt=path-include=/usr/share/doc/*/copyright`,
 		"--customize-hook=/tmp/customize"}
-	err = s.debstrap(ctx, "debian-12", options, p, func(ctx context.Context, tar io.Reader) error {
-		img, err = s.ImportRootFS(ctx, tar, systemImage("admin"), "debian-12",
+	err = s.debstrap(ctx, name, options, p, func(ctx context.Context, tar io.Reader) error {
+		img, err = s.ImportRootFS(ctx, tar, systemImage("admin"), name,
 			func(_, _ int64, what string) { report(p, int64(len(debianSteps)), int64(len(debianSteps)+1), what) })
 		return err
 	})
@@ -84,6 +89,7 @@ func (s *Store) debstrap(ctx context.Context, name string, options []string, p P
 	cmd := exec.CommandContext(ctx, "unshare", append([]string{"--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "sh", "-c", baking, "sh", dir}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = 10 * time.Second
+	cmd.Dir = "/" // where nacre was started may be below the host's /tmp, which the bake doesn't see
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+fmt.Sprint(bakedAt.Unix()), "LC_ALL=C.UTF-8", "TMPDIR=")
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -84,8 +84,8 @@ type VM struct {
 	Disks        []Disk // the first is the root
 	NICs         []NIC
 	GuestAgent   bool   // the image carries nacre's guest program
-	HostKeys     bool   // the image runs an SSH server, whose keys are made anew on the first boot
-	SSHKeys      []byte // host keys, private, in PEM, of the SSH server that the guest program is; nil for none
+	SSHKeys      []byte // host keys, private, in PEM; nil leaves the machine without
+	SSHServer    bool   // the keys are for the image's own SSH server; else the guest program is one
 	LoginUser    string // the image's ordinary user, whom the launch key lets in beside root
 	Memory       int64  // bytes that it was started with: the most that it can have while it runs; set by the driver
 	Forked       bool   // it was started where a template was frozen, not booted

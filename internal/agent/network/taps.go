@@ -103,13 +103,32 @@ func (n *Network) OpenTap(id cloud.InterfaceID) (*os.File, error) {
 	if !ok || !i.Tap || v == nil {
 		return nil, fmt.Errorf("interface %s: no tap of it is plugged on this node", id)
 	}
-	var queue *os.File
-	err := within(v.ns, func() error {
-		fd, stays, err := attachTap(linkOf(id))
+	queue, err := openTap(v.ns, linkOf(id), true)
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: %w", id, err)
+	}
+	return queue, nil
+}
+
+// OpenSpareTap opens a tap like those of interfaces that leads nowhere: it is in a network namespace of its own, and gone with
+// the file.
+func OpenSpareTap() (*os.File, error) {
+	ns, err := newNetNS()
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	return openTap(ns, "spare", false)
+}
+
+// openTap opens the queue of a tap that stays, or makes one that goes with it.
+func openTap(ns *os.File, name string, stays bool) (queue *os.File, err error) {
+	err = within(ns, func() error {
+		fd, stayed, err := attachTap(name)
 		if err != nil {
 			return err
 		}
-		if !stays { // attaching has just made it
+		if stays && !stayed { // attaching has just made it
 			err = errors.New("its tap is gone")
 		} else {
 			// What a former reader asked for is the tap's, not the reader's.
@@ -118,13 +137,10 @@ func (n *Network) OpenTap(id cloud.InterfaceID) (*os.File, error) {
 		if err != nil {
 			return errors.Join(err, unix.Close(fd))
 		}
-		queue = os.NewFile(uintptr(fd), linkOf(id))
+		queue = os.NewFile(uintptr(fd), name)
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w", id, err)
-	}
-	return queue, nil
+	return queue, err
 }
 
 // MTU is the largest packet that the interfaces' links carry, in bytes.

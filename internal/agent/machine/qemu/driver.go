@@ -172,28 +172,19 @@ func (d *Driver) ready(ctx context.Context, p confined.Process) error {
 	}
 	defer stop()
 	err = d.withMonitor(ctx, p.Spec.ID, func(m *qmp.Client) error {
-		plugAll := func() error {
-			for _, n := range p.Spec.VM.NICs {
-				if err := plug(ctx, m, p.Spec.VM, n); err != nil {
-					return err
-				}
-			}
-			return nil
+		// The cards that a state was saved with are there before it is read, the others come after it.
+		before := len(p.Spec.VM.NICs)
+		if from.forked() {
+			before = min(before, from.template.cards)
 		}
-		if from.forked() { // the template has no cards
-			if err := from.receive(ctx, m); err != nil {
-				return err
-			}
-			if err := plugAll(); err != nil {
-				return err
-			}
-		} else {
-			if err := plugAll(); err != nil {
-				return err
-			}
-			if err := from.receive(ctx, m); err != nil {
-				return err
-			}
+		if err := plugAll(ctx, m, p.Spec.VM, p.Spec.VM.NICs[:before]); err != nil {
+			return err
+		}
+		if err := from.receive(ctx, m); err != nil {
+			return err
+		}
+		if err := plugAll(ctx, m, p.Spec.VM, p.Spec.VM.NICs[before:]); err != nil {
+			return err
 		}
 		return m.Run(ctx, "cont", nil, nil)
 	})

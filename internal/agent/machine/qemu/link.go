@@ -166,7 +166,7 @@ func (d *Driver) converse(ctx context.Context, l *link, id cloud.InstanceID) err
 // identity is what a guest is told.
 func identity(s machine.Spec) wire.Identity {
 	sum := sha256.Sum256([]byte("machine-id of " + s.ID))
-	id := wire.Identity{MachineID: hex.EncodeToString(sum[:16]), NewHostKeys: s.VM.HostKeys, Entropy: make([]byte, 64), Time: time.Now().UnixNano()}
+	id := wire.Identity{MachineID: hex.EncodeToString(sum[:16]), Entropy: make([]byte, 64), Time: time.Now().UnixNano()}
 	rand.Read(id.Entropy)
 	if s.VM.Forked {
 		id.BootID = bootID(s)
@@ -181,7 +181,10 @@ func identity(s machine.Spec) wire.Identity {
 	id.Config = guestinit.Config{Instance: string(s.ID), System: s.System, Hostname: s.Hostname, FQDN: s.FQDN, Address: s.Address, Resolvers: s.Resolvers,
 		Domain: s.Domain, Args: s.Args, Env: s.Env, WorkingDir: s.WorkingDir, User: s.User, StopSignal: int(stop), Greeting: s.Greeting, UserData: s.UserData,
 		PublicKey: s.PublicKey}
-	if s.VM.SSHKeys != nil {
+	switch {
+	case s.VM.SSHServer:
+		id.HostKeys = s.VM.SSHKeys
+	case s.VM.SSHKeys != nil:
 		id.SSH = &wire.SSH{HostKeys: s.VM.SSHKeys, LoginUser: s.VM.LoginUser}
 	}
 	for _, n := range s.VM.NICs {

@@ -38,6 +38,15 @@ func plug(ctx context.Context, m *qmp.Client, vm *machine.VM, n machine.NIC) err
 	return nil
 }
 
+func plugAll(ctx context.Context, m *qmp.Client, vm *machine.VM, nics []machine.NIC) error {
+	for _, n := range nics {
+		if err := plug(ctx, m, vm, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // AttachNIC gives a running machine one more network card. A card that it has already is no error.
 func (d *Driver) AttachNIC(ctx context.Context, id cloud.InstanceID, n machine.NIC) error {
 	s, err := d.Running(id)

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
+	"github.com/nacre-cloud/nacre/internal/agent/machine/guest/wire"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/qemu/qmp"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
@@ -32,6 +34,7 @@ const (
 type Template struct {
 	memory *os.File // sealed: no machine can change it
 	state  *os.File
+	cards  int // that it was frozen with: one at most
 }
 
 // Memory is how much of the host's memory the template holds, in bytes.
@@ -101,18 +104,25 @@ func (d *Driver) StartFrom(ctx context.Context, s machine.Spec, from machine.Tem
 	return d.startFrom(ctx, s, sources{template: t})
 }
 
+// spareCard is the network card of a machine that is to be frozen, in the slot of the first card of those that are started from it.
+const spareCard = "spare"
+
 // Freeze boots a machine, waits until its guest is ready to be told who it is and settle agrees, and makes a template of it. The
-// machine is gone afterwards, save for its disk.
+// machine is gone afterwards, save for its disk. Of its network cards the first one is kept as a spare, which those that are started
+// from it find in the place of theirs; without any, theirs are plugged in as they run.
 func (d *Driver) Freeze(ctx context.Context, s machine.Spec, settle func(ctx context.Context, exec machine.Exec) error) (_ machine.Template, err error) {
 	s.Boot = templateBoot
 	vm := *s.VM
-	vm.NICs = nil
+	vm.NICs = slices.Clone(vm.NICs[:min(1, len(vm.NICs))])
+	for i := range vm.NICs {
+		vm.NICs[i] = machine.NIC{Interface: spareCard, MAC: wire.SpareMAC, MTU: vm.NICs[i].MTU, Tap: vm.NICs[i].Tap}
+	}
 	s.VM = &vm
 	fd, err := unix.MemfdCreate("nacre-memory", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: make its memory: %w", s.ID, err)
 	}
-	t := &Template{memory: os.NewFile(uintptr(fd), "memory")}
+	t := &Template{memory: os.NewFile(uintptr(fd), "memory"), cards: len(vm.NICs)}
 	defer func() {
 		if err != nil {
 			t.memory.Close()

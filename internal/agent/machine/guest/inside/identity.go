@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -45,8 +44,14 @@ func (id *identity) apply() {
 		id.note("set the machine id", setMachineID("/etc/machine-id", "/var/lib/dbus/machine-id", id.MachineID))
 	}
 	id.note("set the host name", syscall.Sethostname([]byte(id.Hostname)))
-	id.note("grow the root file system", grow("/"))
+	if id.BootID != "" {
+		id.note("forget the seeds of random generators", dropSeeds())
+	}
 	dropLeases()
+}
+
+// connect brings the network up. It comes last: who reaches the machine meets it as it is to be.
+func (id *identity) connect() {
 	id.note("bring the loopback up", setLoopback())
 	for _, i := range id.Interfaces {
 		id.note("set the interface "+i.MAC+" up", setInterface(i))
@@ -113,6 +118,9 @@ func replace(path, text string, mode os.FileMode) error {
 	}
 	return os.Rename(tmp, path)
 }
+
+// GrowRoot makes the root file system as large as its disk.
+func GrowRoot() error { return grow("/") }
 
 // grow makes a mounted ext4 file system as large as its disk, which a launch may have made larger than the image.
 func grow(dir string) error {
@@ -181,6 +189,9 @@ func setInterface(i wire.Interface) error {
 		if link, err = linkOf(want); err == nil || time.Now().After(deadline) {
 			break
 		}
+		if link, err = takeSpare(want); err == nil {
+			break
+		}
 	}
 	if err != nil {
 		return err
@@ -225,6 +236,22 @@ func setInterface(i wire.Interface) error {
 	return netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw, Flags: int(netlink.FLAG_ONLINK)})
 }
 
+// takeSpare makes the card that a machine was frozen with its own.
+func takeSpare(mac net.HardwareAddr) (netlink.Link, error) {
+	spare, err := net.ParseMAC(wire.SpareMAC)
+	if err != nil {
+		return nil, err
+	}
+	link, err := linkOf(spare)
+	if err != nil {
+		return nil, err
+	}
+	if err := netlink.LinkSetHardwareAddr(link, mac); err != nil {
+		return nil, err
+	}
+	return linkOf(mac)
+}
+
 func linkOf(mac net.HardwareAddr) (netlink.Link, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -238,32 +265,11 @@ func linkOf(mac net.HardwareAddr) (netlink.Link, error) {
 	return nil, errors.New("there is no such interface")
 }
 
-// newHostKeys makes the keys of the image's SSH server anew, where it has one, and returns the public ones.
-func (id *identity) newHostKeys() []string {
-	const dir = "/etc/ssh"
-	keygen, err := find("ssh-keygen", []string{defaultPath}, "/")
-	if _, missing := os.Stat(dir); err != nil || missing != nil {
-		return nil
+// RenewJournal has systemd's journal begin anew for a machine and boot that it did not begin with.
+func RenewJournal(start Starter) {
+	if systemctl, err := find("systemctl", []string{defaultPath}, "/"); err == nil {
+		command(start, systemctl, "--no-block", "try-restart", "systemd-journald.service")
 	}
-	if id.NewHostKeys {
-		old, _ := filepath.Glob(dir + "/ssh_host_*_key*")
-		for _, f := range old {
-			id.note("remove a host key", os.Remove(f))
-		}
-		id.note("make host keys", command(id.start, keygen, "-A"))
-		if systemctl, err := find("systemctl", []string{defaultPath}, "/"); err == nil {
-			// The one of these names that there is and runs; the other is no error.
-			command(id.start, systemctl, "--no-block", "try-restart", "ssh.service", "sshd.service")
-		}
-	}
-	var out []string
-	list, _ := filepath.Glob(dir + "/ssh_host_*_key.pub")
-	for _, f := range list {
-		if b, err := os.ReadFile(f); err == nil {
-			out = append(out, strings.TrimSpace(string(b)))
-		}
-	}
-	return out
 }
 
 // command runs a program without input to its end; what it says goes to the console.

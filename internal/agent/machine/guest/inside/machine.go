@@ -17,8 +17,8 @@ import (
 type ThisMachine struct {
 	Init  bool // the program is the first process
 	Start Starter
-	// Identified is called once the first identity of this boot is in force.
-	Identified func(wire.Identity)
+	// Prepare is called before the network is brought up, Identified once the identity is in force; each once a boot.
+	Prepare, Identified func(wire.Identity)
 
 	mu    sync.Mutex // one identity at a time
 	key   string     // of the identity in force; "" before
@@ -56,7 +56,13 @@ func (m *ThisMachine) Identify(want wire.Identity) wire.Reply {
 	}
 	id := &identity{Identity: want, start: m.Start}
 	id.apply()
-	m.reply = wire.Reply{HostKeys: id.newHostKeys(), Notes: id.notes}
+	keys := id.hostKeys()
+	if m.Prepare != nil {
+		m.Prepare(want)
+	}
+	id.connect()
+	id.note("grow the root file system", GrowRoot())
+	m.reply = wire.Reply{HostKeys: keys, Notes: id.notes}
 	m.key = key
 	if m.Identified != nil {
 		m.Identified(want)

@@ -19,7 +19,8 @@ const Path = "/usr/lib/nacre/nacre-guest"
 const unitDir = "/usr/lib/systemd/system/"
 
 // unit starts the program early in an operating system: the SSH server and whatever needs the network find the machine's
-// identity in force. It is told to stay until the end, so that a shutdown can be watched.
+// identity in force where the agent is there to tell it, and keys to start with where it is not. It is told to stay until the end, so that
+// a shutdown can be watched.
 const unit = `[Unit]
 Description=nacre's guest program
 Documentation=https://github.com/nacre-cloud/nacre
@@ -29,6 +30,7 @@ Before=sysinit.target
 ConditionPathExistsGlob=/sys/class/virtio-ports/*
 
 [Service]
+Type=notify
 ExecStart=` + Path + `
 Restart=always
 RestartSec=1

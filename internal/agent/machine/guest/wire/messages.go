@@ -11,6 +11,8 @@ const (
 	WindowSize = 128 << 10
 	// MaxProcesses bounds the processes of one connection.
 	MaxProcesses = 128
+	// SpareMAC is the hardware address of the card that a machine has while it is frozen. One of its copies' own takes its place.
+	SpareMAC = "02:6e:61:63:72:65"
 	// MinEntropy is the least number of random bytes in an Identity.
 	MinEntropy = 32
 )
@@ -58,13 +60,13 @@ type Reply struct {
 // Identity is who a machine is, and what it runs where it has no init of its own.
 type Identity struct {
 	guestinit.Config
-	MachineID   string // 32 hexadecimal digits
-	BootID      string // UUID of this boot, shown in the place of the kernel's; "" keeps the kernel's
-	Interfaces  []Interface
-	NewHostKeys bool   // the keys of the image's SSH server are made anew
-	Entropy     []byte // MinEntropy fresh random bytes or more
-	Time        int64  // nanoseconds since 1970; 0 leaves the clock
-	SSH         *SSH   // nil where the image has a server of its own
+	MachineID  string // 32 hexadecimal digits
+	BootID     string // UUID of this boot, shown in the place of the kernel's; "" keeps the kernel's
+	Interfaces []Interface
+	HostKeys   []byte // private keys in PEM that the image's SSH server has from the instance's first boot on; nil leaves its own
+	Entropy    []byte // MinEntropy fresh random bytes or more
+	Time       int64  // nanoseconds since 1970; 0 leaves the clock
+	SSH        *SSH   // nil where the image has a server of its own
 }
 
 // SSH asks the program to serve port 22 for the machine's users, with the launch key and those in their own files.
@@ -75,7 +77,7 @@ type SSH struct {
 
 // Interface is one of a machine's network interfaces, known by its hardware address.
 type Interface struct {
-	MAC       string
+	MAC       string   // that of the card, or the one that the spare card gets
 	MTU       int      // 0 leaves it
 	Addresses []string // with the prefix length, such as "172.31.0.5/20"; without any it is only renewed by the guest's own client
 	Gateway   string   // of the default route; "" for none

@@ -2,6 +2,7 @@ package first
 
 import (
 	"os"
+	"path"
 	"strings"
 	"syscall"
 
@@ -54,15 +55,21 @@ func SetUp(c *guestinit.Config) (first bool) {
 	return first
 }
 
-// provideCommands puts the commands that end the instance where the image has none.
+// provideCommands puts the commands that end the instance where the image has none, and before systemd's, which don't end an instance
+// that systemd doesn't run.
 func provideCommands() {
 	dir := "/usr/sbin"
 	if _, err := os.Stat(dir); err != nil {
 		dir = "/sbin"
 	}
 	for _, name := range []string{"poweroff", "halt", "reboot", "shutdown"} {
-		if _, err := os.Lstat(dir + "/" + name); err != nil {
+		to, err := os.Readlink(dir + "/" + name)
+		switch _, missing := os.Lstat(dir + "/" + name); {
+		case missing != nil:
 			os.Symlink(Program, dir+"/"+name)
+		case err == nil && path.Base(to) == "systemctl" && os.Getpid() == 1:
+			os.MkdirAll("/usr/local/sbin", 0o755)
+			os.Symlink(Program, "/usr/local/sbin/"+name)
 		}
 	}
 }
