@@ -22,8 +22,7 @@ import (
 
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
 	"github.com/nacre-cloud/nacre/internal/awsapi"
-	genec2 "github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
-	gensts "github.com/nacre-cloud/nacre/internal/awsapi/gen/sts"
+	"github.com/nacre-cloud/nacre/internal/awsapi/gen"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/control"
 	"github.com/nacre-cloud/nacre/internal/service/ec2"
@@ -138,7 +137,7 @@ func apiHandler(s *store.Store, region cloud.Region, console ec2.Console, upload
 		}
 		return k.Secret, awsapi.Identity{Account: k.Account, AccessKey: k.ID, ARN: "arn:aws:iam::" + string(k.Account) + ":root", UserID: string(k.Account)}, nil
 	}}
-	registry := awsapi.NewRegistry(genec2.Service, gensts.Service)
+	registry := awsapi.NewRegistry(gen.Services()...)
 	ec2.New(ec2.Config{Store: s, Console: console, Rand: rand.Reader, Now: time.Now, Logger: log.With("part", "ec2")}).Register(registry)
 	sts.Register(registry)
 	mux := http.NewServeMux()

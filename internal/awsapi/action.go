@@ -11,11 +11,16 @@ import (
 type Service struct {
 	Name      string // in credential scopes, such as "ec2"
 	Version   string
-	Protocol  string // "ec2" or "query"
-	Namespace string
+	Protocol  string              // "ec2", "query" or "json"
+	Namespace string              // of the XML protocols
 	Actions   []string            // all of the model
 	Shapes    map[string]Shapes   // of the actions that are generated, by name
 	Enums     map[string][]string // values by the enumeration's name
+
+	// Of the JSON protocol:
+	JSONVersion  string // "1.0" or "1.1"
+	TargetPrefix string // what stands before the action in X-Amz-Target
+	Exceptions   map[string]Exception
 }
 
 // Shapes are an action's generated types.

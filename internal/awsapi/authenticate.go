@@ -19,8 +19,8 @@ type Authenticator struct {
 	Now    func() time.Time
 }
 
-// form authenticates a call whose whole body has been read. It returns the service that the request is scoped to.
-func (a *Authenticator) form(r *http.Request, query url.Values, body []byte) (Identity, string, error) {
+// whole authenticates a call whose whole body has been read. It returns the service that the request is scoped to.
+func (a *Authenticator) whole(r *http.Request, query url.Values, body []byte) (Identity, string, error) {
 	s, err := parseSignature(r, query)
 	if err != nil {
 		return Identity{}, "", err
@@ -67,13 +67,10 @@ func (a *Authenticator) check(r *http.Request, query url.Values, s signature, ha
 }
 
 // inEC2sWords turns a failed authentication into the one code that EC2 has for bad keys and signatures.
-func inEC2sWords(err error) error {
-	var e *Error
-	if errors.As(err, &e) {
-		switch e.Code {
-		case "SignatureDoesNotMatch", "InvalidClientTokenId", "IncompleteSignature":
-			return Errorf("AuthFailure", "AWS was not able to validate the provided access credentials: %s", e.Message)
-		}
+func inEC2sWords(e *Error) *Error {
+	switch e.Code {
+	case "SignatureDoesNotMatch", "InvalidClientTokenId", "IncompleteSignature":
+		return Errorf("AuthFailure", "AWS was not able to validate the provided access credentials: %s", e.Message)
 	}
-	return err
+	return e
 }

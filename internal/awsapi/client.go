@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -34,7 +35,7 @@ const (
 // Invoke makes a call. Failures of the server and of the connection are tried again a few times, as AWS's
 // SDKs do; calls that must not happen twice carry a client token.
 func Invoke[Req, Res any](ctx context.Context, c *Client, a Action[Req, Res], in *Req) (*Res, error) {
-	body := []byte(encodeForm(a.Service, a.Name, in).Encode())
+	out := protocolFor(a.Service).call(a.Service, a.Name, in)
 	var err error
 	for n, pause := 0, firstPause; n < attempts; n, pause = n+1, 3*pause {
 		if n > 0 {
@@ -46,7 +47,7 @@ func Invoke[Req, Res any](ctx context.Context, c *Client, a Action[Req, Res], in
 		}
 		res := new(Res)
 		var again bool
-		if again, err = c.once(ctx, a.Service, a.Name, body, res); err == nil {
+		if again, err = c.once(ctx, a.Service, a.Name, out, res); err == nil {
 			return res, nil
 		}
 		if !again {
@@ -57,20 +58,27 @@ func Invoke[Req, Res any](ctx context.Context, c *Client, a Action[Req, Res], in
 }
 
 // once sends a call. again says that another try may help.
-func (c *Client) once(ctx context.Context, s *Service, action string, body []byte, res any) (again bool, err error) {
-	resp, err := c.send(ctx, http.MethodPost, "/", s.Name, "application/x-www-form-urlencoded; charset=utf-8", bytes.NewReader(body), int64(len(body)), hashOf(body))
+func (c *Client) once(ctx context.Context, s *Service, action string, out outbound, res any) (again bool, err error) {
+	resp, err := c.post(ctx, s, out)
 	if err != nil {
 		return ctx.Err() == nil, fmt.Errorf("%s: %w", action, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		e := decodeError(io.LimitReader(resp.Body, maxErrorBody), resp.StatusCode)
+		e := protocolFor(s).decodeError(io.LimitReader(resp.Body, maxErrorBody), resp.StatusCode)
+		if e.RequestID == "" {
+			e.RequestID = resp.Header.Get("X-Amzn-Requestid")
+		}
 		return e.Status >= 500 && e.Code != "InsufficientInstanceCapacity", e
 	}
-	if err := decodeResult(s, action, resp.Body, res); err != nil {
+	if err := protocolFor(s).decodeResult(s, action, resp.Body, res); err != nil {
 		return false, fmt.Errorf("%s: %w", action, err)
 	}
 	return false, nil
+}
+
+func (c *Client) post(ctx context.Context, s *Service, out outbound) (*http.Response, error) {
+	return c.send(ctx, http.MethodPost, "/", s.Name, out.header, bytes.NewReader(out.body), int64(len(out.body)), hashOf(out.body))
 }
 
 func hashOf(b []byte) string {
@@ -80,7 +88,7 @@ func hashOf(b []byte) string {
 
 // Put sends size bytes to a path of the endpoint, signed for a service by their SHA-256.
 func (c *Client) Put(ctx context.Context, path, service string, body io.Reader, size int64, sha256Hex string) error {
-	resp, err := c.send(ctx, http.MethodPut, path, service, "application/octet-stream", body, size, sha256Hex)
+	resp, err := c.send(ctx, http.MethodPut, path, service, http.Header{"Content-Type": {"application/octet-stream"}}, body, size, sha256Hex)
 	if err != nil {
 		return fmt.Errorf("send %d bytes to %s: %w", size, path, err)
 	}
@@ -91,13 +99,13 @@ func (c *Client) Put(ctx context.Context, path, service string, body io.Reader, 
 	return nil
 }
 
-func (c *Client) send(ctx context.Context, method, path, service, contentType string, body io.Reader, size int64, hash string) (*http.Response, error) {
+func (c *Client) send(ctx context.Context, method, path, service string, header http.Header, body io.Reader, size int64, hash string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.Endpoint, "/")+path, body)
 	if err != nil {
 		return nil, err
 	}
 	req.ContentLength = size
-	req.Header.Set("Content-Type", contentType)
+	maps.Copy(req.Header, header)
 	req.Header.Set("X-Amz-Content-Sha256", hash)
 	err = v4.NewSigner().SignHTTP(ctx, aws.Credentials{AccessKeyID: c.AccessKey, SecretAccessKey: c.Secret}, req, hash, service, c.Region, time.Now())
 	if err != nil {
@@ -121,14 +129,13 @@ func CodeOf(err error) string {
 
 // Measure makes a call once and reads the answer without decoding it. It returns the answer's length.
 func Measure[Req, Res any](ctx context.Context, c *Client, a Action[Req, Res], in *Req) (int64, error) {
-	body := []byte(encodeForm(a.Service, a.Name, in).Encode())
-	resp, err := c.send(ctx, http.MethodPost, "/", a.Service.Name, "application/x-www-form-urlencoded; charset=utf-8", bytes.NewReader(body), int64(len(body)), hashOf(body))
+	resp, err := c.post(ctx, a.Service, protocolFor(a.Service).call(a.Service, a.Name, in))
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", a.Name, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return 0, decodeError(io.LimitReader(resp.Body, maxErrorBody), resp.StatusCode)
+		return 0, protocolFor(a.Service).decodeError(io.LimitReader(resp.Body, maxErrorBody), resp.StatusCode)
 	}
 	return io.Copy(io.Discard, resp.Body)
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -145,8 +146,16 @@ func FuzzSignatures(f *testing.F) {
 }
 
 func TestTheGeneratedCodeIsWhatTheModelsGive(t *testing.T) {
-	for service, version := range map[string]string{"ec2": "2016-11-15", "sts": "2011-06-15"} {
-		have, out := filepath.Join("gen", service), t.TempDir()
+	directives, err := os.ReadFile("gen/gen.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := regexp.MustCompile(`(?m)^//go:generate go run ../modelgen -service (\S+) -version (\S+) -out (\S+)$`).FindAllStringSubmatch(string(directives), -1)
+	if len(made) < 3 {
+		t.Fatalf("gen.go makes only %v", made)
+	}
+	for _, m := range made {
+		service, version, have, out := m[1], m[2], filepath.Join("gen", m[3]), t.TempDir()
 		list, err := os.ReadFile(filepath.Join(have, "actions.txt"))
 		if err != nil {
 			t.Fatal(err)

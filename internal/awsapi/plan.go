@@ -20,6 +20,7 @@ const (
 	kindFloat
 	kindTime
 	kindBlob
+	kindMap
 )
 
 // plan is what the codecs know of a generated structure, worked out once a type.
@@ -32,19 +33,21 @@ type plan struct {
 type field struct {
 	index    int
 	name     string // the Go field's
-	form     string
+	form     string // the member's name in forms, and in documents of JSON
 	xml      string
 	item     string // the name of a list's items in XML
 	flat     bool
 	required bool
 	enum     string
+	keys     string // the enumeration of a map's keys
+	iso      bool   // a time that JSON has in ISO 8601's form, not in seconds
 	token    bool
 	min, max float64
 	bounded  bool
 	kind     kind
 	pointer  bool
-	elem     kind         // of a list's items
-	elemType reflect.Type // of a list's items, or of the structure
+	elem     kind         // of a list's items, or a map's values
+	elemType reflect.Type // of those, or of the structure or value
 }
 
 var plans sync.Map // reflect.Type to *plan
@@ -58,14 +61,18 @@ func planOf(t reflect.Type) *plan {
 	for i := range t.NumField() {
 		sf := t.Field(i)
 		f := field{index: i, name: sf.Name, form: sf.Tag.Get("form"), xml: sf.Tag.Get("xml"), item: sf.Tag.Get("item"),
-			flat: sf.Tag.Get("flat") != "", required: sf.Tag.Get("required") != "", enum: sf.Tag.Get("enum"), token: sf.Tag.Get("token") != ""}
+			flat: sf.Tag.Get("flat") != "", required: sf.Tag.Get("required") != "", enum: sf.Tag.Get("enum"), token: sf.Tag.Get("token") != "",
+			keys: sf.Tag.Get("keys"), iso: sf.Tag.Get("time") == "iso8601"}
+		if f.form == "" {
+			f.form = sf.Tag.Get("json")
+		}
 		ft := sf.Type
 		if ft.Kind() == reflect.Pointer {
 			f.pointer, ft = true, ft.Elem()
 		}
 		f.kind = kindOf(ft)
 		f.elemType = ft
-		if f.kind == kindList {
+		if f.kind == kindList || f.kind == kindMap {
 			f.elemType = ft.Elem()
 			f.elem = kindOf(f.elemType)
 		}
@@ -97,6 +104,8 @@ func kindOf(t reflect.Type) kind {
 		return kindBlob
 	case t.Kind() == reflect.Slice:
 		return kindList
+	case t.Kind() == reflect.Map && t.Key().Kind() == reflect.String:
+		return kindMap
 	case t.Kind() == reflect.String:
 		return kindString
 	case t.Kind() == reflect.Int64:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"reflect"
 	"slices"
 	"sort"
@@ -37,7 +36,7 @@ type handler struct {
 	noResult bool
 	request  reflect.Type
 	honoured []string
-	call     func(ctx context.Context, c *Call, form url.Values) (any, error)
+	call     func(ctx context.Context, c *Call, in parameters) (any, error)
 }
 
 // Option says more of a handler.
@@ -64,9 +63,9 @@ func Handle[Req, Res any](r *Registry, a Action[Req, Res], fn func(context.Conte
 			panic(fmt.Sprintf("awsapi: %s has no parameter %s", a.Name, path))
 		}
 	}
-	h.call = func(ctx context.Context, c *Call, form url.Values) (any, error) {
+	h.call = func(ctx context.Context, c *Call, in parameters) (any, error) {
 		req := new(Req)
-		if err := decodeForm(a.Service, form, req); err != nil {
+		if err := in.decode(a.Service, req); err != nil {
 			return nil, err
 		}
 		if err := h.refuseUnhonoured(reflect.ValueOf(req).Elem()); err != nil {
@@ -146,22 +145,25 @@ func (h *handler) honouredBelow(path string) bool {
 // Parameters lists all parameters of a generated request by their paths, as Honours takes them.
 func Parameters(t reflect.Type) []string {
 	var list []string
-	var walk func(reflect.Type, string, int)
-	walk = func(t reflect.Type, path string, depth int) {
-		if depth > maxDepth {
+	above := map[reflect.Type]bool{} // a name that is inside itself stands for all below it
+	var walk func(reflect.Type, string)
+	walk = func(t reflect.Type, path string) {
+		if above[t] {
 			return
 		}
+		above[t] = true
+		defer delete(above, t)
 		p := planOf(t)
 		for i := range p.fields {
 			f := &p.fields[i]
 			at := join(path, f.name)
 			list = append(list, at)
 			if f.kind == kindStruct || f.kind == kindList && f.elem == kindStruct {
-				walk(f.elemType, at, depth+1)
+				walk(f.elemType, at)
 			}
 		}
 	}
-	walk(t, "", 0)
+	walk(t, "")
 	return list
 }
 

@@ -52,18 +52,16 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begin := s.Auth.Now()
 	call := &Call{RequestID: newRequestID(), Region: s.Auth.Region, Now: begin.UTC(), SourceIP: sourceIP(r)}
 	service, h, res, err := s.answer(r, call)
+	protocol := protocolOf(service, r)
 	var body []byte
 	status, code := http.StatusOK, ""
 	if err != nil {
-		e := s.errorOf(err, call)
-		if service == nil || service.Name == "ec2" {
-			errors.As(inEC2sWords(e), &e)
-		}
+		e := protocol.words(service, s.errorOf(err, call))
 		status, code = e.Status, e.Code
-		body = encodeError(service, call.RequestID, e)
+		body = protocol.encodeError(service, call.RequestID, e)
 	} else {
 		buf := answers.Get().(*[]byte)
-		body = appendResult((*buf)[:0], h.service, h.action, h.noResult, call.RequestID, res)
+		body = protocol.appendResult((*buf)[:0], h, call.RequestID, res)
 		defer func() {
 			if *buf = body; cap(body) <= largestKept {
 				answers.Put(buf)
@@ -71,7 +69,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}()
 	}
 	header := w.Header()
-	header.Set("Content-Type", "text/xml;charset=UTF-8")
+	header.Set("Content-Type", protocol.contentType(service))
 	header.Set("X-Amzn-Requestid", call.RequestID)
 	header.Set("Content-Length", fmt.Sprint(len(body)))
 	if status == http.StatusRequestEntityTooLarge {
@@ -101,28 +99,25 @@ func (s *Server) answer(r *http.Request, call *Call) (*Service, *handler, any, e
 	if err != nil {
 		return nil, nil, nil, InvalidParameterValue("The query string is malformed")
 	}
-	form, err := url.ParseQuery(string(body))
-	if err != nil {
-		return nil, nil, nil, InvalidParameterValue("The request's body is not a well-formed form")
-	}
-	for name, values := range query {
-		form[name] = append(form[name], values...)
-	}
-	call.Action = shorten(form.Get("Action"))
-	who, scope, err := s.Auth.form(r, query, body)
+	who, scope, denied := s.Auth.whole(r, query, body)
 	service := s.Registry.services[scope]
-	if err != nil {
-		return service, nil, nil, err
+	action, in, err := protocolOf(service, r).route(service, r, query, body)
+	call.Action = shorten(action)
+	if denied != nil {
+		return service, nil, nil, denied
 	}
 	call.Identity = who
 	if service == nil {
 		return nil, nil, nil, Errorf("UnsupportedOperation", "The service '%s' is not built.", shorten(scope))
 	}
-	h, err := s.Registry.find(service, form)
 	if err != nil {
 		return service, nil, nil, err
 	}
-	res, err := s.protect(r.Context(), h, call, form)
+	h, err := s.Registry.find(service, action)
+	if err != nil {
+		return service, nil, nil, err
+	}
+	res, err := s.protect(r.Context(), h, call, in)
 	return service, h, res, err
 }
 
@@ -145,36 +140,37 @@ func readBody(r *http.Request) ([]byte, error) {
 // unavailable is AWS's own sentence about what a region doesn't have: clients look for it, and go on without.
 const unavailable = "The functionality you requested is not available in this region. "
 
-// find returns the handler of a form's action.
-func (r *Registry) find(service *Service, form url.Values) (*handler, error) {
-	action := form.Get("Action")
-	if action == "" {
-		return nil, Errorf("MissingAction", "The request must contain the parameter Action.")
-	}
-	if len(form["Action"]) > 1 {
-		return nil, InvalidParameterValue("The parameter Action is given more than once")
-	}
+// find returns an action's handler.
+func (r *Registry) find(service *Service, action string) (*handler, error) {
 	if h := r.handlers[service.Name+"/"+action]; h != nil {
 		return h, nil
 	}
 	if slices.Contains(service.Actions, action) {
 		if why := r.refusals[service.Name]; why != nil && why(action) != "" {
-			return nil, Unsupported(unavailable+"The action %s is not supported by this cloud: %s.", action, why(action))
+			return nil, unbuilt(service, unavailable+"The action %s is not supported by this cloud: %s.", action, why(action))
 		}
-		return nil, Unsupported(unavailable+"The action %s is not built.", action)
+		return nil, unbuilt(service, unavailable+"The action %s is not built.", action)
 	}
 	return nil, Errorf("InvalidAction", "The action %s is not valid for this web service.", shorten(action))
 }
 
+// unbuilt refuses an action as a region of AWS does that lacks it.
+func unbuilt(service *Service, format string, args ...any) *Error {
+	if service.Protocol == "json" {
+		return Errorf("UnknownOperationException", format, args...)
+	}
+	return Unsupported(format, args...)
+}
+
 // protect runs a handler so that a panic is one call's failure only.
-func (s *Server) protect(ctx context.Context, h *handler, call *Call, form url.Values) (res any, err error) {
+func (s *Server) protect(ctx context.Context, h *handler, call *Call, in parameters) (res any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.Logger.Error("a handler panicked", "action", call.Action, "request", call.RequestID, "panic", p, "stack", string(debug.Stack()))
 			err = Errorf("InternalError", "An internal error has occurred")
 		}
 	}()
-	return h.call(ctx, call, form)
+	return h.call(ctx, call, in)
 }
 
 // errorOf makes an answer of any error. What isn't one of AWS's is logged and not shown.
@@ -206,7 +202,8 @@ func newRequestID() string {
 // WriteError answers a request outside the registry with an error, in EC2's form.
 func WriteError(w http.ResponseWriter, err error) {
 	e := Errorf("InternalError", "An internal error has occurred")
-	errors.As(inEC2sWords(err), &e)
+	errors.As(err, &e)
+	e = inEC2sWords(e)
 	body := encodeError(nil, newRequestID(), e)
 	w.Header().Set("Content-Type", "text/xml;charset=UTF-8")
 	w.WriteHeader(e.Status)

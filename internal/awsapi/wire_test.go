@@ -23,6 +23,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
+	"github.com/nacre-cloud/nacre/internal/awsapi/gen"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/sts"
 	"github.com/nacre-cloud/nacre/internal/awsapi/wiretest"
@@ -37,7 +38,7 @@ const (
 // endpoint serves a registry with one known key; what it answers is held against AWS's model.
 func endpoint(t testing.TB, register func(*awsapi.Registry), now func() time.Time) string {
 	t.Helper()
-	return serve(t, wiretest.Handler(t, server(register, now), ec2.Service, sts.Service))
+	return serve(t, wiretest.Handler(t, server(register, now), gen.Services()...))
 }
 
 func serve(t testing.TB, h http.Handler) string {
@@ -47,7 +48,7 @@ func serve(t testing.TB, h http.Handler) string {
 }
 
 func server(register func(*awsapi.Registry), now func() time.Time) *awsapi.Server {
-	r := awsapi.NewRegistry(ec2.Service, sts.Service)
+	r := awsapi.NewRegistry(gen.Services()...)
 	if register != nil {
 		register(r)
 	}
@@ -209,9 +210,14 @@ func raw(t *testing.T, url, method, query, body string, at time.Time, change fun
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	hash := sha256Hex(body)
+	return signed(t, req, body, "ec2", at, change)
+}
+
+// signed sends a request, signed for a service.
+func signed(t *testing.T, req *http.Request, body, service string, at time.Time, change func(*http.Request)) (int, string) {
+	t.Helper()
 	creds := aws.Credentials{AccessKeyID: testKey, SecretAccessKey: testSecret}
-	if err := v4.NewSigner().SignHTTP(t.Context(), creds, req, hash, "ec2", "us-east-1", at); err != nil {
+	if err := v4.NewSigner().SignHTTP(t.Context(), creds, req, sha256Hex(body), service, "us-east-1", at); err != nil {
 		t.Fatal(err)
 	}
 	if change != nil {

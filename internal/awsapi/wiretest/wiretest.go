@@ -55,6 +55,9 @@ var requestID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`
 func Check(c Call) []string {
 	var problems []string
 	fault := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	if c.Service != nil && c.Service.Protocol == "json" || c.Service == nil && strings.HasPrefix(c.Header.Get("Content-Type"), jsonType) {
+		return checkJSON(c)
+	}
 	if got := c.Header.Get("Content-Type"); got != "text/xml;charset=UTF-8" {
 		fault("the content type is %q", got)
 	}
@@ -244,6 +247,9 @@ func report(tell func(string), r *http.Request, request []byte, status int, head
 	call := Call{Status: status, Header: header, Body: body}
 	form, _ := url.ParseQuery(string(request) + "&" + r.URL.RawQuery)
 	call.Action = form.Get("Action")
+	if target := r.Header.Get("X-Amz-Target"); target != "" {
+		call.Action = target[strings.LastIndexByte(target, '.')+1:]
+	}
 	for _, s := range services {
 		if scope := "/" + s.Name + "/aws4_request"; strings.Contains(r.Header.Get("Authorization"), scope) || strings.Contains(form.Get("X-Amz-Credential"), scope) {
 			call.Service = s

@@ -12,8 +12,7 @@ import (
 	"strings"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
-	genec2 "github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
-	gensts "github.com/nacre-cloud/nacre/internal/awsapi/gen/sts"
+	"github.com/nacre-cloud/nacre/internal/awsapi/gen"
 	"github.com/nacre-cloud/nacre/internal/service/ec2"
 	"github.com/nacre-cloud/nacre/internal/service/sts"
 )
@@ -25,13 +24,13 @@ const introduction = `# What of AWS's API is built
 Made by ` + "`make generate`" + ` from AWS's models and from the actions that the server answers; not to be edited.
 
 Every action is **built**, **refused** by design for the reason that its chapter gives, or **not yet** built. An
-action that isn't built answers UnsupportedOperation, with the reason if it is refused. A built action refuses each parameter that it doesn't honour, by its name, when a
+action that isn't built answers UnsupportedOperation (UnknownOperationException where the service speaks JSON), with the reason if it is refused. A built action refuses each parameter that it doesn't honour, by its name, when a
 request gives it; the tables list those, and a name stands for all parameters below it.
 `
 
 // Page is the whole page.
 func Page() []byte {
-	registry := awsapi.NewRegistry(genec2.Service, gensts.Service)
+	registry := awsapi.NewRegistry(gen.Services()...)
 	ec2.New(ec2.Config{}).Register(registry)
 	sts.Register(registry)
 	built := map[string]awsapi.Coverage{}
@@ -40,8 +39,11 @@ func Page() []byte {
 	}
 	var b bytes.Buffer
 	b.WriteString(introduction)
-	writeService(&b, "EC2", genec2.Service, ec2Groups, built)
-	writeService(&b, "STS", gensts.Service, stsGroups, built)
+	for _, service := range gen.Services() {
+		if c := chapters[service.Name]; len(service.Actions) > 0 {
+			writeService(&b, c.title, service, c.groups, built)
+		}
+	}
 	return b.Bytes()
 }
 

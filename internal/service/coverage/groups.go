@@ -70,7 +70,13 @@ func refused() (groups []group) {
 	return groups
 }
 
-// stsGroups are the chapters of STS.
-var stsGroups = []group{
-	open("Callers and sessions", `.`),
+// chapters are what the page calls the services, and what their actions are grouped by.
+var chapters = map[string]struct {
+	title  string
+	groups []group
+}{
+	"ec2":                  {"EC2", ec2Groups},
+	"ec2-instance-connect": {"EC2 Instance Connect", []group{open("Keys for a minute", `.`)}},
+	"sts":                  {"STS", []group{open("Callers and sessions", `.`)}},
+	"nacre":                {"nacre's own", []group{open("What AWS has no words for", `.`)}},
 }

@@ -29,8 +29,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
-	genec2 "github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
-	gensts "github.com/nacre-cloud/nacre/internal/awsapi/gen/sts"
+	"github.com/nacre-cloud/nacre/internal/awsapi/gen"
 	"github.com/nacre-cloud/nacre/internal/awsapi/wiretest"
 )
 
@@ -175,7 +174,7 @@ func (c *Cloud) Up() {
 	}
 	transport := &http.Transport{MaxIdleConnsPerHost: 8}
 	c.t.Cleanup(transport.CloseIdleConnections)
-	checked := wiretest.Transport(c.t, transport, genec2.Service, gensts.Service)
+	checked := wiretest.Transport(c.t, transport, gen.Services()...)
 	c.config = aws.Config{HTTPClient: &http.Client{Transport: Whole{checked}}, Region: c.Key.Region, BaseEndpoint: &c.Endpoint, RetryMaxAttempts: 1,
 		Credentials: credentials.NewStaticCredentialsProvider(c.Key.AccessKey, c.Key.Secret, "")}
 	c.EC2, c.STS = ec2.NewFromConfig(c.config), sts.NewFromConfig(c.config)

@@ -6,8 +6,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 
-	genec2 "github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
-	gensts "github.com/nacre-cloud/nacre/internal/awsapi/gen/sts"
+	"github.com/nacre-cloud/nacre/internal/awsapi/gen"
 	"github.com/nacre-cloud/nacre/internal/awsapi/wiretest"
 )
 
@@ -24,7 +23,7 @@ func (c *Cloud) Door() string {
 			r.SetURL(target)
 			r.Out.Host = r.In.Host // it is signed
 		},
-		Transport: wiretest.Transport(c.t, http.DefaultTransport, genec2.Service, gensts.Service),
+		Transport: wiretest.Transport(c.t, http.DefaultTransport, gen.Services()...),
 	})
 	c.t.Cleanup(door.Close)
 	return door.URL
