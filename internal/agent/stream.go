@@ -201,7 +201,17 @@ const consoleLimit = 64 << 10
 
 func (a *Agent) answer(ctx context.Context, q agentrpc.Query) {
 	ans := agentrpc.Answer{Number: q.Number, Error: "the agent does not know this query"}
-	if q.Console != nil {
+	done := func(err error) {
+		if ans.Error = ""; err != nil {
+			ans.Error = err.Error()
+		}
+	}
+	switch {
+	case q.Tunnel != nil:
+		done(a.openTunnel(ctx, *q.Tunnel))
+	case q.Break != "":
+		done(a.sendBreak(ctx, q.Break))
+	case q.Console != nil:
 		out, at, err := a.cfg.Driver.Console(ctx, q.Console.Instance, min(q.Console.Limit, consoleLimit))
 		if err != nil {
 			ans.Error = err.Error()

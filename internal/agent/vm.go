@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 
@@ -29,6 +30,10 @@ type Hypervisor interface {
 	Hibernate(ctx context.Context, id cloud.InstanceID) error
 	Hibernated(dir string) bool
 	Resume(ctx context.Context, s machine.Spec) (machine.Status, error)
+	// Screen connects to the screen, keyboard and pointer of a running machine with emulated devices; the connection speaks RFB
+	// (RFC 6143). Break sends a break down a running machine's serial line.
+	Screen(ctx context.Context, id cloud.InstanceID) (net.Conn, error)
+	Break(ctx context.Context, id cloud.InstanceID) error
 	// AwaitGuest waits until the guest of a running machine is in touch and knows who it is.
 	AwaitGuest(ctx context.Context, id cloud.InstanceID) error
 }

@@ -1,5 +1,5 @@
 // Package agentrpc is the protocol between the control plane and the agents of its nodes: one
-// bidirectional gRPC stream a node.
+// bidirectional gRPC stream a node, and beside it one for each tunnel that carries bytes.
 //
 // The control plane sends desired state as differences, the node sends facts. Every message
 // may be repeated without harm, and a new stream starts with a full exchange on both
@@ -54,6 +54,8 @@ func init() { encoding.RegisterCodecV2(codec{}) }
 type Agents interface {
 	// Connect serves one node until its stream ends.
 	Connect(ServerStream) error
+	// Carry takes over the control plane's end of a tunnel by its token. It may return at once; the tunnel ends when it is closed.
+	Carry(token string, t *Tunnel) error
 }
 
 // ServerStream is a node's stream as the control plane sees it. Send and Recv may be used at the same
@@ -77,7 +79,7 @@ func Register(s *grpc.Server, a Agents) {
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: serviceName,
 		HandlerType: (*Agents)(nil),
-		Streams:     []grpc.StreamDesc{streamDesc},
+		Streams:     []grpc.StreamDesc{streamDesc, tunnelDesc},
 	}, a)
 }
 

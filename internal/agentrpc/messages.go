@@ -119,6 +119,9 @@ type Import struct {
 type Query struct {
 	Number  uint64
 	Console *ConsoleQuery `json:",omitempty"`
+	Tunnel  *TunnelQuery  `json:",omitempty"`
+	// Break sends a break down a virtual machine's serial line.
+	Break cloud.InstanceID `json:",omitempty"`
 }
 
 // ConsoleQuery asks for the end of a machine's console, Limit bytes at most.
@@ -208,7 +211,7 @@ type Imported struct {
 	Hardware cloud.Hardware
 }
 
-// Answer is the answer to a Query.
+// Answer is the answer to a Query. A query that asks for something to be done has been done unless there is an Error.
 type Answer struct {
 	Number  uint64
 	Error   string

@@ -21,13 +21,14 @@ type Gateway struct {
 	now   func() time.Time
 	log   *slog.Logger
 
-	mu    sync.Mutex
-	nodes map[cloud.NodeID]*session
+	mu      sync.Mutex
+	nodes   map[cloud.NodeID]*session
+	tunnels map[string]chan *agentrpc.Tunnel // that nodes were asked to open, by their tokens
 }
 
 // NewGateway serves agents from s.
 func NewGateway(s *store.Store, now func() time.Time, log *slog.Logger) *Gateway {
-	return &Gateway{store: s, now: now, log: log, nodes: map[cloud.NodeID]*session{}}
+	return &Gateway{store: s, now: now, log: log, nodes: map[cloud.NodeID]*session{}, tunnels: map[string]chan *agentrpc.Tunnel{}}
 }
 
 // session is one node's stream.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/nacre-cloud/nacre/internal/sshdoor"
 )
 
 // connection is a client that has logged in.
@@ -47,7 +49,7 @@ func (e *endpoint) serve(ctx context.Context, conn net.Conn) {
 	c.log.Info("SSH login", "key", who.print, "client", string(client.ClientVersion()))
 
 	c.wg.Go(func() { c.answerRequests(requests) })
-	c.wg.Go(c.watchClient)
+	c.wg.Go(func() { sshdoor.Watch(c.ctx, client, c.limits.Keepalive, c.limits.KeepaliveWait, c.log) })
 	for ch := range channels { // closed when the connection ends
 		c.open(ch)
 	}
@@ -83,13 +85,13 @@ func (c *connection) open(ch ssh.NewChannel) {
 }
 
 // limited runs serve while it holds one of the tokens, and refuses the channel when there is none left.
-func (c *connection) limited(free tokens, ch ssh.NewChannel, serve func(ssh.NewChannel)) {
-	if !free.take() {
+func (c *connection) limited(free sshdoor.Tokens, ch ssh.NewChannel, serve func(ssh.NewChannel)) {
+	if !free.Take() {
 		ch.Reject(ssh.ResourceShortage, "too many of these at a time for the instance")
 		return
 	}
 	c.wg.Go(func() {
-		defer free.giveBack()
+		defer free.GiveBack()
 		serve(ch)
 	})
 }
@@ -109,29 +111,6 @@ func (c *connection) answerRequests(requests <-chan *ssh.Request) {
 		}
 		if err := r.Reply(ok, payload); err != nil && !errors.Is(err, io.EOF) {
 			c.log.Debug("SSH request not answered", "request", r.Type, "error", err)
-		}
-	}
-}
-
-// watchClient asks now and then whether the client lives, and ends the connection when no answer comes: a
-// client whose machine was switched off would otherwise hold its processes for ever.
-func (c *connection) watchClient() {
-	tick := time.NewTicker(c.limits.Keepalive)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-c.ctx.Done():
-			return
-		}
-		dead := time.AfterFunc(c.limits.KeepaliveWait, func() {
-			c.log.Info("SSH client does not answer; hanging up", "waited", c.limits.KeepaliveWait)
-			c.client.Close()
-		})
-		_, _, err := c.client.SendRequest("keepalive@openssh.com", true, nil)
-		dead.Stop()
-		if err != nil {
-			return
 		}
 	}
 }

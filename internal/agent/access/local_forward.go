@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/nacre-cloud/nacre/internal/relay"
 )
 
 // dialTimeout bounds the search for somebody who answers at a forwarded connection's end.
@@ -39,7 +41,7 @@ func (c *connection) forwardLocal(nc ssh.NewChannel) {
 		return
 	}
 	c.wg.Go(func() { discard(requests) })
-	join(c.ctx, ch, conn)
+	relay.Both(c.ctx, ch, conn)
 }
 
 // dialInside tries the addresses of a host in order.

@@ -8,6 +8,9 @@ import (
 	"sync"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/nacre-cloud/nacre/internal/relay"
+	"github.com/nacre-cloud/nacre/internal/sshdoor"
 )
 
 // bindAddress is where a client asked to listen, in its own words: it names the forwarding by them later.
@@ -71,12 +74,12 @@ func (c *connection) listenInside(payload []byte) (ok bool, reply []byte) {
 		return false, nil
 	}
 	// Only this goroutine adds listeners, so a free place stays free.
-	if c.remote.has(at) || !c.listeners.take() {
+	if c.remote.has(at) || !c.listeners.Take() {
 		return false, nil
 	}
 	l, err := c.listen(addr, at.Port)
 	if err != nil {
-		c.listeners.giveBack()
+		c.listeners.GiveBack()
 		c.log.Info("SSH forwarding refused", "error", err)
 		return false, nil
 	}
@@ -89,7 +92,7 @@ func (c *connection) listenInside(payload []byte) (ok bool, reply []byte) {
 		c.remote.closeAll() // the connection's end may have passed by before the listener was noted
 	}
 	c.wg.Go(func() {
-		defer c.listeners.giveBack()
+		defer c.listeners.GiveBack()
 		c.acceptInside(l, at)
 	})
 	return true, reply
@@ -147,16 +150,16 @@ func (c *connection) stopListening(payload []byte) bool {
 func (c *connection) acceptInside(l net.Listener, at bindAddress) {
 	defer l.Close()
 	for {
-		conn, err := acceptNext(c.ctx, l, c.log)
+		conn, err := sshdoor.Accept(c.ctx, l, c.log)
 		if err != nil {
 			return // closed by stopListening or closeAll
 		}
-		if !c.forwards.take() {
+		if !c.forwards.Take() {
 			conn.Close()
 			continue
 		}
 		c.wg.Go(func() {
-			defer c.forwards.giveBack()
+			defer c.forwards.GiveBack()
 			c.forwardRemote(conn, at)
 		})
 	}
@@ -180,5 +183,5 @@ func (c *connection) forwardRemote(conn net.Conn, at bindAddress) {
 		return
 	}
 	c.wg.Go(func() { discard(requests) })
-	join(c.ctx, ch, conn)
+	relay.Both(c.ctx, ch, conn)
 }

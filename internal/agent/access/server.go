@@ -2,7 +2,6 @@ package access
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -10,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/nacre-cloud/nacre/internal/sshdoor"
 )
 
 // Config is what a Server works with.
@@ -72,11 +73,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, target Target) error
 	e := &endpoint{
 		Target: target, limits: s.limits,
 		log:       s.log.With("instance", target.Instance),
-		logins:    make(tokens, s.limits.Unauthenticated),
-		conns:     make(tokens, s.limits.Connections),
-		sessions:  make(tokens, s.limits.Sessions),
-		forwards:  make(tokens, s.limits.Forwards),
-		listeners: make(tokens, s.limits.Listeners),
+		logins:    make(sshdoor.Tokens, s.limits.Unauthenticated),
+		conns:     make(sshdoor.Tokens, s.limits.Connections),
+		sessions:  make(sshdoor.Tokens, s.limits.Sessions),
+		forwards:  make(sshdoor.Tokens, s.limits.Forwards),
+		listeners: make(sshdoor.Tokens, s.limits.Listeners),
 	}
 	defer e.wg.Wait()
 	defer cancel()
@@ -96,32 +97,17 @@ type endpoint struct {
 	log    *slog.Logger
 	wg     sync.WaitGroup
 
-	logins    tokens // one is held by each connection that has not logged in
-	conns     tokens // by each connection
-	sessions  tokens // by each session
-	forwards  tokens // by each forwarded connection, in either direction
-	listeners tokens // by each port forwarded from inside
+	logins    sshdoor.Tokens // one is held by each connection that has not logged in
+	conns     sshdoor.Tokens // by each connection
+	sessions  sshdoor.Tokens // by each session
+	forwards  sshdoor.Tokens // by each forwarded connection, in either direction
+	listeners sshdoor.Tokens // by each port forwarded from inside
 }
-
-// tokens bound how many there are of something at a time.
-type tokens chan struct{}
-
-// take returns false when all are held.
-func (t tokens) take() bool {
-	select {
-	case t <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (t tokens) giveBack() { <-t }
 
 // accept takes connections in until ctx ends.
 func (e *endpoint) accept(ctx context.Context, l net.Listener) error {
 	for {
-		conn, err := acceptNext(ctx, l, e.log)
+		conn, err := sshdoor.Accept(ctx, l, e.log)
 		if ctx.Err() != nil {
 			if err == nil {
 				conn.Close()
@@ -137,41 +123,19 @@ func (e *endpoint) accept(ctx context.Context, l net.Listener) error {
 			continue
 		}
 		e.wg.Go(func() {
-			defer e.conns.giveBack()
+			defer e.conns.GiveBack()
 			e.serve(ctx, conn)
 		})
 	}
 }
 
-const (
-	acceptRetryFirst = 5 * time.Millisecond
-	acceptRetryLast  = time.Second
-)
-
-// acceptNext waits for a connection until l is closed or ctx ends. Other errors pass: descriptors or memory run
-// short for a while, or a client goes before it is accepted.
-func acceptNext(ctx context.Context, l net.Listener, log *slog.Logger) (net.Conn, error) {
-	for pause := acceptRetryFirst; ; pause = min(2*pause, acceptRetryLast) {
-		conn, err := l.Accept()
-		if err == nil || ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-			return conn, err
-		}
-		log.Warn("connection not accepted", "address", l.Addr().String(), "error", err, "again_in", pause)
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
 // admit takes the tokens for a new connection, both or none.
 func (e *endpoint) admit() bool {
-	if !e.conns.take() {
+	if !e.conns.Take() {
 		return false
 	}
-	if !e.logins.take() {
-		e.conns.giveBack()
+	if !e.logins.Take() {
+		e.conns.GiveBack()
 		return false
 	}
 	return true
@@ -180,7 +144,7 @@ func (e *endpoint) admit() bool {
 // handshake agrees on keys and logs the client in, within the grace for that. It notes in attempted the
 // user that the client last asked for.
 func (e *endpoint) handshake(conn net.Conn, attempted *string) (*ssh.ServerConn, <-chan ssh.NewChannel, <-chan *ssh.Request, error) {
-	defer e.logins.giveBack()
+	defer e.logins.GiveBack()
 	if err := conn.SetDeadline(time.Now().Add(e.limits.LoginGrace)); err != nil {
 		return nil, nil, nil, err
 	}

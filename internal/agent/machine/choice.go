@@ -86,6 +86,11 @@ func (c *Choice) Console(ctx context.Context, id cloud.InstanceID, limit int) ([
 	return c.of(ctx, id).Console(ctx, id, limit)
 }
 
+// Attach implements Driver.
+func (c *Choice) Attach(ctx context.Context, id cloud.InstanceID) (Terminal, error) {
+	return c.of(ctx, id).Attach(ctx, id)
+}
+
 // Events implements Driver.
 func (c *Choice) Events() <-chan Status {
 	if c.VMs == nil {

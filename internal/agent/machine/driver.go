@@ -10,7 +10,7 @@
 // Recover comes first, once, after every start of the agent; Events may be read from then on.
 // Start, Stop, Remove, Exec, Console and Update follow in any order, also for several machines
 // at once; calls for one machine are never concurrent, except Exec,
-// Console and Status, which may come at any time.
+// Console, Attach and Status, which may come at any time.
 //
 // # What may be repeated
 //
@@ -191,6 +191,11 @@ type Driver interface {
 	// was launched, and when the last byte was written.
 	Console(ctx context.Context, id cloud.InstanceID, limit int) ([]byte, time.Time, error)
 
+	// Attach joins the console of a running machine: what it writes from now on is read, what is written is typed to it. Many may be
+	// attached at once and type at once. The machine waits for none of those who read: who is late misses bytes, and is told how
+	// many. What is typed to a machine that takes no input is lost. A Terminal ends with the machine's boot, by io.EOF.
+	Attach(ctx context.Context, id cloud.InstanceID) (Terminal, error)
+
 	// Events tells of machines that ended without Stop having returned yet. The channel is closed
 	// by Close. Events that nobody reads are kept; none is dropped.
 	Events() <-chan Status
@@ -213,6 +218,9 @@ type ExecSpec struct {
 	Stdout     io.Writer
 	Stderr     io.Writer
 }
+
+// Terminal is one who is attached to a console. Read and Write may be called at once; Close ends both.
+type Terminal interface{ io.ReadWriteCloser }
 
 // Exec starts a process inside one machine.
 type Exec func(ctx context.Context, spec ExecSpec) (Process, error)

@@ -25,7 +25,6 @@ type Bundle struct {
 	Config *specs.Spec
 	Files  []File     // written into the machine's directory of this driver before the container is made
 	Pass   []*os.File // the program has them as descriptors 3, 4 …; closed when it has them, or it has failed
-	Input  bool       // the program's input is written by those who attach to the console; else it is empty
 	Engine string     // for machine.Status; "" means the runtime
 }
 

@@ -31,6 +31,7 @@ type Config struct {
 	MachinesDir string // where machines have their directories
 	StateDir    string // the runtime's state; must not survive a reboot of the host
 	Dir         string // exits and programs; survives
+	Input       bool   // what is typed at a console is the program's input; else that is empty, and what is typed is lost
 	Groups      *Groups
 	Logger      *slog.Logger
 }
@@ -67,11 +68,15 @@ type Keeper struct {
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
+
+	attaching sync.Mutex
+	attached  map[cloud.InstanceID]*attachment // to machines' consoles
 }
 
 // New finds the runtime and the monitor. It starts nothing.
 func New(ctx context.Context, cfg Config, hooks Hooks) (*Keeper, error) {
-	k := &Keeper{cfg: cfg, hooks: hooks, log: cfg.Logger, machines: map[cloud.InstanceID]*running{}, events: newEvents()}
+	k := &Keeper{cfg: cfg, hooks: hooks, log: cfg.Logger, machines: map[cloud.InstanceID]*running{}, events: newEvents(),
+		attached: map[cloud.InstanceID]*attachment{}}
 	if k.cfg.Groups == nil {
 		k.cfg.Groups = NewGroups(cfg.CloudID)
 	}

@@ -67,7 +67,7 @@ func (k *Keeper) run(ctx context.Context, id cloud.InstanceID, b *Bundle) (int, 
 		// The runtime hands the first descriptors above the standard ones on; the monitor's own come after them.
 		cmd.Args = append(cmd.Args, "--runtime-opt", fmt.Sprintf("--preserve-fds=%d", len(b.Pass)))
 	}
-	if b.Input {
+	if k.cfg.Input {
 		cmd.Args = append(cmd.Args, "--stdin", "--leave-stdin-open")
 	}
 	cmd.ExtraFiles = append(slices.Clone(b.Pass), w)

@@ -53,6 +53,8 @@ func Run(t *testing.T, newHost func(t *testing.T) Host) {
 		{"a terminal has a size that changes", terminal},
 		{"signals reach a process", signals},
 		{"the console is kept over boots", console},
+		{"the console is read by many until it ends", attachesMany},
+		{"a machine waits for no reader of its console", waitsForNoReader},
 		{"user data runs on the first boot only", userData},
 		{"the launch key lets the ordinary user in", launchKey},
 		{"processes are bounded", boundsProcesses},

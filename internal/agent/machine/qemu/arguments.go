@@ -17,9 +17,10 @@ const (
 	firstPassed = 3
 	// translated bounds the cache of translated code, in MiB.
 	translated = 128
-	// memoryID, rootPort and so on name objects of the hypervisor's.
-	memoryID = "ram"
-	portID   = "guest"
+	// memoryID and so on name objects of the hypervisor's.
+	memoryID  = "ram"
+	portID    = "guest"
+	consoleID = "console"
 )
 
 // Where the hypervisor finds files inside its container.
@@ -130,10 +131,11 @@ func maxCPUs(s machine.Spec) int {
 
 // channels are the ways in and out: console, monitor, the guest's program.
 func (l *line) channels(s machine.Spec, from sources, monitor, port *os.File) {
-	l.add("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
+	l.add("-chardev", "stdio,id="+consoleID+",signal=off", "-serial", "chardev:"+consoleID)
 	l.add("-chardev", fmt.Sprintf("socket,id=monitor,fd=%d,server=on,wait=off", l.hand(monitor)), "-mon", "chardev=monitor,mode=control")
 	if s.VM.Devices == cloud.DevicesEmulated {
-		l.add("-device", "VGA", "-device", "piix3-usb-uhci", "-device", "usb-tablet")
+		// The screen's server listens nowhere: connections are handed to it.
+		l.add("-device", "VGA", "-device", "piix3-usb-uhci", "-device", "usb-tablet", "-vnc", "none,share=ignore")
 	} else {
 		l.add("-device", "virtio-rng-pci,rng=random", "-object", "rng-builtin,id=random", "-device",
 			"virtio-balloon-pci,id=balloon,deflate-on-oom=on,free-page-reporting="+map[bool]string{true: "off", false: "on"}[from.shares() || s.VM.Forked])

@@ -71,7 +71,7 @@ func New(ctx context.Context, cfg Config) (*Driver, error) {
 		return nil, err
 	}
 	d.Keeper, err = confined.New(ctx, confined.Config{Name: bundleDir, CloudID: cfg.CloudID, MachinesDir: cfg.MachinesDir, StateDir: cfg.StateDir, Dir: cfg.Dir,
-		Groups: cfg.Groups, Logger: cfg.Logger},
+		Input: true, Groups: cfg.Groups, Logger: cfg.Logger},
 		confined.Hooks{Bundle: d.bundle, Ready: d.ready, Watched: d.watched, Ask: d.ask, Ended: d.ended})
 	if err != nil {
 		return nil, err
@@ -151,6 +151,8 @@ func check(s machine.Spec) error {
 		return fmt.Errorf("machine %s: it has neither a kernel nor firmware to start with", s.ID)
 	case s.VM.Architecture != "x86_64" && (s.VM.Firmware == cloud.FirmwareBIOS || s.VM.Devices == cloud.DevicesEmulated):
 		return fmt.Errorf("machine %s: BIOS and emulated devices are for x86_64, not for %s", s.ID, s.VM.Architecture)
+	case s.VM.Devices == cloud.DevicesEmulated && s.VM.GuestAgent:
+		return fmt.Errorf("machine %s: the guest's program needs a paravirtual port, and the devices are emulated", s.ID)
 	case s.VM.Devices == cloud.DevicesEmulated && len(s.VM.Disks) > 6:
 		return fmt.Errorf("machine %s: an emulated disk controller has 6 ports", s.ID)
 	}
