@@ -62,6 +62,8 @@ type Server struct {
 	Secret []byte // signs tokens
 	Now    func() time.Time
 	Logger *slog.Logger
+
+	callers callers
 }
 
 type connKey struct{}
@@ -69,11 +71,16 @@ type connKey struct{}
 // Serve answers on a listener inside a VPC until ctx ends.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{Handler: s, ReadTimeout: timeout, ReadHeaderTimeout: timeout, WriteTimeout: timeout, IdleTimeout: timeout, MaxHeaderBytes: maxHeader,
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
-		ErrorLog:    slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug)}
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if x, ok := c.(*counted); ok {
+				c = x.Conn
+			}
+			return context.WithValue(ctx, connKey{}, c)
+		},
+		ErrorLog: slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug)}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(bounded{l, s}); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("answer metadata: %w", err)
 	}
 	return nil
@@ -90,6 +97,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !ok:
 		plain(w, http.StatusNotFound)
+	case !s.callers.ask(i.Instance.ID, s.Now()):
+		w.Header().Set("Retry-After", "1")
+		plain(w, http.StatusServiceUnavailable)
 	case i.Instance.Metadata.Disabled || remote.Addr().Unmap().Is6() && !i.Instance.Metadata.IPv6:
 		plain(w, http.StatusForbidden)
 	case r.Method == http.MethodPut && r.URL.Path == "/latest/api/token":
