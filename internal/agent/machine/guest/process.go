@@ -68,16 +68,29 @@ func (p *process) start(ctx context.Context, spec machine.ExecSpec) error {
 	if err != nil {
 		return err
 	}
-	select {
-	case s := <-p.started:
+	begun := func(s wire.Started) error {
 		if s.Error != "" {
 			return errors.New(s.Error)
 		}
-	case <-p.exit:
-		if p.err != nil {
-			return p.err
+		return nil
+	}
+	select {
+	case s := <-p.started:
+		if err := begun(s); err != nil {
+			return err
 		}
-		return errors.New("the guest ended it before it began")
+	case <-p.exit:
+		select {
+		case s := <-p.started: // and has ended already
+			if err := begun(s); err != nil {
+				return err
+			}
+		default:
+			if p.err != nil {
+				return p.err
+			}
+			return errors.New("the guest ended it before it began")
+		}
 	case <-ctx.Done():
 		out.Message(wire.TypeSignal, p.id, wire.Signal{Number: int(syscall.SIGKILL)})
 		return ctx.Err()
