@@ -87,9 +87,15 @@ type VM struct {
 	SSHKeys      []byte // host keys, private, in PEM; nil leaves the machine without
 	SSHServer    bool   // the keys are for the image's own SSH server; else the guest program is one
 	LoginUser    string // the image's ordinary user, whom the launch key lets in beside root
-	Memory       int64  // bytes that it was started with: the most that it can have while it runs; set by the driver
-	Forked       bool   // it was started where a template was frozen, not booted
 	Product      string // shown by the firmware's tables, such as "t3.micro"
+
+	// Set by the driver.
+	Forked    bool  // it was started where a template was frozen, not booted
+	Memory    int64 // bytes that it was started with
+	MaxMemory int64 // the most that it can have while it runs
+	CPUs      int   // that it was started with
+	MaxCPUs   int   // the most that it can have while it runs
+	Mapped    bool  // its memory is a file's that others map too: no page of it can be given back
 }
 
 // Disk is a block device of a virtual machine.
@@ -110,6 +116,7 @@ type NIC struct {
 	// Addresses are those that a guest without DHCP is given, with prefix lengths; Gateway its default route, "" for none.
 	Addresses []string
 	Gateway   string
+	Slot      int                      // of the bus, set by the driver; 0 for any
 	Tap       func() (*os.File, error) `json:"-"` // opens the card's end of the link
 }
 

@@ -94,7 +94,7 @@ dpkg-deb -x linux-image-*.deb kernel`)
 // modules are what the port and the network card need, in the order of loading.
 var modules = []string{"drivers/virtio/virtio_ring", "drivers/virtio/virtio", "drivers/virtio/virtio_pci_legacy_dev", "drivers/virtio/virtio_pci_modern_dev",
 	"drivers/virtio/virtio_pci", "drivers/char/virtio_console", "net/core/failover", "drivers/net/net_failover", "drivers/net/virtio_net",
-	"drivers/block/virtio_blk", "drivers/virtio/virtio_balloon"}
+	"drivers/block/virtio_blk", "drivers/virtio/virtio_balloon", "drivers/virtio/virtio_mem"}
 
 // DiskSize is larger than the file system that is made on the disk, as a root volume may be larger than its image.
 const DiskSize = 128 << 20

@@ -13,12 +13,14 @@ import (
 )
 
 const (
-	// firstPassed is the first descriptor that the hypervisor inherits.
+	// firstPassed is the first descriptor that the hypervisor inherits; of one that is forked it is the template's memory.
 	firstPassed = 3
+	memoryFD    = firstPassed
 	// translated bounds the cache of translated code, in MiB.
 	translated = 128
 	// memoryID and so on name objects of the hypervisor's.
 	memoryID  = "ram"
+	moreID    = "more" // memory that is plugged in while the machine runs; its device is moreID + "-device"
 	portID    = "guest"
 	consoleID = "console"
 )
@@ -85,7 +87,7 @@ func device(vm *machine.VM, kind string) string {
 
 // board says what the machine is: processors, memory, firmware. The PC is the old one, the i440FX: all of its slots take
 // devices while it runs, and every operating system for PCs knows it.
-func (l *line) board(s machine.Spec, from sources) error {
+func (l *line) board(s machine.Spec, from sources) {
 	vm := s.VM
 	accelerator := vm.Accelerator
 	model := "host"
@@ -100,13 +102,8 @@ func (l *line) board(s machine.Spec, from sources) error {
 		kind = "virt,gic-version=2"
 	}
 	l.add("-machine", kind+",memory-backend="+memoryID)
-	l.add("-m", fmt.Sprintf("%dM", s.Resources.Memory>>20))
-	l.add("-smp", fmt.Sprintf("cpus=%d,maxcpus=%d", max(1, s.Resources.VCPUs), maxCPUs(s)))
-	memory, err := from.memory(l, s.Resources.Memory)
-	if err != nil {
-		return fmt.Errorf("its memory: %w", err)
-	}
-	l.add("-object", memory)
+	l.add("-smp", fmt.Sprintf("cpus=%d,maxcpus=%d", vm.CPUs, vm.MaxCPUs))
+	from.memory(l, vm)
 	l.add("-uuid", machineUUID(s.ID))
 	l.add("-smbios", "type=1,manufacturer=Amazon EC2,product="+strings.ReplaceAll(vm.Product, ",", "")+",serial="+machineUUID(s.ID))
 	switch vm.Firmware {
@@ -118,7 +115,6 @@ func (l *line) board(s machine.Spec, from sources) error {
 	case cloud.FirmwareUEFI:
 		l.add("-bios", uefiTarget)
 	}
-	return nil
 }
 
 // maxCPUs is up to how many processors a machine may grow while it runs.
@@ -130,7 +126,7 @@ func maxCPUs(s machine.Spec) int {
 }
 
 // channels are the ways in and out: console, monitor, the guest's program.
-func (l *line) channels(s machine.Spec, from sources, monitor, port *os.File) {
+func (l *line) channels(s machine.Spec, monitor, port *os.File) {
 	l.add("-chardev", "stdio,id="+consoleID+",signal=off", "-serial", "chardev:"+consoleID)
 	l.add("-chardev", fmt.Sprintf("socket,id=monitor,fd=%d,server=on,wait=off", l.hand(monitor)), "-mon", "chardev=monitor,mode=control")
 	if s.VM.Devices == cloud.DevicesEmulated {
@@ -138,7 +134,7 @@ func (l *line) channels(s machine.Spec, from sources, monitor, port *os.File) {
 		l.add("-device", "VGA", "-device", "piix3-usb-uhci", "-device", "usb-tablet", "-vnc", "none,share=ignore")
 	} else {
 		l.add("-device", "virtio-rng-pci,rng=random", "-object", "rng-builtin,id=random", "-device",
-			"virtio-balloon-pci,id=balloon,deflate-on-oom=on,free-page-reporting="+map[bool]string{true: "off", false: "on"}[from.shares() || s.VM.Forked])
+			"virtio-balloon-pci,id=balloon,deflate-on-oom=on,page-poison=off,free-page-reporting="+map[bool]string{true: "off", false: "on"}[s.VM.Mapped])
 		if s.VM.Architecture == "x86_64" {
 			l.add("-device", "vmgenid,guid=auto")
 		}
@@ -172,6 +168,8 @@ func (l *line) disks(vm *machine.VM) error {
 				l.add("-device", "ahci,id=ahci")
 			}
 			dev["bus"] = "ahci." + strconv.Itoa(i)
+		} else {
+			dev["num-queues"] = 1 // not as many as there are processors, which change
 		}
 		if i == 0 && vm.Firmware != cloud.FirmwareNone {
 			dev["bootindex"] = 1
@@ -213,6 +211,9 @@ func (l *line) block(node, path, format, backing string, readOnly bool) error {
 // nicDevice is a card's front end. Direct boots need no option ROM.
 func nicDevice(vm *machine.VM, n machine.NIC) map[string]any {
 	dev := map[string]any{"driver": device(vm, "net"), "id": "nic-" + string(n.Interface), "netdev": "net-" + string(n.Interface), "mac": n.MAC, "romfile": ""}
+	if n.Slot > 0 {
+		dev["addr"] = fmt.Sprintf("%#x", n.Slot)
+	}
 	if n.MTU > 0 && vm.Devices != cloud.DevicesEmulated {
 		dev["host_mtu"] = n.MTU
 	}

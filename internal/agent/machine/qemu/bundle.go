@@ -35,6 +35,8 @@ var hostCPUs = runtime.NumCPU()
 // shown are the host's directories that a hypervisor reads: itself, its libraries and its firmware.
 var shown = []string{"/usr/bin", "/usr/lib", "/usr/lib64", "/usr/share/qemu", "/usr/share/seabios", "/etc/ld.so.cache"}
 
+const hugePages = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"
+
 // links are those of a host whose /usr is merged.
 var links = map[string]string{"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64"}
 
@@ -67,6 +69,17 @@ func makeRoot(root string) error {
 			return fmt.Errorf("make the hypervisors' root: %w", err)
 		}
 	}
+	// QEMU looks there for the size of huge pages, and complains on the console when it finds nothing.
+	pages, err := os.ReadFile(hugePages)
+	if err != nil {
+		pages = []byte("2097152\n")
+	}
+	if err := os.MkdirAll(filepath.Join(root, filepath.Dir(hugePages)), 0o755); err != nil {
+		return fmt.Errorf("make the hypervisors' root: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(root, hugePages), pages, 0o644); err != nil {
+		return fmt.Errorf("make the hypervisors' root: %w", err)
+	}
 	for name, to := range links {
 		if err := os.Symlink(to, filepath.Join(root, name)); err != nil && !errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("make the hypervisors' root: %w", err)
@@ -92,6 +105,10 @@ func (d *Driver) bundle(_ context.Context, s machine.Spec) (b confined.Bundle, e
 			err = fmt.Errorf("machine %s: %w", s.ID, err)
 		}
 	}()
+	from := d.sources(s.ID)
+	if err := from.hand(l, s.VM); err != nil { // first, to be memoryFD
+		return b, err
+	}
 	name, err := binaryOf(s.VM.Architecture)
 	if err != nil {
 		return b, err
@@ -111,11 +128,8 @@ func (d *Driver) bundle(_ context.Context, s machine.Spec) (b confined.Bundle, e
 			return b, err
 		}
 	}
-	from := d.sources(s.ID)
-	l.channels(s, from, monitor, port)
-	if err := l.board(s, from); err != nil {
-		return b, err
-	}
+	l.channels(s, monitor, port)
+	l.board(s, from)
 	if err := l.disks(s.VM); err != nil {
 		return b, err
 	}
@@ -164,7 +178,7 @@ func (d *Driver) container(s machine.Spec, args []string) *specs.Spec {
 func limits(s machine.Spec) *specs.LinuxResources {
 	r := s.Resources
 	r.Memory += overhead
-	r.PIDs = int64(threads + maxCPUs(s))
+	r.PIDs = int64(threads + s.VM.MaxCPUs)
 	return confined.Limits(r)
 }
 

@@ -178,6 +178,11 @@ func (d *Driver) ready(ctx context.Context, p confined.Process) error {
 		before := len(p.Spec.VM.NICs)
 		if from.forked() {
 			before = min(before, from.template.cards)
+			if !p.Spec.VM.Mapped {
+				if err := overlay(ctx, m, p.PID, from.template, p.Spec.VM.Memory); err != nil {
+					return err
+				}
+			}
 		}
 		if err := plugAll(ctx, m, p.Spec.VM, p.Spec.VM.NICs[:before]); err != nil {
 			return err

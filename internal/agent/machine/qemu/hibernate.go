@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,9 +31,10 @@ const (
 
 // saved is what a machine was when its memory was saved. A machine that is resumed must be the same.
 type saved struct {
-	CPUs   int
-	Memory int64
-	VM     machine.VM
+	CPUs    int
+	Plugged int // processors, also those that its guest puts to rest
+	Memory  int64
+	VM      machine.VM
 }
 
 func (d *Driver) saved(s machine.Spec, name string) string { return filepath.Join(s.Dir, name) }
@@ -76,9 +78,17 @@ func (d *Driver) save(ctx context.Context, s machine.Spec) error {
 		return err
 	}
 	defer f.Close()
+	plugged := 0
 	err = d.withMonitor(ctx, s.ID, func(m *qmp.Client) error {
+		var err error
+		if _, plugged, err = pluggedCPUs(ctx, m); err != nil {
+			return err
+		}
 		// The disk is a stopped machine's from here on: what comes after can only be its end, or that it goes on.
 		if err := m.Run(ctx, "stop", nil, nil); err != nil {
+			return err
+		}
+		if err := shareMemory(ctx, m, false); err != nil { // as it was received, if it was forked
 			return err
 		}
 		if err := m.RunWith(ctx, "getfd", map[string]any{"fdname": stateName}, nil, f); err != nil {
@@ -99,7 +109,7 @@ func (d *Driver) save(ctx context.Context, s machine.Spec) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	b, err := json.Marshal(saved{CPUs: s.Resources.VCPUs, Memory: s.Resources.Memory, VM: *s.VM})
+	b, err := json.Marshal(saved{CPUs: s.Resources.VCPUs, Plugged: plugged, Memory: s.Resources.Memory, VM: *s.VM})
 	if err != nil {
 		return err
 	}
@@ -141,7 +151,15 @@ func (d *Driver) Resume(ctx context.Context, s machine.Spec) (_ machine.Status, 
 	}
 	defer f.Close()
 	vm := *s.VM
-	vm.Forked = was.VM.Forked
+	vm.Forked, vm.Mapped, vm.CPUs, vm.MaxCPUs, vm.Memory, vm.MaxMemory = was.VM.Forked, was.VM.Mapped, was.Plugged, was.VM.MaxCPUs, was.VM.Memory, was.VM.MaxMemory
+	vm.NICs = slices.Clone(vm.NICs)
+	for i, n := range vm.NICs {
+		k := slices.IndexFunc(was.VM.NICs, func(w machine.NIC) bool { return w.Interface == n.Interface })
+		if k < 0 {
+			return machine.Status{}, fmt.Errorf("machine %s: its memory was saved without the network card %s", s.ID, n.Interface)
+		}
+		vm.NICs[i].Slot = was.VM.NICs[k].Slot
+	}
 	s.VM = &vm
 	st, err := d.startFrom(ctx, s, sources{saved: f})
 	if err != nil {

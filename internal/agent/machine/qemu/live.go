@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
@@ -47,6 +48,33 @@ func plugAll(ctx context.Context, m *qmp.Client, vm *machine.VM, nics []machine.
 	return nil
 }
 
+// Cards have the slots of the bus from firstSlot on; those before are for what machines are made with. A machine that goes on from
+// a saved state must have each where it was.
+const (
+	firstSlot = 0x10
+	lastSlot  = 0x1f
+)
+
+// slots are a machine's cards, each with a slot of its own.
+func slots(vm *machine.VM) []machine.NIC {
+	if vm.Architecture != "x86_64" {
+		return vm.NICs
+	}
+	taken := map[int]bool{}
+	for _, n := range vm.NICs {
+		taken[n.Slot] = true
+	}
+	cards := slices.Clone(vm.NICs)
+	for i := range cards {
+		for slot := firstSlot; cards[i].Slot == 0 && slot <= lastSlot; slot++ {
+			if !taken[slot] {
+				cards[i].Slot, taken[slot] = slot, true
+			}
+		}
+	}
+	return cards
+}
+
 // AttachNIC gives a running machine one more network card. A card that it has already is no error.
 func (d *Driver) AttachNIC(ctx context.Context, id cloud.InstanceID, n machine.NIC) error {
 	s, err := d.Running(id)
@@ -58,15 +86,14 @@ func (d *Driver) AttachNIC(ctx context.Context, id cloud.InstanceID, n machine.N
 			return nil
 		}
 	}
-	err = d.withMonitor(ctx, id, func(m *qmp.Client) error { return plug(ctx, m, s.VM, n) })
+	vm := *s.VM
+	vm.NICs = append(slices.Clone(vm.NICs), n)
+	vm.NICs = slots(&vm)
+	err = d.withMonitor(ctx, id, func(m *qmp.Client) error { return plug(ctx, m, &vm, vm.NICs[len(vm.NICs)-1]) })
 	if err != nil {
 		return fmt.Errorf("machine %s: %w", id, err)
 	}
-	return d.Note(id, func(s *machine.Spec) {
-		vm := *s.VM
-		vm.NICs = append(append([]machine.NIC(nil), vm.NICs...), n)
-		s.VM = &vm
-	})
+	return d.Note(id, func(s *machine.Spec) { s.VM = &vm })
 }
 
 // DetachNIC takes a network card from a running machine. A guest that does not let go of it in time loses the link all the same:
@@ -107,23 +134,34 @@ func (d *Driver) DetachNIC(ctx context.Context, id cloud.InstanceID, nic cloud.I
 }
 
 // Update implements machine.Driver: share and quota of the hypervisor's control group, processors that are plugged in, and memory that
-// the guest gives back or gets again. What a running machine can't have is an error that says how it can.
+// the guest gives back or gets. What a running machine can't have is an error that says how it can.
 func (d *Driver) Update(ctx context.Context, id cloud.InstanceID, r machine.Resources) error {
 	s, err := d.Running(id)
 	if err != nil {
 		return err
 	}
-	switch most := maxCPUs(s); {
-	case r.VCPUs > most:
+	if most := s.VM.MaxCPUs; r.VCPUs > most {
 		return fmt.Errorf("machine %s: it can have %d processors while it runs, not %d; stop it, change its size, and start it", id, most, r.VCPUs)
-	case r.Memory > s.VM.Memory:
-		return fmt.Errorf("machine %s: it was started with %d MiB of memory and can't have %d while it runs; stop it, change its size, and start it", id, s.VM.Memory>>20, r.Memory>>20)
-	case r.Memory != s.Resources.Memory && (s.VM.Forked || s.VM.Devices == cloud.DevicesEmulated):
-		return fmt.Errorf("machine %s: its memory, which is shared with others or has no balloon, can't change while it runs; stop it, change its size, and start it", id)
+	}
+	if err := memoryChanges(s, r.Memory); err != nil {
+		return fmt.Errorf("machine %s: %w", id, err)
+	}
+	want := s
+	want.Resources = r
+	if r.Memory > s.Resources.Memory { // room first
+		more := s
+		more.Resources.Memory = r.Memory
+		if err := d.Limit(ctx, id, limits(more), s.Resources); err != nil {
+			return err
+		}
 	}
 	if r.Memory != s.Resources.Memory {
-		if err := d.balloon(ctx, s, r.Memory); err != nil {
-			return fmt.Errorf("machine %s: change its memory: %w", id, err)
+		if err := d.setMemory(ctx, s, r.Memory); err != nil {
+			err = fmt.Errorf("machine %s: change its memory: %w", id, err)
+			if r.Memory > s.Resources.Memory {
+				err = errors.Join(err, d.Limit(context.WithoutCancel(ctx), id, limits(s), s.Resources))
+			}
+			return err
 		}
 	}
 	if r.VCPUs != s.Resources.VCPUs {
@@ -131,61 +169,34 @@ func (d *Driver) Update(ctx context.Context, id cloud.InstanceID, r machine.Reso
 			return fmt.Errorf("machine %s: give it processors: %w", id, err)
 		}
 	}
-	want := s
-	want.Resources = r
 	return d.Limit(ctx, id, limits(want), r)
 }
 
-const (
-	balloonLimit = 30 * time.Second // for a guest to give memory back
-	balloonSlack = 4 << 20          // that it may keep, in bytes
-)
+// cpuSlot is a place for a processor.
+type cpuSlot struct {
+	Type  string         `json:"type"`
+	Props map[string]any `json:"props"`
+	Path  string         `json:"qom-path"` // "" when it is empty
+}
 
-// balloon has a guest give memory back until it has size bytes, or get it again. One that needs its memory is left as it was.
-func (d *Driver) balloon(ctx context.Context, s machine.Spec, size int64) error {
-	ctx, cancel := context.WithTimeout(ctx, balloonLimit)
-	defer cancel()
-	return d.withMonitor(ctx, s.ID, func(m *qmp.Client) error {
-		if err := m.Run(ctx, "balloon", map[string]any{"value": size}, nil); err != nil {
-			return err
+// pluggedCPUs are a machine's places for processors, and how many hold one.
+func pluggedCPUs(ctx context.Context, m *qmp.Client) (slots []cpuSlot, have int, err error) {
+	err = m.Run(ctx, "query-hotpluggable-cpus", nil, &slots)
+	for _, slot := range slots {
+		if slot.Path != "" {
+			have++
 		}
-		for {
-			var st struct{ Actual int64 }
-			if err := m.Run(ctx, "query-balloon", nil, &st); err != nil {
-				return err
-			}
-			if (st.Actual-size) <= balloonSlack && (size-st.Actual) <= balloonSlack {
-				return nil
-			}
-			select {
-			case <-time.After(20 * time.Millisecond):
-			case <-ctx.Done():
-				again, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-				defer cancel()
-				back := m.Run(again, "balloon", map[string]any{"value": s.Resources.Memory}, nil)
-				return errors.Join(fmt.Errorf("its guest keeps %d MiB and was to have %d", st.Actual>>20, size>>20), back)
-			}
-		}
-	})
+	}
+	return slots, have, err
 }
 
 // plugCPUs plugs processors into a machine until it has as many, and has the guest use just these. Processors are never unplugged:
 // the guest puts those that are too many to rest, and the quota holds whatever it does.
 func (d *Driver) plugCPUs(ctx context.Context, s machine.Spec, want int) error {
 	err := d.withMonitor(ctx, s.ID, func(m *qmp.Client) error {
-		var slots []struct {
-			Type  string         `json:"type"`
-			Props map[string]any `json:"props"`
-			Path  string         `json:"qom-path"`
-		}
-		if err := m.Run(ctx, "query-hotpluggable-cpus", nil, &slots); err != nil {
+		slots, have, err := pluggedCPUs(ctx, m)
+		if err != nil {
 			return err
-		}
-		have := 0
-		for _, slot := range slots {
-			if slot.Path != "" {
-				have++
-			}
 		}
 		for i := len(slots) - 1; i >= 0 && have < want; i-- { // QEMU lists the last one first
 			if slots[i].Path != "" {

@@ -32,9 +32,10 @@ const (
 // the state of its devices. The frozen disk is the caller's. Machines that are started from it map the memory privately, and
 // share with each other what neither writes. It is gone with the process that made it.
 type Template struct {
-	memory *os.File // sealed: no machine can change it
-	state  *os.File
-	cards  int // that it was frozen with: one at most
+	memory  *os.File // sealed: no machine can change it
+	state   *os.File
+	extents []extent // what of the memory holds anything
+	cards   int      // that it was frozen with: one at most
 }
 
 // Memory is how much of the host's memory the template holds, in bytes.
@@ -64,9 +65,6 @@ func (s sources) forked() bool { return s.template != nil }
 // incoming tells whether the machine goes on from a state.
 func (s sources) incoming() bool { return s.template != nil || s.saved != nil }
 
-// shares tells whether the memory is a file that others map too: pages of it can't be given back one by one.
-func (s sources) shares() bool { return s.template != nil || s.memfd != nil }
-
 func (d *Driver) sources(id cloud.InstanceID) sources {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -78,7 +76,12 @@ func (d *Driver) startFrom(ctx context.Context, s machine.Spec, from sources) (m
 		return machine.Status{}, err
 	}
 	vm := *s.VM
-	vm.Memory = s.Resources.Memory
+	if from.saved == nil {
+		vm.CPUs, vm.MaxCPUs = max(1, s.Resources.VCPUs), maxCPUs(s)
+		vm.Memory, vm.MaxMemory = s.Resources.Memory, maxMemory(s)
+		vm.Mapped = (vm.Forked || from.memfd != nil) && !overlays()
+	}
+	vm.NICs = slots(&vm)
 	s.VM = &vm
 	d.mu.Lock()
 	d.from[s.ID] = from
@@ -161,7 +164,7 @@ func (d *Driver) Freeze(ctx context.Context, s machine.Spec, settle func(ctx con
 		if err := m.Run(ctx, "stop", nil, nil); err != nil {
 			return err
 		}
-		if err := shareMemory(ctx, m); err != nil {
+		if err := shareMemory(ctx, m, true); err != nil {
 			return err
 		}
 		if err := m.RunWith(ctx, "getfd", map[string]any{"fdname": stateName}, nil, t.state); err != nil {
@@ -180,6 +183,9 @@ func (d *Driver) Freeze(ctx context.Context, s machine.Spec, settle func(ctx con
 	}
 	if _, err := unix.FcntlInt(t.memory.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
 		return nil, fmt.Errorf("machine %s: seal its memory: %w", s.ID, err)
+	}
+	if t.extents, err = extents(t.memory); err != nil {
+		return nil, fmt.Errorf("machine %s: %w", s.ID, err)
 	}
 	return t, nil
 }
@@ -205,9 +211,9 @@ func (d *Driver) awaitReady(ctx context.Context, id cloud.InstanceID) error {
 	}
 }
 
-// shareMemory keeps memory that is a file out of the state.
-func shareMemory(ctx context.Context, m *qmp.Client) error {
-	return m.Run(ctx, "migrate-set-capabilities", map[string]any{"capabilities": []any{map[string]any{"capability": "x-ignore-shared", "state": true}}}, nil)
+// shareMemory says whether memory that is a shared file is kept out of a state.
+func shareMemory(ctx context.Context, m *qmp.Client, out bool) error {
+	return m.Run(ctx, "migrate-set-capabilities", map[string]any{"capabilities": []any{map[string]any{"capability": "x-ignore-shared", "state": out}}}, nil)
 }
 
 // migrated waits until a state is written or read.
@@ -234,23 +240,6 @@ func migrated(ctx context.Context, m *qmp.Client) error {
 	}
 }
 
-// memory is the object of a machine's memory, size in bytes. A file without a name is opened by its descriptor, as QEMU
-// knows no other way.
-func (s sources) memory(l *line, size int64) (string, error) {
-	file, share := s.memfd, "on"
-	if s.template != nil {
-		file, share = s.template.memory, "off"
-	}
-	if file == nil {
-		return fmt.Sprintf("memory-backend-ram,id=%s,size=%d", memoryID, size), nil
-	}
-	dup, err := again(file, os.O_RDWR)
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("memory-backend-file,id=%s,size=%d,mem-path=/proc/self/fd/%d,share=%s", memoryID, size, l.hand(dup), share), nil
-}
-
 // again opens a file without a name a second time, with a place of its own.
 func again(f *os.File, mode int) (*os.File, error) {
 	return os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), mode, 0)
@@ -271,7 +260,7 @@ func (s sources) receive(ctx context.Context, m *qmp.Client) error {
 	}
 	state := s.saved
 	if s.forked() {
-		if err := shareMemory(ctx, m); err != nil {
+		if err := shareMemory(ctx, m, true); err != nil {
 			return err
 		}
 		var err error
