@@ -12,7 +12,7 @@ INITBIN := internal/agent/machine/oci/initbin/nacre-init
 SFTPBIN := internal/agent/access/sftpserver/sftpbin/nacre-sftp
 GUESTBIN := internal/agent/machine/guest/program/guestbin/nacre-guest
 
-.PHONY: help build guest deps deps-bench test test-race test-clients test-terraform lint fuzz bench try generate clean
+.PHONY: help build guest deps deps-bench test test-race test-clients test-terraform test-slow lint fuzz bench try generate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ test-clients: deps ## drive a cloud with boto3, libcloud and Ansible from Debian
 test-terraform: deps ## drive a cloud with OpenTofu and the AWS provider (builds both, some minutes the first time)
 	go run ./test/terraform/tools -out .cache/terraform
 	go test $(TESTFLAGS) -count=1 -tags terraform ./test/terraform/...
+
+test-slow: deps ## boot whole operating systems, and twenty copies of one (root, some ten minutes on two cores)
+	go test $(TESTFLAGS) -count=1 -tags slow -timeout 60m ./test/slow/...
 
 lint: guest ## gofmt, vet, staticcheck
 	@out=$$(gofmt -l cmd internal test); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi

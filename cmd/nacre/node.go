@@ -158,6 +158,7 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 	n.agent, err = agent.New(ctx, agent.Config{
 		Node: cloud.Node{ID: id.ID, Zone: region.Zones[0].Name, Engines: engines,
 			CPUFactor: o.cpuFactor, MemoryFactor: o.memoryFactor},
+		TemplateMiB: o.templateMiB,
 		MachinesDir: o.dir.machines(), FlowLogsDir: o.dir.flowLogs(), Driver: driver, VMs: hypervisor, Accelerator: accelerator, Network: net, Images: images, Access: sshaccess.New(sshaccess.Config{Logger: log.With("component", "ssh")}),
 		SFTPServer: sftp, MetadataSecret: id.MetadataSecret, OpenUpload: open, Control: conn, Now: time.Now, Logger: log,
 	})

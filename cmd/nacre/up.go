@@ -30,6 +30,7 @@ type upOptions struct {
 	detach       bool
 	cpuFactor    float64
 	memoryFactor float64
+	templateMiB  int64
 	accelerator  string // a demand of package accel
 }
 
@@ -74,6 +75,8 @@ adopt what runs. Ending nacre, also by kill -9, leaves every instance running.`,
 	f.BoolVar(&o.detach, "detach", false, "return when the API answers, and go on in the background")
 	f.Float64Var(&o.cpuFactor, "cpu-overcommit", 8, "virtual CPUs sold for each real one")
 	f.Float64Var(&o.memoryFactor, "memory-overcommit", 4, "memory sold for each byte of real memory")
+	f.Int64Var(&o.templateMiB, "template-memory", -1, "memory in `MIB` that virtual machines' templates may have together, 0 for none")
+	f.Lookup("template-memory").DefValue = "an eighth of the server's"
 	f.StringVar(&o.accelerator, "accelerator", firstOf(os.Getenv(acceleratorEnv), accel.Auto),
 		"what executes virtual machines: auto (KVM where a guest is proved to boot with it), kvm or tcg; also "+acceleratorEnv)
 	return cmd
@@ -132,7 +135,8 @@ func (o *upOptions) startDetached(cmd *cobra.Command) error {
 		return fmt.Errorf("open the log: %w", err)
 	}
 	args := []string{"up", "--data-dir", string(o.dir), "--listen", o.listen,
-		"--cpu-overcommit", fmt.Sprint(o.cpuFactor), "--memory-overcommit", fmt.Sprint(o.memoryFactor), "--accelerator", o.accelerator}
+		"--cpu-overcommit", fmt.Sprint(o.cpuFactor), "--memory-overcommit", fmt.Sprint(o.memoryFactor),
+		"--template-memory", fmt.Sprint(o.templateMiB), "--accelerator", o.accelerator}
 	if o.region != "" {
 		args = append(args, "--region", o.region)
 	}

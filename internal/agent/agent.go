@@ -36,6 +36,8 @@ type Config struct {
 	// Accelerator tells by what virtual machines of an architecture are executed, "kvm" or "tcg". It may take as long as a proof
 	// of KVM; the error says that what is demanded is not to be had.
 	Accelerator func(ctx context.Context, architecture string) (string, error)
+	// TemplateMiB is the memory that frozen machines may have together: 0 makes none, less is an eighth of the server's.
+	TemplateMiB int64
 	Network     *network.Network
 	Images      *image.Store
 	Access      *access.Server
@@ -87,7 +89,11 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	}
 	a.vpcs = newVPCs(a)
 	a.imports = newImports(a)
-	a.templates = newTemplates(a)
+	budget := cfg.TemplateMiB
+	if budget < 0 {
+		budget = node.MemoryMiB / templateShare
+	}
+	a.templates = newTemplates(a, budget<<20)
 	known, err := a.knownMachines()
 	if err != nil {
 		return nil, err

@@ -29,7 +29,7 @@ func facts(n cloud.Node) (cloud.Node, error) {
 	if err := unix.Uname(&uts); err != nil {
 		return n, fmt.Errorf("read the kernel's version: %w", err)
 	}
-	mem, err := totalMemoryMiB("/proc/meminfo")
+	mem, err := memoryMiB("/proc/meminfo", "MemTotal")
 	if err != nil {
 		return n, err
 	}
@@ -52,22 +52,23 @@ func (a *Agent) SetEngine(kind cloud.Isolation, engine string) {
 	a.out.put("node", &agentrpc.FromAgent{Node: &n})
 }
 
-func totalMemoryMiB(path string) (int64, error) {
+// memoryMiB reads a line of /proc/meminfo, such as MemTotal.
+func memoryMiB(path, name string) (int64, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return 0, fmt.Errorf("read the server's memory size: %w", err)
+		return 0, fmt.Errorf("read the server's memory: %w", err)
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		rest, ok := strings.CutPrefix(lines.Text(), "MemTotal:")
+		rest, ok := strings.CutPrefix(lines.Text(), name+":")
 		if !ok {
 			continue
 		}
 		kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
 		if err != nil {
-			return 0, fmt.Errorf("read the server's memory size from %q: %w", lines.Text(), err)
+			return 0, fmt.Errorf("read the server's memory from %q: %w", lines.Text(), err)
 		}
 		return kib / 1024, nil
 	}
-	return 0, fmt.Errorf("read the server's memory size: %s has no MemTotal", path)
+	return 0, fmt.Errorf("read the server's memory: %s has no %s", path, name)
 }

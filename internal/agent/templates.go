@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -16,18 +18,22 @@ import (
 )
 
 const (
-	// templateShare is the part of the server's memory that templates may take together: one of so many.
+	// templateShare is the part of the server's memory that templates may take together unless told otherwise: one of so many.
 	templateShare = 8
 	// templateIdle is how long an unused template is kept.
 	templateIdle = time.Hour
 	// templateLimit is how long a machine may boot that is to become a template.
 	templateLimit = 10 * time.Minute
+	// templateDisk is the room for images that must be left for a template's disk, in bytes.
+	templateDisk = 256 << 20
+	// retryTemplate is how long no template is made after a failure; after each further one twice as long, up to templateIdle.
+	retryTemplate = time.Minute
 )
 
-// mold is what machines have in common that can be started from one template.
+// mold is what machines have in common that can be started from one template. Another hypervisor or kernel is another mold.
 type mold struct {
-	Image, Kernel, Ramdisk, Cmdline, Accelerator, Product string
-	Resources                                             machine.Resources
+	Image, Kernel, Ramdisk, Cmdline, Architecture, Accelerator, Product, Build string
+	Resources                                                                  machine.Resources
 }
 
 // template is a frozen machine: its memory with the driver, its disk in the image store under an id of its own.
@@ -35,24 +41,56 @@ type template struct {
 	frozen machine.Template
 	id     cloud.InstanceID
 	used   time.Time
-	users  int // launches that are copying the disk
+	users  int // launches that are made from it
+}
+
+// trial is what came of making a template.
+type trial struct {
+	making bool
+	failed int       // times in a row
+	next   time.Time // not before then
+	why    string    // it failed
+}
+
+// after is a trial that failed once more.
+func (y trial) after(why error, now time.Time) trial {
+	pause := min(retryTemplate<<min(y.failed, 10), templateIdle)
+	return trial{failed: y.failed + 1, next: now.Add(pause), why: why.Error()}
+}
+
+// errNoRoom is why no template is made on a server that has no room for it.
+var errNoRoom = errors.New("there is no room for a template")
+
+// roomFor tells whether a machine of so many bytes of memory can be made a template: its guest may use all of them until it is
+// frozen. Of a budget of 0 there is no template.
+func roomFor(memory, budget, available int64, disk error) error {
+	switch {
+	case budget <= 0:
+		return fmt.Errorf("%w: this server makes none (--template-memory 0)", errNoRoom)
+	case available < memory:
+		return fmt.Errorf("%w: %d MiB of memory are free and it may need %d", errNoRoom, available>>20, memory>>20)
+	case disk != nil:
+		return fmt.Errorf("%w: %w", errNoRoom, disk)
+	}
+	return nil
 }
 
 // templates are the frozen machines of this server. They are made in the background after a first launch, and end with this
 // process: what a crash leaves of them is a directory and a disk of machines that nobody wants, which are swept as all such.
 type templates struct {
 	a      *Agent
+	budget int64 // bytes of memory for all of them
 	wg     sync.WaitGroup
 	one    sync.Mutex // held while a template is made: one at a time
 	mu     sync.Mutex
 	ready  map[mold]*template
-	asked  map[mold]bool // being made, or given up
+	trials map[mold]trial // of those that none is ready of
 	ids    map[cloud.InstanceID]bool
 	closed bool
 }
 
-func newTemplates(a *Agent) *templates {
-	return &templates{a: a, ready: map[mold]*template{}, asked: map[mold]bool{}, ids: map[cloud.InstanceID]bool{}}
+func newTemplates(a *Agent, budget int64) *templates {
+	return &templates{a: a, budget: budget, ready: map[mold]*template{}, trials: map[mold]trial{}, ids: map[cloud.InstanceID]bool{}}
 }
 
 // holds tells whether an id is a template's: no machine's that was left over.
@@ -63,40 +101,66 @@ func (t *templates) holds(id cloud.InstanceID) bool {
 }
 
 // moldOf is what a machine's template must be like; ok is false for those that can't be forked.
-func moldOf(d *agentrpc.Machine, s *machine.Spec) (mold, bool) {
+func (t *templates) moldOf(d *agentrpc.Machine, s *machine.Spec) (m mold, ok bool) {
+	if t.a.cfg.VMs == nil || !s.VM.GuestAgent || d.Instance.Boot != 1 {
+		return m, false
+	}
 	h := d.Instance.Hardware
-	return mold{Image: d.Instance.ImageDigest, Kernel: h.KernelDigest, Ramdisk: h.RamdiskDigest, Cmdline: s.VM.Cmdline, Accelerator: s.VM.Accelerator,
-		Product: s.VM.Product, Resources: s.Resources}, s.VM.GuestAgent && d.Instance.Boot == 1
+	m = mold{Image: d.Instance.ImageDigest, Kernel: h.KernelDigest, Ramdisk: h.RamdiskDigest, Cmdline: s.VM.Cmdline, Architecture: s.VM.Architecture,
+		Accelerator: s.VM.Accelerator, Product: s.VM.Product, Resources: s.Resources}
+	var err error
+	m.Build, err = t.a.cfg.VMs.Build(s.VM.Architecture)
+	return m, err == nil
 }
 
-// take returns a template with a copy of its disk for a machine that has none yet, or nil.
-func (t *templates) take(ctx context.Context, m mold, id cloud.InstanceID) (machine.Template, error) {
+// take returns a template, which is to be given back, or why there is none.
+func (t *templates) take(m mold) (*template, string) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	found := t.ready[m]
-	if found != nil {
-		found.used = t.a.cfg.Now()
-		found.users++
-	}
-	t.mu.Unlock()
 	if found == nil {
-		return nil, nil
+		y := t.trials[m]
+		switch {
+		case y.making:
+			return nil, "its template is being made"
+		case y.why != "":
+			return nil, "it has no template: " + y.why
+		}
+		return nil, "there is no template of its image and type yet"
 	}
-	defer func() {
-		t.mu.Lock()
-		found.users--
-		t.mu.Unlock()
-	}()
-	return found.frozen, t.a.cfg.Images.CopyDisk(ctx, string(id), string(found.id))
+	found.used = t.a.cfg.Now()
+	found.users++
+	return found, ""
 }
 
-// want has a template made for machines like this one, unless there is one or one was tried.
+func (t *templates) giveBack(x *template) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	x.users--
+}
+
+// spoilt drops a template that a machine could not be started from.
+func (t *templates) spoilt(m mold, x *template, why error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || t.ready[m] != x {
+		return
+	}
+	t.trials[m] = t.trials[m].after(why, t.a.cfg.Now())
+	t.drop(m, "a machine could not be started from it")
+}
+
+// want has a template made for machines like this one, unless there is one, one is being made, or one could not be made just now.
 func (t *templates) want(ctx context.Context, m mold, s machine.Spec, img image.Image) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || t.asked[m] || t.ready[m] != nil {
+	y := t.trials[m]
+	if t.closed || y.making || t.ready[m] != nil || t.a.cfg.Now().Before(y.next) {
 		return
 	}
-	t.asked[m] = true
+	before := y.why
+	y.making = true
+	t.trials[m] = y
 	t.wg.Go(func() {
 		t.one.Lock()
 		defer t.one.Unlock()
@@ -105,23 +169,41 @@ func (t *templates) want(ctx context.Context, m mold, s machine.Spec, img image.
 		}
 		began := time.Now()
 		made, err := t.make(ctx, s, img)
-		if err != nil {
-			if ctx.Err() == nil {
-				t.a.log.Warn("no template was made; machines of this image boot each", "image", m.Image, "type", m.Product, "error", err)
-			}
-			return
-		}
-		t.a.log.Info("a template was made: further machines of this image and type are forked", "image", m.Image, "type", m.Product,
-			"took", time.Since(began), "memory_mib", made.frozen.Memory()>>20)
+		log := t.a.log.With("image", m.Image, "type", m.Product)
 		t.mu.Lock()
-		t.ready[m] = made
-		t.mu.Unlock()
-		t.trim(ctx)
+		defer t.mu.Unlock()
+		switch {
+		case err == nil && t.closed:
+			t.wg.Go(func() { t.discard(made) })
+			return
+		case err == nil:
+			log.Info("a template was made: further machines of this image and type are forked", "took", time.Since(began), "memory_mib", made.frozen.Memory()>>20)
+			t.ready[m] = made
+			t.trials[m] = trial{failed: y.failed} // of its use, for one that nothing can be started from
+		case ctx.Err() == nil:
+			y.making = false
+			t.trials[m] = y.after(err, t.a.cfg.Now())
+			level := slog.LevelWarn
+			if err.Error() == before {
+				level = slog.LevelDebug
+			}
+			log.Log(ctx, level, "no template was made; machines of this image and type boot each", "error", err, "again_after", t.trials[m].next)
+		}
+		if !t.closed {
+			t.trim()
+		}
 	})
 }
 
 // make boots and freezes a machine.
 func (t *templates) make(ctx context.Context, s machine.Spec, img image.Image) (*template, error) {
+	available, err := memoryMiB("/proc/meminfo", "MemAvailable")
+	if err != nil {
+		return nil, err
+	}
+	if err := roomFor(s.Resources.Memory, t.budget, available<<20, t.a.cfg.Images.Room(templateDisk)); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, templateLimit)
 	defer cancel()
 	id := cloud.NewID[cloud.InstanceID](rand.Reader)
@@ -131,10 +213,12 @@ func (t *templates) make(ctx context.Context, s machine.Spec, img image.Image) (
 	made := &template{id: id, used: t.a.cfg.Now()}
 	base, err := t.a.ids.allocate(id)
 	if err != nil {
+		t.forget(id)
 		return nil, err
 	}
 	defer t.a.ids.release(id, base)
 	if err := os.MkdirAll(t.a.machineDir(id), 0o711); err != nil {
+		t.forget(id)
 		return nil, fmt.Errorf("make a template's directory: %w", err)
 	}
 	disk, err := t.a.cfg.Images.PrepareDisk(ctx, string(id), img.Digest, rootSize(img))
@@ -145,6 +229,9 @@ func (t *templates) make(ctx context.Context, s machine.Spec, img image.Image) (
 		vm.NICs = []machine.NIC{{MTU: t.a.cfg.Network.MTU(), Tap: network.OpenSpareTap}}
 		s.ID, s.Dir, s.IDBase, s.VM, s.UserData, s.Greeting = id, t.a.machineDir(id), base, &vm, nil, ""
 		made.frozen, err = t.a.cfg.VMs.Freeze(ctx, s, settled(img))
+	}
+	if err == nil && made.frozen.Memory() > t.budget {
+		err = fmt.Errorf("%w: it has %d MiB of memory and all of them may have %d together (--template-memory)", errNoRoom, made.frozen.Memory()>>20, t.budget>>20)
 	}
 	if err != nil {
 		t.discard(made)
@@ -168,11 +255,13 @@ func settled(img image.Image) func(ctx context.Context, exec machine.Exec) error
 	}
 }
 
-// trim drops what was not used for long, and the least recently used beyond the budget.
-func (t *templates) trim(context.Context) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	budget := t.a.node.MemoryMiB << 20 / templateShare
+// trim drops what another hypervisor has frozen, what was not used for long, and the least recently used beyond the budget. t.mu is held.
+func (t *templates) trim() {
+	for m, x := range t.ready {
+		if b, err := t.a.cfg.VMs.Build(m.Architecture); x.users == 0 && err == nil && b != m.Build {
+			t.drop(m, "the hypervisor is another one")
+		}
+	}
 	for {
 		var total int64
 		var oldest mold
@@ -183,18 +272,29 @@ func (t *templates) trim(context.Context) {
 				oldest, when = m, x.used
 			}
 		}
-		if when.IsZero() || total <= budget && t.a.cfg.Now().Sub(when) < templateIdle {
+		switch {
+		case when.IsZero():
+			return
+		case total > t.budget:
+			t.drop(oldest, "templates have more memory than they may together")
+		case t.a.cfg.Now().Sub(when) >= templateIdle:
+			t.drop(oldest, "nothing was launched from it for long")
+		default:
 			return
 		}
-		x := t.ready[oldest]
-		delete(t.ready, oldest)
-		delete(t.asked, oldest)
-		t.a.log.Info("a template is dropped", "image", oldest.Image, "type", oldest.Product)
-		go t.discard(x)
 	}
 }
 
-// discard deletes what there is of a template.
+// drop takes a template away, of which the next launch has another one made. t.mu is held.
+func (t *templates) drop(m mold, why string) {
+	x := t.ready[m]
+	delete(t.ready, m)
+	t.a.log.Info("a template is dropped", "image", m.Image, "type", m.Product, "reason", why)
+	t.wg.Go(func() { t.discard(x) })
+}
+
+// discard deletes what there is of a template. Machines that are being started from its memory go on; nobody is copying its disk, or
+// boots instead.
 func (t *templates) discard(x *template) {
 	if x.frozen != nil {
 		x.frozen.Close()
@@ -205,9 +305,13 @@ func (t *templates) discard(x *template) {
 	if err := os.RemoveAll(t.a.machineDir(x.id)); err != nil {
 		t.a.log.Error("remove a template's directory", "error", err)
 	}
+	t.forget(x.id)
+}
+
+func (t *templates) forget(id cloud.InstanceID) {
 	t.mu.Lock()
-	delete(t.ids, x.id)
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	delete(t.ids, id)
 }
 
 // tend drops unused templates from time to time until ctx ends, and then all.
@@ -217,10 +321,12 @@ func (t *templates) tend(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			t.trim(ctx)
+			t.mu.Lock() // closed only below
+			t.trim()
+			t.mu.Unlock()
 		case <-ctx.Done():
 			t.mu.Lock()
-			t.closed = true
+			t.closed = true // nothing is added to ready or dropped from it any more
 			t.mu.Unlock()
 			t.wg.Wait()
 			for _, x := range t.ready {

@@ -25,6 +25,8 @@ type Hypervisor interface {
 	// the machine's disk is left. StartFrom starts a machine there, on a copy of that disk.
 	Freeze(ctx context.Context, s machine.Spec, settle func(ctx context.Context, exec machine.Exec) error) (machine.Template, error)
 	StartFrom(ctx context.Context, s machine.Spec, t machine.Template) (machine.Status, error)
+	// Build changes with the program that runs an architecture's machines: a template is good for the one that froze it.
+	Build(architecture string) (string, error)
 	// Hibernate saves a running machine's memory below its directory and ends it; Hibernated tells whether one is saved there; Resume
 	// starts the machine where it was saved, and leaves nothing saved, whatever comes of it.
 	Hibernate(ctx context.Context, id cloud.InstanceID) error
@@ -93,13 +95,16 @@ func rootSize(img image.Image) int64 {
 // startVM starts a virtual machine: forked from a template where its first boot finds one, booted where not, and then a
 // template is made for the next. Network cards that are still to be plugged must be there already.
 func (w *worker) startVM(ctx context.Context, d *agentrpc.Machine, img image.Image, spec machine.Spec) (machine.Status, error) {
-	m, forks := moldOf(d, &spec)
-	var from machine.Template
+	m, forks := w.a.templates.moldOf(d, &spec)
+	var from *template
 	if forks {
-		var err error
-		if from, err = w.a.templates.take(ctx, m, w.id); err != nil {
+		from, spec.VM.WhyBooted = w.a.templates.take(m)
+	}
+	if from != nil {
+		defer w.a.templates.giveBack(from)
+		if err := w.a.cfg.Images.CopyDisk(ctx, string(w.id), string(from.id)); err != nil {
 			w.log.Warn("the template's disk can't be copied; the machine boots", "error", err)
-			from = nil
+			from, spec.VM.WhyBooted = nil, "the template's disk could not be copied"
 		}
 	}
 	disk, err := w.a.cfg.Images.PrepareDisk(ctx, string(w.id), img.Digest, rootSize(img))
@@ -113,14 +118,17 @@ func (w *worker) startVM(ctx context.Context, d *agentrpc.Machine, img image.Ima
 			return st, err
 		}
 		w.log.Warn("the machine can't be resumed; it boots", "error", err)
+		spec.VM.WhyBooted = "its saved memory does not start"
 	}
 	if from != nil {
-		st, err := w.a.cfg.VMs.StartFrom(ctx, spec, from)
+		st, err := w.a.cfg.VMs.StartFrom(ctx, spec, from.frozen)
 		if err == nil || ctx.Err() != nil {
 			return st, err
 		}
 		// The disk is a booted system's whatever became of its memory: it boots as after a power cut.
-		w.log.Warn("the machine can't be forked; it boots", "error", err)
+		w.log.Warn("the machine can't be forked; it boots, and the template is dropped", "error", err)
+		w.a.templates.spoilt(m, from, err)
+		spec.VM.WhyBooted = "its template does not start"
 	}
 	st, err := w.a.cfg.Driver.Start(ctx, spec)
 	if err == nil && forks && from == nil {

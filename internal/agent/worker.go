@@ -221,7 +221,7 @@ func (w *worker) reportRunning(d *agentrpc.Machine, st machine.Status) {
 }
 
 func runningStatus(st machine.Status) agentrpc.MachineStatus {
-	return agentrpc.MachineStatus{Boot: st.Boot, Phase: agentrpc.PhaseRunning, At: st.Started, Engine: st.Engine}
+	return agentrpc.MachineStatus{Boot: st.Boot, Phase: agentrpc.PhaseRunning, At: st.Started, Engine: st.Engine, Launch: st.Launch}
 }
 
 func (w *worker) report(st agentrpc.MachineStatus) {

@@ -174,6 +174,7 @@ type MachineStatus struct {
 	SizeError string `json:",omitempty"`
 	// Hibernated is for PhaseStopped: the machine's memory and devices are saved on the node.
 	Hibernated bool   `json:",omitempty"`
+	Launch     string `json:",omitempty"` // for PhaseRunning: how a virtual machine came to run, see machine.Status
 	Error      string // for PhaseFailed; for PhaseStopped, why the memory was not saved though Hibernate asked for it
 }
 

@@ -20,6 +20,22 @@ const kernelPrefix, ramdiskPrefix = "aki-", "ari-"
 // value is the isolation. EC2's answers have no element for it, and clients leave tags that begin with "aws:" alone.
 const TagIsolation = "aws:nacre:isolation"
 
+// TagLaunch is a tag of the cloud's own on running virtual machines: how they came to run. "forked" is from a template, "booted"
+// is with the reason why not, "resumed" is from hibernation.
+const TagLaunch = "aws:nacre:launch"
+
+// Launched notes how an instance came to run, "" where there is but one way.
+func (i *Instance) Launched(how string) {
+	delete(i.Tags, TagLaunch)
+	if how == "" {
+		return
+	}
+	if i.Tags == nil {
+		i.Tags = Tags{}
+	}
+	i.Tags[TagLaunch] = tagText(how)
+}
+
 // NewImageID draws the identifier of an image: a kernel's begins with "aki-", a RAM disk's with "ari-".
 func NewImageID(rand io.Reader, t ImageType) ImageID {
 	id := NewID[ImageID](rand)

@@ -110,15 +110,18 @@ func (i *Instance) Resized(failure string) bool {
 	delete(i.Tags, TagResize)
 	if failure != "" {
 		i.SetSizing(*i.Before)
-		text := ResizeFailed + failure
-		for n := range text { // whole characters, of which none has more than four bytes
-			if n > MaxTagValueLength-4 {
-				text = text[:n]
-				break
-			}
-		}
-		i.Tags[TagResize] = text
+		i.Tags[TagResize] = tagText(ResizeFailed + failure)
 	}
 	i.Before = nil
 	return true
+}
+
+// tagText is as much of a text as a tag's value holds.
+func tagText(text string) string {
+	for n := range text { // whole characters, of which none has more than four bytes
+		if n > MaxTagValueLength-4 {
+			return text[:n]
+		}
+	}
+	return text
 }

@@ -53,6 +53,7 @@ func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now tim
 		}
 		i.Hibernated = false
 		i.HostID = st.Engine
+		i.Launched(st.Launch)
 		return true, i.Transition(cloud.StateRunning, cloud.StateReason{}, now)
 
 	case agentrpc.PhaseExited:

@@ -254,7 +254,7 @@ func (s *Store) build(ctx context.Context, r record, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.room(r.Image.Size + slack); err != nil {
+	if err := s.Room(r.Image.Size + slack); err != nil {
 		return err
 	}
 	aside := filepath.Join(s.disks(makingDir), newKey()+name)

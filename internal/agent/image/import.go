@@ -184,7 +184,7 @@ func (l *limited) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	if l.left <= 0 {
-		if err := l.s.room(checkEvery); err != nil {
+		if err := l.s.Room(checkEvery); err != nil {
 			return 0, err
 		}
 		l.left = checkEvery

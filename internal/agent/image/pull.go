@@ -75,7 +75,7 @@ func (s *Store) fetch(ctx context.Context, fetcher remotes.Fetcher, desc ocispec
 		if (images.IsManifestType(d.MediaType) || images.IsIndexType(d.MediaType) || images.IsConfigType(d.MediaType)) && d.Size > maxManifest {
 			return nil, invalid("%s has %d bytes; a manifest has %d at most", d.Digest, d.Size, maxManifest)
 		}
-		if err := s.room(total.Add(d.Size) - done.Load()); err != nil {
+		if err := s.Room(total.Add(d.Size) - done.Load()); err != nil {
 			return nil, fmt.Errorf("layer %s: %w", d.Digest, err)
 		}
 		report(p, done.Load(), 2*total.Load(), "fetching layers") // the other half is unpacking

@@ -339,8 +339,8 @@ type contentInfo = content.Info
 // ErrFull is an import that would fill the store's file system.
 var ErrFull = errors.New("the image store is full")
 
-// room fails when the file system has no room for more bytes besides what an import leaves free.
-func (s *Store) room(more int64) error {
+// Room fails when the file system has no room for more bytes besides what an import leaves free.
+func (s *Store) Room(more int64) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(s.root, &st); err != nil {
 		return fmt.Errorf("see how much room is left for images: %w", err)

@@ -79,7 +79,7 @@ func (s *Store) apply(ctx context.Context, root string, layer ocispec.Descriptor
 	defer plain.Close()
 	digester := digest.SHA256.Digester()
 	in := io.TeeReader(&limited{ctx: ctx, s: s, r: plain}, digester.Hash())
-	guard := &entryGuard{room: s.room}
+	guard := &entryGuard{room: s.Room}
 	if _, err := archive.Apply(ctx, root, in, archive.WithFilter(guard.check)); err != nil {
 		switch {
 		case ctx.Err() != nil:

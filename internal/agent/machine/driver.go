@@ -87,6 +87,7 @@ type VM struct {
 	SSHKeys      []byte // host keys, private, in PEM; nil leaves the machine without
 	SSHServer    bool   // the keys are for the image's own SSH server; else the guest program is one
 	LoginUser    string // the image's ordinary user, whom the launch key lets in beside root
+	WhyBooted    string // why the machine is not forked, "" where it could not be
 	Product      string // shown by the firmware's tables, such as "t3.micro"
 
 	// Set by the driver.
@@ -151,8 +152,16 @@ type Status struct {
 	PID     int       // the machine's first process on the host, 0 when exited
 	Started time.Time // zero when unknown
 	Engine  string    // such as "runc 1.1.5"
+	Launch  string    // how a virtual machine came to run, in its owner's words: LaunchForked, or LaunchBooted with the reason
 	Exit    Exit      // set when exited
 }
+
+// How virtual machines come to run; "" for others.
+const (
+	LaunchForked  = "forked"
+	LaunchResumed = "resumed"
+	LaunchBooted  = "booted"
+)
 
 // Exit is how a machine ended.
 type Exit struct {

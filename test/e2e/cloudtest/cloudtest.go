@@ -140,10 +140,10 @@ func freePort(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// Up starts nacre and waits until its API answers.
-func (c *Cloud) Up() {
+// Up starts nacre, with more flags of its own, and waits until its API answers.
+func (c *Cloud) Up(flags ...string) {
 	c.t.Helper()
-	cmd := exec.Command(Binary(c.t), "up", "--data-dir", c.Dir, "--listen", c.listen, "--public-pool", c.Pool)
+	cmd := exec.Command(Binary(c.t), append([]string{"up", "--data-dir", c.Dir, "--listen", c.listen, "--public-pool", c.Pool}, flags...)...)
 	cmd.Stdout, cmd.Stderr = &lockedWriter{c: c}, &lockedWriter{c: c}
 	// The test's own death must not leave a manager behind.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}

@@ -26,6 +26,7 @@ type Bundle struct {
 	Files  []File     // written into the machine's directory of this driver before the container is made
 	Pass   []*os.File // the program has them as descriptors 3, 4 …; closed when it has them, or it has failed
 	Engine string     // for machine.Status; "" means the runtime
+	Launch string     // for machine.Status
 }
 
 // File is one in the machine's directory that only root inside reads.

@@ -78,7 +78,8 @@ func (k *Keeper) launch(ctx context.Context, s machine.Spec, b *Bundle) (machine
 	if err != nil {
 		return machine.Status{}, err
 	}
-	rec := saved{Spec: s, PID: pid, Status: machine.Status{ID: s.ID, Boot: s.Boot, State: machine.Running, PID: pid, Started: time.Now().UTC(), Engine: orElse(b.Engine, k.engine)}}
+	rec := saved{Spec: s, PID: pid, Status: machine.Status{ID: s.ID, Boot: s.Boot, State: machine.Running, PID: pid, Started: time.Now().UTC(),
+		Engine: orElse(b.Engine, k.engine), Launch: b.Launch}}
 	rec.Ticks, _ = startTicks(pid)
 	if err := k.save(rec); err != nil {
 		return machine.Status{}, err

@@ -134,7 +134,7 @@ func (d *Driver) bundle(_ context.Context, s machine.Spec) (b confined.Bundle, e
 		return b, err
 	}
 	from.state(l)
-	return confined.Bundle{Config: d.container(s, append([]string{path}, l.args...)), Pass: l.pass, Engine: d.engineOf(s)}, nil
+	return confined.Bundle{Config: d.container(s, append([]string{path}, l.args...)), Pass: l.pass, Engine: d.engineOf(s), Launch: from.launch(s.VM)}, nil
 }
 
 // container is the hypervisor's confinement.

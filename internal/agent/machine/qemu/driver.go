@@ -97,10 +97,27 @@ func Version(ctx context.Context) (string, error) {
 // Engine is the hypervisor's name and version.
 func (d *Driver) Engine() string { return "QEMU " + d.version }
 
+// Build changes whenever the hypervisor's program for an architecture does: what one has frozen, another may not be able to read.
+func (d *Driver) Build(architecture string) (string, error) {
+	name, err := binaryOf(architecture)
+	if err != nil {
+		return "", err
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", fmt.Errorf("virtual machines need %s, which is not installed; `nacre doctor --install` installs it", name)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return "", fmt.Errorf("look at %s: %w", path, err)
+	}
+	return fmt.Sprintf("%s %d:%d %d %d", path, st.Dev, st.Ino, st.Size, st.Mtim.Nano()), nil
+}
+
 func (d *Driver) engineOf(s machine.Spec) string {
-	how := "booted"
+	how := machine.LaunchBooted
 	if s.VM.Forked {
-		how = "forked"
+		how = machine.LaunchForked
 	}
 	return fmt.Sprintf("QEMU %s (%s, %s)", d.version, s.VM.Accelerator, how)
 }

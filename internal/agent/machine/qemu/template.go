@@ -65,6 +65,19 @@ func (s sources) forked() bool { return s.template != nil }
 // incoming tells whether the machine goes on from a state.
 func (s sources) incoming() bool { return s.template != nil || s.saved != nil }
 
+// launch is how the machine comes to run, for its owner.
+func (s sources) launch(vm *machine.VM) string {
+	switch {
+	case s.forked():
+		return machine.LaunchForked
+	case s.saved != nil:
+		return machine.LaunchResumed
+	case vm.WhyBooted != "":
+		return machine.LaunchBooted + ": " + vm.WhyBooted
+	}
+	return machine.LaunchBooted
+}
+
 func (d *Driver) sources(id cloud.InstanceID) sources {
 	d.mu.Lock()
 	defer d.mu.Unlock()
