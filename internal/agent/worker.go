@@ -107,11 +107,12 @@ func (w *worker) step(ctx context.Context) (gone bool, err error) {
 
 	switch {
 	case d == nil || d.Instance.Desired == cloud.DesiredTerminated:
+		ended := w.endedAt(ctx)
 		if err := w.remove(ctx); err != nil {
 			return false, err
 		}
 		if d != nil {
-			w.report(agentrpc.MachineStatus{Boot: d.Instance.Boot, Phase: agentrpc.PhaseGone})
+			w.report(agentrpc.MachineStatus{Boot: d.Instance.Boot, Phase: agentrpc.PhaseGone, At: ended})
 		}
 		return d == nil, nil
 	case d.Instance.Desired == cloud.DesiredStopped:
@@ -127,11 +128,21 @@ func (w *worker) step(ctx context.Context) (gone bool, err error) {
 		if err := w.stop(ctx, grace); err != nil {
 			return false, err
 		}
+		stopped.At = w.endedAt(ctx)
 		w.report(stopped)
 		return false, nil
 	default:
 		return false, w.ensureRunning(ctx, d, exited)
 	}
+}
+
+// endedAt is when the machine stopped, zero when it hasn't or isn't known: what it is paid for ends there.
+func (w *worker) endedAt(ctx context.Context) time.Time {
+	st, err := w.a.cfg.Driver.Status(ctx, w.id)
+	if err != nil || st.State != machine.Exited {
+		return time.Time{}
+	}
+	return st.Exit.At
 }
 
 func (w *worker) ensureRunning(ctx context.Context, d *agentrpc.Machine, exited *machine.Status) error {

@@ -87,8 +87,11 @@ type Instance struct {
 	StateChanged     time.Time
 	Node             NodeID // "" until placed
 	RunningSince     time.Time
-	Terminated       time.Time // zero until terminated
-	HostID           string    // facts of the node: the engine that runs it, such as "runc 1.1.5"
+	// MachineEnded is when the machine of the newest boot stopped, as its node knows it; zero while it runs, and where nobody
+	// knows. It is never later than the notice of it.
+	MachineEnded time.Time
+	Terminated   time.Time // zero until terminated
+	HostID       string    // facts of the node: the engine that runs it, such as "runc 1.1.5"
 }
 
 // VM tells whether the instance has a kernel of its own.

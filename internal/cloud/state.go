@@ -88,7 +88,7 @@ func (i *Instance) Transition(to InstanceState, reason StateReason, now time.Tim
 	i.TransitionReason = reason.transitionText(now)
 	switch to {
 	case StateRunning:
-		i.RunningSince = now.UTC()
+		i.RunningSince, i.MachineEnded = now.UTC(), time.Time{}
 	case StateTerminated:
 		i.Terminated = now.UTC()
 	}

@@ -25,7 +25,9 @@ const (
 	FleetsFor = 48 * time.Hour
 	// PeeringsFor is how long a peering that is over can still be described.
 	PeeringsFor = 2 * time.Hour
-	retryAfter  = time.Second
+	// UsageFor is how long a row of the usage ledger is kept after its end: Cost Explorer's 13 months, and the current one.
+	UsageFor   = 430 * 24 * time.Hour
+	retryAfter = time.Second
 )
 
 // Reconcilers are the parts of the control plane that nobody calls.
@@ -127,6 +129,11 @@ func (r *Reconcilers) clean(ctx context.Context) error {
 				store.Delete(tx, store.ClientTokens, store.TokenKey(t.Account, t.Action, t.Token))
 			}
 		}
+		for _, u := range store.List(view, store.Usages) {
+			if !u.End.IsZero() && now.Sub(u.End) > UsageFor {
+				store.Delete(tx, store.Usages, store.UsageKey(u.Key()))
+			}
+		}
 		for _, t := range store.List(view, store.ImportTasks) {
 			if !t.Ended.IsZero() && now.Sub(t.Ended) > ImportsFor {
 				store.Delete(tx, store.ImportTasks, t.ID)
@@ -157,6 +164,7 @@ func (r *Reconcilers) clean(ctx context.Context) error {
 // whole. The caller removes the machines.
 func TerminateAll(ctx context.Context, s *store.Store, now time.Time) error {
 	err := s.Update(ctx, func(tx *store.Tx) error {
+		tx.At(now)
 		for _, i := range store.List(tx, store.Instances) {
 			if i.State == cloud.StateTerminated {
 				continue

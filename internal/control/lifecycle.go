@@ -16,6 +16,7 @@ import (
 // facts about another boot, or from a node that the instance is not on, change nothing.
 func applyStatus(ctx context.Context, s *store.Store, node cloud.NodeID, st agentrpc.MachineStatus, now time.Time) error {
 	err := s.Update(ctx, func(tx *store.Tx) error {
+		tx.At(now)
 		i, ok := store.Get(tx, store.Instances, st.Instance)
 		if !ok || i.Node != node {
 			return nil
@@ -36,6 +37,9 @@ func applyStatus(ctx context.Context, s *store.Store, node cloud.NodeID, st agen
 // advance is the step that one fact causes. It changes i, and releases in tx what the instance no longer has.
 func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now time.Time) (changed bool, err error) {
 	current := st.Boot == i.Boot
+	if current && !st.At.IsZero() && st.Phase != agentrpc.PhaseRunning {
+		i.MachineEnded = endOf(i, st.At, now)
+	}
 	switch st.Phase {
 	case agentrpc.PhaseRunning:
 		if !current || i.Desired != cloud.DesiredRunning {
@@ -96,6 +100,17 @@ func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now tim
 		return true, terminate(tx, i, now)
 	}
 	return false, fmt.Errorf("unknown phase %q", st.Phase)
+}
+
+// endOf is when a machine stopped by its node's clock, which may be wrong: not before it ran, and not after now.
+func endOf(i *cloud.Instance, at, now time.Time) time.Time {
+	switch {
+	case at.After(now):
+		at = now
+	case at.Before(i.RunningSince):
+		at = i.RunningSince
+	}
+	return at.UTC()
 }
 
 // end starts the way to stopped or terminated for an instance that ended by itself.

@@ -28,6 +28,7 @@ func placeNATGateways(ctx context.Context, s *store.Store, now time.Time) error 
 			continue
 		}
 		err := s.Update(ctx, func(tx *store.Tx) error {
+			tx.At(now)
 			g, ok := store.Get(tx, store.NATGateways, g.ID)
 			switch {
 			case !ok || g.Node != "":
@@ -76,6 +77,7 @@ func applyVPCStatus(ctx context.Context, s *store.Store, node cloud.NodeID, st a
 		return nil
 	}
 	err := s.Update(ctx, func(tx *store.Tx) error {
+		tx.At(now)
 		for _, g := range store.ListBy(tx, store.NATGatewaysByVPC, st.VPC) {
 			switch {
 			case !concerned(g):

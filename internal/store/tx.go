@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sort"
+	"time"
 )
 
 // Tx is a transaction while its function runs, by one goroutine. It can't be used afterwards.
@@ -16,6 +17,7 @@ type Tx struct {
 	size   int                           // of all writes, in bytes
 	err    error                         // the first write that could not be encoded
 	ended  bool
+	now    time.Time // see At
 }
 
 // draft is a write of a transaction; obj is nil for a removal.
@@ -34,6 +36,7 @@ func (tx *Tx) run(fn func(*Tx) error) error {
 	if err := fn(tx); err != nil {
 		return err
 	}
+	tx.meter()
 	return tx.err
 }
 

@@ -75,6 +75,7 @@ var errDryRun = errors.New("dry run")
 // update runs one transaction for a call. A dry run goes through all of it and commits nothing.
 func (s *Service) update(ctx context.Context, call *awsapi.Call, fn func(*store.Tx) error) error {
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		tx.At(call.Now)
 		if err := fn(tx); err != nil {
 			return err
 		}
