@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
+	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
 // imageView is an image as the command line shows it.
@@ -84,7 +85,7 @@ func (a *api) findImage(ctx context.Context, word string) (imageView, error) {
 }
 
 // bakes are the recipes of images.
-var bakes = []string{"debian-12", "debian-12-server", "busybox", "linux"}
+var bakes = []string{"debian-12", "debian-12-server", "debian-12-cloud", "busybox", "linux"}
 
 func bakeHint(word string) string {
 	if slices.Contains(bakes, word) {
@@ -103,11 +104,13 @@ func imageBakeCommand(g *globals) *cobra.Command {
   debian-12         Debian 12 with apt, sudo and the user "admin"; about a minute. It makes debian-12, for containers,
                     debian-12-vm, for virtual machines of the same layers, and the kernel and RAM disk of these
   debian-12-server  the same with systemd, which virtual machines boot, and an SSH server of its own
+  debian-12-cloud   a whole disk of it with its own kernel, boot loader (BIOS and UEFI) and cloud-init, which virtual
+                    machines start as they would on EC2; some minutes
   linux             the kernel of virtual machines and its RAM disk alone; some seconds
   busybox           a tiny system of one program; a second`,
 		Args: cobra.ExactArgs(1), ValidArgs: bakes,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return g.importImage(cmd, "bake:"+args[0], firstOf(name, args[0]))
+			return g.importImage(cmd, importOf("bake:"+args[0], firstOf(name, args[0])))
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "`NAME` of the image (default the recipe's)")
@@ -120,7 +123,7 @@ func imagePullCommand(g *globals) *cobra.Command {
 		Use: "pull REFERENCE", Short: "Bring in an image from a registry", Example: "  nacre image pull docker.io/library/nginx:1.27 --name nginx",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return g.importImage(cmd, "docker://"+args[0], firstOf(name, shortName(args[0])))
+			return g.importImage(cmd, importOf("docker://"+args[0], firstOf(name, shortName(args[0]))))
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "`NAME` of the image (default the last part of the reference)")
@@ -136,9 +139,19 @@ func shortName(ref string) string {
 }
 
 func imageImportCommand(g *globals) *cobra.Command {
-	var name string
+	var name, format, arch, bootMode, devices string
 	cmd := &cobra.Command{
-		Use: "import FILE", Short: "Bring in an OCI or docker archive", Example: "  skopeo copy docker://alpine oci-archive:alpine.tar\n  nacre image import alpine.tar",
+		Use: "import FILE", Short: "Bring in an OCI or docker archive, or a whole disk",
+		Long: `Bring in an OCI or docker archive, as it is or compressed with gzip or zstd, or a whole disk: qcow2, raw with a partition table,
+vmdk of one file, or vdi. The file's first bytes tell which it is.
+
+Archives become images of containers; whole disks become images of virtual machines, which start by the disk's own boot loader and
+ask the metadata service who they are, as cloud-init does. A disk with code in its first sector starts by BIOS, else one with an EFI
+system partition by UEFI.`,
+		Example: `  skopeo copy docker://alpine oci-archive:alpine.tar
+  nacre image import alpine.tar
+  nacre image import debian-12-generic-amd64.qcow2 --name debian
+  nacre image import old.vmdk --boot-mode legacy-bios --devices emulated`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := g.connect()
@@ -150,11 +163,30 @@ func imageImportCommand(g *globals) *cobra.Command {
 				return err
 			}
 			base, _, _ := strings.Cut(filepath.Base(args[0]), ".")
-			return g.importImage(cmd, source, firstOf(name, base))
+			req := importOf(source, firstOf(name, base))
+			req.DiskContainers[0].Format, req.Architecture, req.BootMode = given(format), given(arch), given(bootMode)
+			if devices != "" && devices != "virtio" {
+				tags := &req.TagSpecifications[0].Tags
+				*tags = append(*tags, ec2.Tag{Key: new(cloud.TagDevices), Value: &devices})
+			}
+			return g.importImage(cmd, req)
 		},
 	}
-	cmd.Flags().StringVar(&name, "name", "", "`NAME` of the image (default the file's, up to its first dot)")
+	f := cmd.Flags()
+	f.StringVar(&name, "name", "", "`NAME` of the image (default the file's, up to its first dot)")
+	f.StringVar(&format, "format", "", "refuse the file unless it is a whole disk of this `FORMAT`: qcow2, raw, vmdk, vdi")
+	f.StringVar(&arch, "arch", "", "the disk is for this `ARCHITECTURE`: x86_64, arm64 (default the server's)")
+	f.StringVar(&bootMode, "boot-mode", "", "start the disk with `FIRMWARE`: legacy-bios, uefi (default what it can be started with)")
+	f.StringVar(&devices, "devices", "", "`KIND` of devices that machines of the disk see: virtio, emulated (default virtio)")
 	return cmd
+}
+
+// given is a flag's value, nil when there is none.
+func given(flag string) *string {
+	if flag == "" {
+		return nil
+	}
+	return &flag
 }
 
 // upload sends a file to the endpoint under its digest and returns the import source that means it.
@@ -188,17 +220,23 @@ func (a *api) upload(cmd *cobra.Command, path string) (string, error) {
 	return "upload:sha256:" + digest, nil
 }
 
+// importOf is the request that brings in an image from a source.
+func importOf(source, name string) *ec2.ImportImageRequest {
+	return &ec2.ImportImageRequest{
+		DiskContainers:    []ec2.ImageDiskContainer{{Url: &source}},
+		TagSpecifications: []ec2.TagSpecification{{ResourceType: new("import-image-task"), Tags: []ec2.Tag{{Key: new("Name"), Value: &name}}}},
+	}
+}
+
 // importImage starts an import, follows it to its end, and prints the image.
-func (g *globals) importImage(cmd *cobra.Command, source, name string) error {
+func (g *globals) importImage(cmd *cobra.Command, req *ec2.ImportImageRequest) error {
+	source, name := *req.DiskContainers[0].Url, *req.TagSpecifications[0].Tags[0].Value
 	a, err := g.connect()
 	if err != nil {
 		return err
 	}
 	ctx := cmd.Context()
-	started, err := a.ec2.ImportImage(ctx, &ec2.ImportImageRequest{
-		DiskContainers:    []ec2.ImageDiskContainer{{Url: &source}},
-		TagSpecifications: []ec2.TagSpecification{{ResourceType: new("import-image-task"), Tags: []ec2.Tag{{Key: new("Name"), Value: &name}}}},
-	})
+	started, err := a.ec2.ImportImage(ctx, req)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nacre-cloud/nacre/internal/agent/image"
+	"github.com/nacre-cloud/nacre/internal/agent/image/diskheader"
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
@@ -121,7 +123,7 @@ func (im *imports) bring(ctx context.Context, task cloud.ImportTask, p image.Pro
 	case "upload":
 		var r io.ReadCloser
 		if r, err = im.a.cfg.OpenUpload(ctx, rest); err == nil {
-			img, err = im.fromArchive(ctx, r, task, p)
+			img, err = im.fromUpload(ctx, r, task, p)
 		}
 	default:
 		err = fmt.Errorf("the source %q is none that this node can import from", task.Source)
@@ -163,9 +165,19 @@ func bakedImages(b image.Baked) []agentrpc.Imported {
 	return []agentrpc.Imported{ramdisk, kernel, imported(b.Image, ""), vm}
 }
 
-func (im *imports) fromArchive(ctx context.Context, r io.ReadCloser, task cloud.ImportTask, p image.Progress) (image.Image, error) {
+// fromUpload brings in what was sent: an archive of layers, or a whole disk.
+func (im *imports) fromUpload(ctx context.Context, r io.ReadCloser, task cloud.ImportTask, p image.Progress) (image.Image, error) {
 	defer r.Close()
-	found, err := im.a.cfg.Images.Import(ctx, r, task.Name, p)
+	in := bufio.NewReaderSize(r, diskheader.Peek)
+	format, err := image.IsDisk(in)
+	if err != nil {
+		return image.Image{}, err
+	}
+	if format != diskheader.None || task.OfDisk() {
+		return im.a.cfg.Images.ImportDisk(ctx, in, image.DiskOptions{Name: task.Name, Format: diskheader.Format(task.Format), Firmware: task.Firmware, Devices: task.Devices,
+			Architecture: task.Architecture}, p)
+	}
+	found, err := im.a.cfg.Images.Import(ctx, in, task.Name, p)
 	if err != nil {
 		return image.Image{}, err
 	}

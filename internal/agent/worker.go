@@ -40,6 +40,7 @@ type worker struct {
 
 const (
 	stopGrace  = 30 * time.Second // from the stop signal to the kill, as long as EC2's guests get at least
+	diskGrace  = time.Minute      // the same from the power button, for systems that nobody here has made
 	retryFirst = 200 * time.Millisecond
 	retryLast  = 30 * time.Second
 	resync     = time.Minute
@@ -116,7 +117,7 @@ func (w *worker) step(ctx context.Context) (gone bool, err error) {
 		}
 		return d == nil, nil
 	case d.Instance.Desired == cloud.DesiredStopped:
-		grace := stopGrace
+		grace := graceOf(d)
 		if d.Instance.ForceStop {
 			grace = 0
 		}
@@ -145,6 +146,14 @@ func (w *worker) endedAt(ctx context.Context) time.Time {
 	return st.Exit.At
 }
 
+// graceOf is how long a machine may take to shut down.
+func graceOf(d *agentrpc.Machine) time.Duration {
+	if d.Instance.Hardware.Content == cloud.ContentDisk {
+		return diskGrace
+	}
+	return stopGrace
+}
+
 func (w *worker) ensureRunning(ctx context.Context, d *agentrpc.Machine, exited *machine.Status) error {
 	boot := d.Instance.Boot
 	st, err := w.a.cfg.Driver.Status(ctx, w.id)
@@ -165,7 +174,7 @@ func (w *worker) ensureRunning(ctx context.Context, d *agentrpc.Machine, exited 
 		w.reportRunning(d, st)
 		return nil
 	case !absent && st.State == machine.Running: // an older boot: reboot
-		if err := w.a.cfg.Driver.Stop(ctx, w.id, stopGrace); err != nil {
+		if err := w.a.cfg.Driver.Stop(ctx, w.id, graceOf(d)); err != nil {
 			return err
 		}
 	case !absent && st.Boot >= boot && !st.Exit.Reboot && !st.Exit.Requested:

@@ -77,6 +77,10 @@ const (
 	DevicesEmulated Devices = "emulated" // AHCI, e1000, a standard VGA: for systems without virtio drivers
 )
 
+// TagDevices is a tag of the task that imports a whole disk, and of its image: "emulated" where the disk's system has no drivers for
+// paravirtual devices. EC2's API has no parameter for it.
+const TagDevices = "nacre:devices"
+
 // BootMode is EC2's word for f, "" where no firmware is involved.
 func (f Firmware) BootMode() string {
 	switch f {

@@ -68,19 +68,29 @@ const (
 	ImportFailed    ImportState = "failed" // shown by EC2 as deleted with a status message
 )
 
-// ImportTask makes an AMI out of an archive, a registry's image or a recipe.
+// OfDisk tells whether a task can only be one of a whole disk.
+func (t *ImportTask) OfDisk() bool {
+	return t.Format != "" || t.Firmware != FirmwareNone || t.Devices != DevicesVirtio || t.Architecture != ""
+}
+
+// ImportTask makes an AMI out of an archive, a whole disk, a registry's image or a recipe.
 type ImportTask struct {
 	ID      ImportTaskID
 	Account AccountID
-	// Source is where the bytes come from: "upload:sha256:…" (an archive sent to the
+	// Source is where the bytes come from: "upload:sha256:…" (a file sent to the
 	// endpoint), "docker://REGISTRY/NAME:TAG", or "bake:RECIPE".
 	Source       string
 	Name         string // of the AMI to register
 	Description  string
 	Architecture string
-	Tags         Tags // of the AMI
-	TaskTags     Tags
-	Node         NodeID
+	// Of an upload that is a whole disk: what it must be ("raw", "qcow2", "vmdk", "vdi"), what its machines start with and what they see. What isn't
+	// said is found out by looking. Any of them, and an architecture, makes an archive unacceptable.
+	Format   string   `json:",omitempty"`
+	Firmware Firmware `json:",omitempty"`
+	Devices  Devices  `json:",omitempty"`
+	Tags     Tags     // of the AMI
+	TaskTags Tags
+	Node     NodeID
 
 	State    ImportState
 	Progress int    // 0 to 100

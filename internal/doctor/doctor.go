@@ -53,6 +53,9 @@ var programs = []struct {
 	{"qemu-system-x86_64", "qemu-system-x86", "no virtual machines; containers are not concerned", []string{"--version"}, false},
 	{"qemu-img", "qemu-utils", "no virtual machines; containers are not concerned", []string{"--version"}, false},
 	{"qemu-system-aarch64", "qemu-system-arm", "no virtual machines of the architecture arm64", []string{"--version"}, false},
+	{"grub-mkimage", "grub-common", "`nacre image bake debian-12-cloud` does not work; disks can still be imported", []string{"--version"}, false},
+	{"sfdisk", "fdisk", "`nacre image bake debian-12-cloud` does not work; disks can still be imported", []string{"--version"}, false},
+	{"mformat", "mtools", "`nacre image bake debian-12-cloud` does not work; disks can still be imported", []string{"--version"}, false},
 	{"mkfs.ext4", "e2fsprogs", "no virtual machines from images of layers", []string{"-V"}, false},
 	{"ssh", "openssh-client", "`nacre ssh` does not work", []string{"-V"}, false},
 }

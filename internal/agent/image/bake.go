@@ -25,10 +25,10 @@ type Baked struct {
 }
 
 // recipes are all that Bake knows.
-const recipes = "debian-12, debian-12-server, busybox and linux"
+const recipes = "debian-12, debian-12-server, debian-12-cloud, busybox and linux"
 
 // Bake makes an image by a recipe: "debian-12" from Debian's packages, "debian-12-server" with systemd and an SSH server of its own,
-// "busybox", one program, or "linux", the kernel of virtual machines alone.
+// "debian-12-cloud", a whole disk of such a Debian, "busybox", one program, or "linux", the kernel of virtual machines alone.
 func (s *Store) Bake(ctx context.Context, recipe string, p Progress) (b Baked, err error) {
 	switch recipe {
 	case "debian-12", "debian-12-server":
@@ -45,6 +45,9 @@ func (s *Store) Bake(ctx context.Context, recipe string, p Progress) (b Baked, e
 		}
 		b.Kernel, b.Ramdisk = &kernel, &ramdisk
 		return b, nil
+	case "debian-12-cloud":
+		b.Image, err = s.bakeCloudDisk(ctx, p)
+		return b, err
 	case "linux":
 		kernel, ramdisk, err := s.bakeKernel(ctx, p)
 		b.Kernel, b.Ramdisk = &kernel, &ramdisk

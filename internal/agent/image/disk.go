@@ -310,9 +310,8 @@ func putFiles(dir string, files []File) error {
 	return nil
 }
 
-// makeExt4 makes a file system of a tree, large enough for it. Its identity comes from the digest: the same image makes the
-// same disk.
-func makeExt4(ctx context.Context, tree, to, digest string) error {
+// treeSize is how large a file system has to be for a tree, in bytes, whole MiB.
+func treeSize(tree string) (int64, error) {
 	var bytes, entries int64
 	err := filepath.WalkDir(tree, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil {
@@ -327,10 +326,18 @@ func makeExt4(ctx context.Context, tree, to, digest string) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("weigh the image's files: %w", err)
+		return 0, fmt.Errorf("weigh the image's files: %w", err)
 	}
-	size := bytes + bytes/8 + slack
-	size = max(size, (entries+entries/8)*bytesPerInode) &^ (1<<20 - 1)
+	return max(bytes+bytes/8+slack, (entries+entries/8)*bytesPerInode) &^ (1<<20 - 1), nil
+}
+
+// makeExt4 makes a file system of a tree, large enough for it. Its identity comes from the digest: the same image makes the
+// same disk.
+func makeExt4(ctx context.Context, tree, to, digest string) error {
+	size, err := treeSize(tree)
+	if err != nil {
+		return err
+	}
 	id := strings.TrimPrefix(digest, "sha256:")[:32]
 	uuid := strings.Join([]string{id[:8], id[8:12], id[12:16], id[16:20], id[20:32]}, "-")
 	cmd := exec.CommandContext(ctx, "mkfs.ext4", "-q", "-F", "-L", "nacre-root", "-U", uuid, "-i", strconv.Itoa(bytesPerInode), "-m", "1",

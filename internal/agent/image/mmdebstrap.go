@@ -139,8 +139,10 @@ func (s *Store) prepareBake(ctx context.Context, dir string, options []string) (
 	if err := os.WriteFile(filepath.Join(dir, "debian.sources"), []byte(text.String()), 0o644); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "customize"), []byte(customize), 0o755); err != nil {
-		return nil, err
+	for name, script := range map[string]string{"customize": customize, "customize-cloud": customizeCloud} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
+			return nil, err
+		}
 	}
 	dump, err := exec.CommandContext(ctx, "apt-config", "dump").Output()
 	if err != nil {

@@ -76,6 +76,8 @@ type Store struct {
 
 	guest    func() (guestFiles, error)
 	building singleflight.Group // of disks, by name
+
+	converting chan struct{} // holds one for each disk image that is being converted
 }
 
 // record is an image with what its machines stand on.
@@ -102,7 +104,7 @@ func Open(ctx context.Context, cfg StoreConfig) (*Store, error) {
 		return nil, fmt.Errorf("open the image store: %w", err)
 	}
 	quieten.Do(func() { log.L.Logger.SetOutput(libraryLog{cfg.Logger}) })
-	s := &Store{root: cfg.Root, log: cfg.Logger, known: map[string]record{}}
+	s := &Store{root: cfg.Root, log: cfg.Logger, known: map[string]record{}, converting: make(chan struct{}, conversions)}
 	s.loadGuest(cfg.Guest)
 	var err error
 	s.bolt, err = bolt.Open(filepath.Join(cfg.Root, "meta.db"), 0o600, &bolt.Options{Timeout: lockWait})
@@ -338,6 +340,15 @@ type contentInfo = content.Info
 
 // ErrFull is an import that would fill the store's file system.
 var ErrFull = errors.New("the image store is full")
+
+// left is how many bytes an import may take of the file system.
+func (s *Store) left() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.root, &st); err != nil {
+		return 0, fmt.Errorf("see how much room is left for images: %w", err)
+	}
+	return int64(st.Bavail)*st.Bsize - reserve, nil
+}
 
 // Room fails when the file system has no room for more bytes besides what an import leaves free.
 func (s *Store) Room(more int64) error {

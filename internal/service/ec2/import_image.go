@@ -15,7 +15,7 @@ import (
 )
 
 func (s *Service) registerImports(r *awsapi.Registry) {
-	awsapi.Handle(r, ec2.ActionImportImage, s.importImage, awsapi.Honours("DiskContainers.Url", "DiskContainers.Description", "Description", "TagSpecifications", "ClientToken", "Platform"))
+	awsapi.Handle(r, ec2.ActionImportImage, s.importImage, awsapi.Honours("DiskContainers.Url", "DiskContainers.Description", "DiskContainers.Format", "Architecture", "BootMode", "Description", "TagSpecifications", "ClientToken", "Platform"))
 	awsapi.Handle(r, ec2.ActionDescribeImportImageTasks, s.describeImportImageTasks, awsapi.Honours("Filters", "ImportTaskIds", "MaxResults", "NextToken"))
 	awsapi.Handle(r, ec2.ActionCancelImportTask, s.cancelImportTask, awsapi.Honours("ImportTaskId", "CancelReason"))
 }
@@ -57,6 +57,9 @@ func (s *Service) importImage(ctx context.Context, call *awsapi.Call, req *ec2.I
 	}
 	t := &cloud.ImportTask{ID: newID[cloud.ImportTaskID](s), Account: call.Account, Source: source, Name: name, Description: deref(req.Description),
 		TaskTags: tags, State: cloud.ImportActive, Message: "pending", Created: call.Now}
+	if err := wholeDisk(t, req); err != nil {
+		return nil, err
+	}
 	hash := awsapi.RequestHash(req)
 	err = s.update(ctx, call, func(tx *store.Tx) error {
 		if token := deref(req.ClientToken); token != "" {
@@ -92,14 +95,60 @@ func (s *Service) importImage(ctx context.Context, call *awsapi.Call, req *ec2.I
 		return nil, err
 	}
 	shape := importShape(t)
-	return &ec2.ImportImageResult{ImportTaskId: shape.ImportTaskId, Status: shape.Status, StatusMessage: shape.StatusMessage, Progress: shape.Progress,
+	return &ec2.ImportImageResult{Architecture: shape.Architecture, ImportTaskId: shape.ImportTaskId, Status: shape.Status, StatusMessage: shape.StatusMessage, Progress: shape.Progress,
 		Description: shape.Description, Tags: shape.Tags, SnapshotDetails: shape.SnapshotDetails}, nil
+}
+
+// diskFormats are those of whole disks, by the words that DiskContainer.Format has for them.
+var diskFormats = []string{"raw", "vmdk", "qcow2", "vdi"}
+
+// wholeDisk takes over what a request says that has a meaning for whole disks only.
+func wholeDisk(t *cloud.ImportTask, req *ec2.ImportImageRequest) error {
+	format := deref(req.DiskContainers[0].Format)
+	switch word := strings.ToLower(format); {
+	case format == "":
+	case slices.Contains(diskFormats, word):
+		t.Format = word
+	case slices.Contains([]string{"ova", "vhd", "vhdx"}, word):
+		return awsapi.Unsupported("The format %s is not supported by this cloud: %s are.", format, strings.Join(diskFormats, ", "))
+	default:
+		return awsapi.InvalidParameterValue("Invalid value '%.100s' for DiskContainer.1.Format. Expecting one of %s", format, strings.Join(diskFormats, ", "))
+	}
+	switch t.Architecture = deref(req.Architecture); t.Architecture {
+	case "", ec2.ArchitectureValuesX8664, ec2.ArchitectureValuesArm64:
+	default:
+		return awsapi.Unsupported("The architecture %.100s is not supported by this cloud: x86_64 and arm64 are.", t.Architecture)
+	}
+	switch mode := deref(req.BootMode); mode {
+	case "":
+	case ec2.BootModeValuesLegacyBios:
+		t.Firmware = cloud.FirmwareBIOS
+	case ec2.BootModeValuesUefi:
+		t.Firmware = cloud.FirmwareUEFI
+	default:
+		return awsapi.Unsupported("The value %s of BootMode is not supported by this cloud: choose legacy-bios or uefi.", mode)
+	}
+	switch devices := t.TaskTags[cloud.TagDevices]; devices {
+	case "":
+	case string(cloud.DevicesEmulated):
+		t.Devices = cloud.DevicesEmulated
+		t.Tags = cloud.Tags{cloud.TagDevices: devices}
+	default:
+		return awsapi.InvalidParameterValue("The tag %s has the value '%.100s'; %s is the only one", cloud.TagDevices, devices, cloud.DevicesEmulated)
+	}
+	switch {
+	case t.OfDisk() && !uploadSource.MatchString(t.Source):
+		return awsapi.InvalidCombination("DiskContainer.1.Format, Architecture, BootMode and the tag %s are for whole disks, which are uploaded; %s is none", cloud.TagDevices, t.Source)
+	case t.Architecture == ec2.ArchitectureValuesArm64 && (t.Firmware == cloud.FirmwareBIOS || t.Devices == cloud.DevicesEmulated):
+		return awsapi.InvalidCombination("The boot mode legacy-bios and emulated devices are not for the architecture arm64")
+	}
+	return nil
 }
 
 // importShape is a task as EC2 shows it. A failed import is "deleted", with the reason as its message.
 func importShape(t *cloud.ImportTask) ec2.ImportImageTask {
 	out := ec2.ImportImageTask{ImportTaskId: text(t.ID), Status: text(t.State), StatusMessage: optional(t.Message), Description: optional(t.Description),
-		ImageId: text(t.Image), Architecture: optional(t.Architecture), Tags: tagList(t.TaskTags), SnapshotDetails: []ec2.SnapshotDetail{}}
+		ImageId: text(t.Image), Architecture: optional(t.Architecture), BootMode: optional(t.Firmware.BootMode()), Tags: tagList(t.TaskTags), SnapshotDetails: []ec2.SnapshotDetail{}}
 	switch t.State {
 	case cloud.ImportActive:
 		out.Progress = new(strconv.Itoa(t.Progress))

@@ -117,6 +117,11 @@ func (d *Driver) bundle(_ context.Context, s machine.Spec) (b confined.Bundle, e
 	if err != nil {
 		return b, fmt.Errorf("virtual machines need %s, which is not installed; `nacre doctor --install` installs it", name)
 	}
+	if firmware := uefi[s.VM.Architecture]; s.VM.Firmware == cloud.FirmwareUEFI {
+		if _, err := os.Stat(firmware); err != nil {
+			return b, fmt.Errorf("it starts by UEFI, and %s is not installed; `nacre doctor --install` installs it", firmware)
+		}
+	}
 	monitor, err := d.listen(s.ID, monitorSocket)
 	if err != nil {
 		return b, err
