@@ -26,6 +26,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/control"
 	"github.com/nacre-cloud/nacre/internal/service/ec2"
+	"github.com/nacre-cloud/nacre/internal/service/instanceconnect"
 	"github.com/nacre-cloud/nacre/internal/service/sts"
 	"github.com/nacre-cloud/nacre/internal/store"
 	"github.com/nacre-cloud/nacre/internal/upload"
@@ -77,13 +78,22 @@ func serve(ctx context.Context, o upOptions, out, logs io.Writer) (err error) {
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
-	api := awsapi.NewHTTPServer(apiHandler(s, region, gateway, uploads, log))
+	consoles := instanceconnect.New(instanceconnect.Config{Store: s, Nodes: gateway, Rand: rand.Reader, Now: time.Now, Logger: log.With("part", "consoles")})
+	api := awsapi.NewHTTPServer(apiHandler(s, region, gateway, consoles, uploads, log))
 	api.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
+	door := newEndpoint(l)
 	group.Go(func() error { return reconcilers.Run(ctx) })
 	group.Go(func() error { return cleanUploads(ctx, s, uploads, log) })
 	group.Go(func() error {
-		if err := api.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := api.Serve(door.http); !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
 			return fmt.Errorf("serve the API: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error { return consoles.Serve(ctx, door.ssh) })
+	group.Go(func() error {
+		if err := door.mux.Serve(); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("take connections in: %w", err)
 		}
 		return nil
 	})
@@ -129,7 +139,7 @@ func bootstrap(ctx context.Context, s *store.Store, o upOptions) (cloud.Region, 
 }
 
 // apiHandler is everything that answers at the endpoint.
-func apiHandler(s *store.Store, region cloud.Region, console ec2.Console, uploads *upload.Dir, log *slog.Logger) http.Handler {
+func apiHandler(s *store.Store, region cloud.Region, console ec2.Console, consoles *instanceconnect.Service, uploads *upload.Dir, log *slog.Logger) http.Handler {
 	auth := &awsapi.Authenticator{Region: region.Name, Now: time.Now, Keys: func(_ context.Context, id cloud.AccessKeyID) (string, awsapi.Identity, error) {
 		k, ok := store.Get(s.View(), store.AccessKeys, id)
 		if !ok {
@@ -140,6 +150,7 @@ func apiHandler(s *store.Store, region cloud.Region, console ec2.Console, upload
 	registry := awsapi.NewRegistry(gen.Services()...)
 	ec2.New(ec2.Config{Store: s, Console: console, Rand: rand.Reader, Now: time.Now, Logger: log.With("part", "ec2")}).Register(registry)
 	sts.Register(registry)
+	consoles.Register(registry)
 	mux := http.NewServeMux()
 	mux.Handle("/", &awsapi.Server{Registry: registry, Auth: auth, Logger: log.With("part", "api")})
 	mux.HandleFunc("PUT "+uploadPath+"{digest}", uploadHandler(uploads, auth, log.With("part", "uploads")))

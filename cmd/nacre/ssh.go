@@ -76,7 +76,7 @@ func (a *api) loginUser(cmd *cobra.Command, image string) string {
 func logsCommand(g *globals) *cobra.Command {
 	follow := false
 	cmd := &cobra.Command{
-		Use: "logs INSTANCE", Aliases: []string{"console"}, Short: "Print what an instance wrote to its console", Args: cobra.ExactArgs(1), ValidArgsFunction: g.completeInstances,
+		Use: "logs INSTANCE", Short: "Print what an instance wrote to its console", Args: cobra.ExactArgs(1), ValidArgsFunction: g.completeInstances,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if follow && g.json() {
 				return errors.New("--follow prints text as it comes; leave out --output json")

@@ -13,6 +13,7 @@ package agentrpc
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"google.golang.org/grpc"
@@ -27,6 +28,9 @@ const (
 	serviceName = "nacre.agent.v1.Agents"
 	codecName   = "nacre-json"
 )
+
+// ErrNodeAway is returned for questions to a node that has no stream. It comes back by itself, if it can.
+var ErrNodeAway = errors.New("the instance's node is not connected")
 
 // codec carries messages as JSON.
 type codec struct{}

@@ -114,7 +114,7 @@ func endPeering(tx *store.Tx, p *cloud.Peering, now time.Time) {
 	}
 }
 
-// clean forgets terminated instances, client tokens, ended imports and fleets that are over after their time.
+// clean forgets terminated instances, client tokens, pushed keys, ended imports and fleets that are over after their time.
 func (r *Reconcilers) clean(ctx context.Context) error {
 	now := r.Now()
 	err := r.Store.Update(ctx, func(tx *store.Tx) error {
@@ -132,6 +132,11 @@ func (r *Reconcilers) clean(ctx context.Context) error {
 		for _, u := range store.List(view, store.Usages) {
 			if !u.End.IsZero() && now.Sub(u.End) > UsageFor {
 				store.Delete(tx, store.Usages, store.UsageKey(u.Key()))
+			}
+		}
+		for _, k := range store.List(view, store.PushedKeys) {
+			if now.After(k.Expires) {
+				store.Delete(tx, store.PushedKeys, store.PushedTo(k.Instance, k.Key))
 			}
 		}
 		for _, t := range store.List(view, store.ImportTasks) {

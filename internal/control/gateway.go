@@ -169,9 +169,6 @@ func (g *Gateway) receive(ctx context.Context, stream agentrpc.ServerStream, ses
 	}
 }
 
-// ErrNodeAway is returned for questions to a node that has no stream.
-var ErrNodeAway = errors.New("the instance's node is not connected")
-
 // Console asks an instance's node for the last limit bytes of its console, and when it was last
 // written to.
 func (g *Gateway) Console(ctx context.Context, node cloud.NodeID, id cloud.InstanceID, limit int) ([]byte, time.Time, error) {
@@ -190,7 +187,7 @@ func (g *Gateway) ask(ctx context.Context, node cloud.NodeID, q agentrpc.Query) 
 	ses := g.nodes[node]
 	g.mu.Unlock()
 	if ses == nil {
-		return agentrpc.Answer{}, fmt.Errorf("%w: %s", ErrNodeAway, node)
+		return agentrpc.Answer{}, fmt.Errorf("%w: %s", agentrpc.ErrNodeAway, node)
 	}
 	reply := make(chan agentrpc.Answer, 1)
 	ses.mu.Lock()
@@ -206,7 +203,7 @@ func (g *Gateway) ask(ctx context.Context, node cloud.NodeID, q agentrpc.Query) 
 	select {
 	case ses.queries <- &agentrpc.ToAgent{Query: &q}:
 	case <-ses.done:
-		return agentrpc.Answer{}, fmt.Errorf("%w: %s", ErrNodeAway, node)
+		return agentrpc.Answer{}, fmt.Errorf("%w: %s", agentrpc.ErrNodeAway, node)
 	case <-ctx.Done():
 		return agentrpc.Answer{}, ctx.Err()
 	}
@@ -214,7 +211,7 @@ func (g *Gateway) ask(ctx context.Context, node cloud.NodeID, q agentrpc.Query) 
 	case ans := <-reply:
 		return ans, nil
 	case <-ses.done:
-		return agentrpc.Answer{}, fmt.Errorf("%w: %s", ErrNodeAway, node)
+		return agentrpc.Answer{}, fmt.Errorf("%w: %s", agentrpc.ErrNodeAway, node)
 	case <-ctx.Done():
 		return agentrpc.Answer{}, ctx.Err()
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
@@ -15,7 +16,7 @@ import (
 const tunnelLimit = 20 * time.Second
 
 // Open has a node open a tunnel. Its end is the caller's to close. What the node refuses is an error that says why.
-func (g *Gateway) Open(ctx context.Context, node cloud.NodeID, to agentrpc.Target) (*agentrpc.Tunnel, error) {
+func (g *Gateway) Open(ctx context.Context, node cloud.NodeID, to agentrpc.Target) (io.ReadWriteCloser, error) {
 	ctx, cancel := context.WithTimeout(ctx, tunnelLimit)
 	defer cancel()
 	token := rand.Text()

@@ -14,6 +14,7 @@ var (
 	ClientTokens        = newTable("client-tokens", clientTokenKey)
 	Claims              = newTable("claims", func(c *Claim) ClaimKey { return c.Key })
 	AccountSettings     = newTable("account-settings", func(s *cloud.AccountSettings) cloud.AccountID { return s.Account })
+	ConsoleHostKeys     = newTable("console-host-keys", func(*cloud.ConsoleHostKey) RegionKey { return theRegion })
 	AccessKeysByAccount = newIndexOf(AccessKeys, func(k *cloud.AccessKey) cloud.AccountID { return k.Account })
 	ClaimsByOwner       = newIndexOf(Claims, func(c *Claim) string { return c.Owner })
 )
@@ -26,6 +27,11 @@ const theRegion RegionKey = "region"
 // Region returns the region that this store is of; there is none before the first start has
 // settled it.
 func Region(r Reader) (*cloud.Region, bool) { return Get(r, Regions, theRegion) }
+
+// ConsoleHostKey returns the key of the endpoint's consoles; there is none before it was made.
+func ConsoleHostKey(r Reader) (*cloud.ConsoleHostKey, bool) {
+	return Get(r, ConsoleHostKeys, theRegion)
+}
 
 // ClientTokenKey is made by TokenKey.
 type ClientTokenKey string
@@ -46,6 +52,7 @@ var (
 	Images      = newTable("images", func(i *cloud.Image) cloud.ImageID { return i.ID })
 	ImportTasks = newTable("import-tasks", func(t *cloud.ImportTask) cloud.ImportTaskID { return t.ID })
 	KeyPairs    = newTable("key-pairs", func(k *cloud.KeyPair) cloud.KeyPairID { return k.ID })
+	PushedKeys  = newTable("pushed-keys", func(k *cloud.PushedKey) PushedKeyKey { return PushedTo(k.Instance, k.Key) })
 
 	InstancesByAccount     = newIndexOf(Instances, func(i *cloud.Instance) cloud.AccountID { return i.Account })
 	InstancesByNode        = newIndexOf(Instances, func(i *cloud.Instance) cloud.NodeID { return i.Node })
@@ -54,12 +61,21 @@ var (
 	InstancesByVPC         = newIndexOf(Instances, func(i *cloud.Instance) cloud.VPCID { return i.VPC })
 	InstancesBySubnet      = newIndexOf(Instances, func(i *cloud.Instance) cloud.SubnetID { return i.Subnet })
 	InstancesByImage       = newIndexOf(Instances, func(i *cloud.Instance) cloud.ImageID { return i.Image })
+	PushedKeysByInstance   = newIndexOf(PushedKeys, func(k *cloud.PushedKey) cloud.InstanceID { return k.Instance })
 	ImagesByAccount        = newIndexOf(Images, func(i *cloud.Image) cloud.AccountID { return i.Account })
 	ImportTasksByAccount   = newIndexOf(ImportTasks, func(t *cloud.ImportTask) cloud.AccountID { return t.Account })
 	ImportTasksByNode      = newIndexOf(ImportTasks, func(t *cloud.ImportTask) cloud.NodeID { return t.Node })
 	ImportTasksByState     = newIndexOf(ImportTasks, func(t *cloud.ImportTask) cloud.ImportState { return t.State })
 	KeyPairsByAccount      = newIndexOf(KeyPairs, func(k *cloud.KeyPair) cloud.AccountID { return k.Account })
 )
+
+// PushedKeyKey is made by PushedTo.
+type PushedKeyKey string
+
+// PushedTo finds a key that was pushed to an instance.
+func PushedTo(id cloud.InstanceID, key string) PushedKeyKey {
+	return PushedKeyKey(JoinKey(string(id), key))
+}
 
 // The network.
 var (

@@ -27,6 +27,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2instanceconnect"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen"
@@ -40,6 +41,7 @@ type Cloud struct {
 	Pool     string // its public pool
 	EC2      *ec2.Client
 	STS      *sts.Client
+	Connect  *ec2instanceconnect.Client
 	Key      Credentials
 
 	t      testing.TB
@@ -177,7 +179,7 @@ func (c *Cloud) Up(flags ...string) {
 	checked := wiretest.Transport(c.t, transport, gen.Services()...)
 	c.config = aws.Config{HTTPClient: &http.Client{Transport: Whole{checked}}, Region: c.Key.Region, BaseEndpoint: &c.Endpoint, RetryMaxAttempts: 1,
 		Credentials: credentials.NewStaticCredentialsProvider(c.Key.AccessKey, c.Key.Secret, "")}
-	c.EC2, c.STS = ec2.NewFromConfig(c.config), sts.NewFromConfig(c.config)
+	c.EC2, c.STS, c.Connect = ec2.NewFromConfig(c.config), sts.NewFromConfig(c.config), ec2instanceconnect.NewFromConfig(c.config)
 }
 
 // As is the EC2 client of somebody with another access key.
