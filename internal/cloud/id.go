@@ -42,6 +42,8 @@ type (
 	LaunchTemplateID    string
 	FleetID             string
 	PlacementGroupID    string
+	VolumeID            string
+	SnapshotID          string
 
 	// AccountID is a tenant: 12 decimal digits.
 	AccountID string
@@ -59,7 +61,7 @@ type ID interface {
 	InstanceID | ReservationID | ImageID | ImportTaskID | VPCID | SubnetID | InternetGatewayID |
 		RouteTableID | RouteAssociationID | NetworkACLID | ACLAssociationID | FlowLogID | DHCPOptionsID | SecurityGroupID |
 		SecurityGroupRuleID | InterfaceID | AttachmentID | AllocationID | AssociationID | KeyPairID | NodeID |
-		LaunchTemplateID | FleetID | PlacementGroupID |
+		LaunchTemplateID | FleetID | PlacementGroupID | VolumeID | SnapshotID |
 		VPCRangeID | SubnetRangeID | EgressGatewayID | NATGatewayID | PeeringID | PrefixListID |
 		VPCEndpointID | SubnetReservationID
 }
@@ -130,6 +132,10 @@ func Prefix[T ID]() string {
 		return "fleet-"
 	case PlacementGroupID:
 		return "pg-"
+	case VolumeID:
+		return "vol-"
+	case SnapshotID:
+		return "snap-"
 	case NodeID:
 		return "node-"
 	}

@@ -11,6 +11,7 @@ type Node struct {
 	CPUs          int
 	MemoryMiB     int64
 	Kernel        string
+	VolumeGiB     int                  // the largest volume that it could fill; 0 where it keeps none
 	IPv6          bool                 // its network carries IPv6
 	Engines       map[Isolation]string // isolation to engine and version, such as "runc 1.1.5"
 	CPUFactor     float64              // virtual CPUs sold per real one

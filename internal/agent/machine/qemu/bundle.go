@@ -205,7 +205,16 @@ func (d *Driver) listen(id cloud.InstanceID, name string) (*os.File, error) {
 	}
 	l.SetUnlinkOnClose(false)
 	defer l.Close()
-	return l.File()
+	f, err := l.File()
+	if err != nil {
+		return nil, err
+	}
+	// Two of its threads may wake up for one connection: the second must not wait for another one for ever.
+	if err := unix.SetNonblock(int(f.Fd()), true); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // dial connects to a socket in the machine's directory.

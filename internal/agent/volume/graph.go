@@ -1,0 +1,152 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/nacre-cloud/nacre/internal/agent/machine/qemu/qmp"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// Graph is a volume as QEMU's block layer opens it: files laid over one another, and above them what holds the limits.
+type Graph struct {
+	ID     cloud.VolumeID
+	Layers []Layer // the lowest first; the last is written to, the others only read
+	Limits cloud.VolumeLimits
+}
+
+// Layer is one file. Its format is always qcow2, and what its header says of other files is never looked at.
+type Layer struct {
+	// Name tells the layer from the volume's others, for good; at most 6 characters, as block nodes' names have 31.
+	Name string
+	Path string // on the host, absolute
+}
+
+// Top is the node that devices and exports of the volume stand on.
+func Top(id cloud.VolumeID) string { return string(id) + "-top" }
+
+// Node is a layer's node.
+func Node(id cloud.VolumeID, layer string) string { return string(id) + "-" + layer }
+
+func fileNode(id cloud.VolumeID, layer string) string { return Node(id, layer) + "f" }
+
+func group(id cloud.VolumeID) string { return string(id) + "-lim" }
+
+// Open has a process open a volume. After an error it has opened nothing of it.
+func Open(ctx context.Context, m *qmp.Client, d Door, g Graph) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("open volume %s: %w", g.ID, err), Shut(context.WithoutCancel(ctx), m, g.ID))
+		}
+	}()
+	if len(g.Layers) == 0 {
+		return errors.New("it has no layers")
+	}
+	below := ""
+	for i, l := range g.Layers {
+		if err := AddLayer(ctx, m, d, g.ID, l, below, i == len(g.Layers)-1); err != nil {
+			return err
+		}
+		below = Node(g.ID, l.Name)
+	}
+	if err := m.Run(ctx, "object-add", map[string]any{"qom-type": "throttle-group", "id": group(g.ID), "limits": throttle(g.Limits)}, nil); err != nil {
+		return err
+	}
+	return m.Run(ctx, "blockdev-add", map[string]any{"driver": "throttle", "node-name": Top(g.ID), "file": below, "throttle-group": group(g.ID), "discard": "unmap"}, nil)
+}
+
+// AddLayer has a process open one more layer of a volume, over the node below, "" for none.
+func AddLayer(ctx context.Context, m *qmp.Client, d Door, id cloud.VolumeID, l Layer, below string, writable bool) error {
+	name, err := d.Name(ctx, m, l.Path, writable)
+	if err != nil {
+		return err
+	}
+	// Locks are of no use here: the holder is the lock.
+	file := map[string]any{"driver": "file", "node-name": fileNode(id, l.Name), "filename": name, "locking": "off", "discard": "unmap", "read-only": !writable}
+	if err := m.Run(ctx, "blockdev-add", file, nil); err != nil {
+		return err
+	}
+	top := map[string]any{"driver": "qcow2", "node-name": Node(id, l.Name), "file": fileNode(id, l.Name), "backing": nil, "discard": "unmap", "read-only": !writable}
+	if below != "" {
+		top["backing"] = below
+	}
+	if err := m.Run(ctx, "blockdev-add", top, nil); err != nil {
+		return errors.Join(err, m.Run(ctx, "blockdev-del", map[string]any{"node-name": fileNode(id, l.Name)}, nil))
+	}
+	return nil
+}
+
+// Shut has a process close all that it has of a volume, from the top down. What it hasn't is no error.
+func Shut(ctx context.Context, m *qmp.Client, id cloud.VolumeID) error {
+	for {
+		nodes, err := nodesOf(ctx, m, id)
+		if err != nil {
+			return err
+		}
+		if len(nodes) == 0 {
+			break
+		}
+		var problems []error
+		closed := false
+		for _, n := range nodes {
+			if err := m.Run(ctx, "blockdev-del", map[string]any{"node-name": n}, nil); err != nil {
+				problems = append(problems, err) // another stands on it still
+				continue
+			}
+			closed = true
+		}
+		if !closed {
+			return fmt.Errorf("close volume %s: %w", id, errors.Join(problems...))
+		}
+	}
+	// There is no group when it never got to one.
+	err := m.Run(ctx, "object-del", map[string]any{"id": group(id)}, nil)
+	var refused *qmp.Error
+	if errors.As(err, &refused) {
+		return nil
+	}
+	return err
+}
+
+// nodesOf are the nodes that a process has of a volume.
+func nodesOf(ctx context.Context, m *qmp.Client, id cloud.VolumeID) ([]string, error) {
+	var all []struct {
+		Name string `json:"node-name"`
+	}
+	if err := m.Run(ctx, "query-named-block-nodes", map[string]any{"flat": true}, &all); err != nil {
+		return nil, err
+	}
+	var nodes []string
+	for _, n := range all {
+		if strings.HasPrefix(n.Name, string(id)+"-") {
+			nodes = append(nodes, n.Name)
+		}
+	}
+	return nodes, nil
+}
+
+// SetLimits changes an open volume's limits.
+func SetLimits(ctx context.Context, m *qmp.Client, id cloud.VolumeID, l cloud.VolumeLimits) error {
+	return m.Run(ctx, "qom-set", map[string]any{"path": "/objects/" + group(id), "property": "limits", "value": throttle(l)}, nil)
+}
+
+// throttle is limits in QEMU's terms. All are said, so that none is left of earlier ones.
+func throttle(l cloud.VolumeLimits) map[string]any {
+	t := map[string]any{"iops-total": l.IOPS, "iops-total-max": 0, "iops-total-max-length": 1, "bps-total": l.Bytes, "bps-total-max": 0, "bps-total-max-length": 1, "iops-size": 0}
+	if l.IOPS > 0 {
+		t["iops-size"] = l.Unit
+	}
+	if l.BurstIOPS > l.IOPS {
+		t["iops-total-max"], t["iops-total-max-length"] = l.BurstIOPS, max(1, l.BurstSeconds)
+	}
+	if l.BurstBytes > l.Bytes {
+		t["bps-total-max"], t["bps-total-max-length"] = l.BurstBytes, max(1, l.BurstSeconds)
+	}
+	return t
+}
+
+// LayerName is the name of a volume's n-th layer, from 0.
+func LayerName(n int) string { return "l" + strconv.Itoa(n) }

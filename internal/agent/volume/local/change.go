@@ -1,0 +1,213 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/nacre-cloud/nacre/internal/agent/machine/qemu/qmp"
+	"github.com/nacre-cloud/nacre/internal/agent/volume"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+// Grow implements volume.Backend.
+func (b *Backend) Grow(ctx context.Context, id cloud.VolumeID, size int64, open volume.Door) error {
+	defer b.lock(string(id))()
+	r, err := b.volumeOf(id)
+	if err != nil {
+		return err
+	}
+	if err := b.settle(ctx, &r, open); err != nil {
+		return err
+	}
+	most, err := b.Capacity()
+	switch {
+	case err != nil:
+		return err
+	case size == r.Size:
+		return nil
+	case size < r.Size:
+		return fmt.Errorf("volume %s has %d MiB and can't be made smaller", id, r.Size>>20)
+	case size > most:
+		return fmt.Errorf("grow volume %s to %d MiB on a disk of %d MiB: %w", id, size>>20, most>>20, volume.ErrTooLarge)
+	}
+	if open != nil {
+		err = open.Do(ctx, func(m *qmp.Client) error {
+			return m.Run(ctx, "block_resize", map[string]any{"node-name": volume.Top(id), "size": size}, nil)
+		})
+	} else {
+		head := filepath.Join(b.Dir(id), r.Layers[len(r.Layers)-1]+suffix)
+		out, failed := exec.CommandContext(ctx, b.img, "resize", "-q", "-f", "qcow2", head, fmt.Sprint(size)).CombinedOutput()
+		if failed != nil {
+			err = fmt.Errorf("%w: %s", failed, strings.TrimSpace(string(out)))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("grow volume %s: %w", id, err)
+	}
+	r.Size = size
+	return save(b.Dir(id), r)
+}
+
+// Limit implements volume.Backend.
+func (b *Backend) Limit(ctx context.Context, id cloud.VolumeID, l cloud.VolumeLimits, open volume.Door) error {
+	defer b.lock(string(id))()
+	r, err := b.volumeOf(id)
+	if err != nil || r.Limits == l {
+		return err
+	}
+	if open != nil {
+		if err := open.Do(ctx, func(m *qmp.Client) error { return volume.SetLimits(ctx, m, id, l) }); err != nil {
+			return fmt.Errorf("limit volume %s: %w", id, err)
+		}
+	}
+	r.Limits = l
+	return save(b.Dir(id), r)
+}
+
+// Snapshot implements volume.Backend. Its steps: an empty layer; the note that it is to be the top; the process that has the
+// volume open lays it over; the snapshot's directory; the note that it is done. Each may be the last before a crash.
+func (b *Backend) Snapshot(ctx context.Context, id cloud.VolumeID, snapshot cloud.SnapshotID, open volume.Door) error {
+	if !cloud.ValidID[cloud.SnapshotID](string(snapshot)) {
+		return fmt.Errorf("%q is no snapshot's id", snapshot)
+	}
+	defer b.lock(string(id))()
+	r, err := b.volumeOf(id)
+	if err != nil {
+		return err
+	}
+	if err := b.settle(ctx, &r, open); err != nil {
+		return err
+	}
+	if _, err := os.Stat(b.snapshotDir(snapshot)); err == nil {
+		return nil
+	}
+	if len(r.Layers) >= MaxLayers {
+		return fmt.Errorf("snapshot %s of volume %s, of %d layers: %w", snapshot, id, len(r.Layers), volume.ErrTooManyLayers)
+	}
+	r.Pending, r.Fresh = snapshot, volume.LayerName(r.Next)
+	r.Next++
+	path := filepath.Join(b.Dir(id), r.Fresh+suffix)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := b.empty(ctx, path, r.Size); err != nil {
+		return err
+	}
+	if err := save(b.Dir(id), r); err != nil {
+		return err
+	}
+	return b.settle(ctx, &r, open)
+}
+
+// settle finishes a snapshot that was begun.
+func (b *Backend) settle(ctx context.Context, r *record, open volume.Door) error {
+	if r.Pending == "" {
+		return nil
+	}
+	id := cloud.VolumeID(r.ID)
+	head := r.Layers[len(r.Layers)-1]
+	if open != nil {
+		if err := open.Do(ctx, func(m *qmp.Client) error { return b.layOver(ctx, m, open, r) }); err != nil {
+			return fmt.Errorf("snapshot %s of volume %s: %w", r.Pending, id, err)
+		}
+	}
+	if err := b.freeze(filepath.Join(b.Dir(id), head+suffix)); err != nil {
+		return fmt.Errorf("snapshot %s of volume %s: %w", r.Pending, id, err)
+	}
+	target := b.snapshotDir(r.Pending)
+	if _, err := os.Stat(target); errors.Is(err, fs.ErrNotExist) {
+		err := b.make(target, func(dir string) error {
+			if err := link(b.Dir(id), dir, r.Layers); err != nil {
+				return err
+			}
+			return save(dir, record{ID: string(r.Pending), Size: r.Size, Layers: r.Layers, Next: r.Next})
+		})
+		if err != nil {
+			return fmt.Errorf("snapshot %s of volume %s: %w", r.Pending, id, err)
+		}
+	}
+	r.Layers = append(r.Layers, r.Fresh)
+	r.Pending, r.Fresh = "", ""
+	return save(b.Dir(id), *r)
+}
+
+// layOver has the process that has a volume open write to the fresh layer from now on, unless it does already.
+func (b *Backend) layOver(ctx context.Context, m *qmp.Client, d volume.Door, r *record) error {
+	id := cloud.VolumeID(r.ID)
+	fresh, head := volume.Node(id, r.Fresh), volume.Node(id, r.Layers[len(r.Layers)-1])
+	// A node that was added and not laid over can be taken away again; one that is written to can't.
+	err := m.Run(ctx, "blockdev-del", map[string]any{"node-name": fresh}, nil)
+	var refused *qmp.Error
+	switch {
+	case err == nil:
+		if err := m.Run(ctx, "blockdev-del", map[string]any{"node-name": fresh + "f"}, nil); err != nil {
+			return err
+		}
+	case !errors.As(err, &refused):
+		return err
+	case strings.Contains(refused.Description, "is in use") || strings.Contains(refused.Description, "busy"):
+		return nil
+	}
+	layer := volume.Layer{Name: r.Fresh, Path: filepath.Join(b.Dir(id), r.Fresh+suffix)}
+	if err := volume.AddLayer(ctx, m, d, id, layer, "", true); err != nil {
+		return err
+	}
+	// QEMU lets no request pass meanwhile and flushes the old layer: what was answered as written is in the snapshot.
+	return m.Run(ctx, "blockdev-snapshot", map[string]any{"node": head, "overlay": fresh}, nil)
+}
+
+// CopySnapshot implements volume.Backend.
+func (b *Backend) CopySnapshot(_ context.Context, from, to cloud.SnapshotID) error {
+	if !cloud.ValidID[cloud.SnapshotID](string(from)) || !cloud.ValidID[cloud.SnapshotID](string(to)) || from == to {
+		return fmt.Errorf("copy snapshot %q to %q: %w", from, to, volume.ErrNotFound)
+	}
+	defer b.lock(string(from))()
+	if _, err := os.Stat(b.snapshotDir(to)); err == nil {
+		return nil
+	}
+	r, err := load(b.snapshotDir(from), string(from))
+	if err == nil {
+		err = b.make(b.snapshotDir(to), func(dir string) error {
+			if err := link(b.snapshotDir(from), dir, r.Layers); err != nil {
+				return err
+			}
+			r.ID = string(to)
+			return save(dir, r)
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("copy snapshot %s to %s: %w", from, to, err)
+	}
+	return nil
+}
+
+// link gives a directory the layers of another.
+func link(from, to string, layers []string) error {
+	for _, l := range layers {
+		if err := os.Link(filepath.Join(from, l+suffix), filepath.Join(to, l+suffix)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DeleteSnapshot implements volume.Backend.
+func (b *Backend) DeleteSnapshot(_ context.Context, id cloud.SnapshotID) error {
+	if !cloud.ValidID[cloud.SnapshotID](string(id)) {
+		return nil
+	}
+	defer b.lock(string(id))()
+	if _, err := os.Stat(b.snapshotDir(id)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := b.remove(b.snapshotDir(id)); err != nil {
+		return fmt.Errorf("delete snapshot %s: %w", id, err)
+	}
+	return nil
+}

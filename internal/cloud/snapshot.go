@@ -1,0 +1,29 @@
+package cloud
+
+import "time"
+
+// SnapshotState is EC2's snapshot state.
+type SnapshotState string
+
+const (
+	SnapshotPending   SnapshotState = "pending"
+	SnapshotCompleted SnapshotState = "completed"
+	SnapshotError     SnapshotState = "error"
+	// SnapshotDeleting is nacre's own: nobody sees it any more, and its node has still to free its bytes.
+	SnapshotDeleting SnapshotState = "deleting"
+)
+
+// Snapshot is a volume's content at one instant.
+type Snapshot struct {
+	ID          SnapshotID
+	Account     AccountID
+	Volume      VolumeID // that it was made of
+	SizeGiB     int      // of the volume then
+	Node        NodeID   // that keeps its bytes
+	Source      SnapshotID
+	Description string
+	Tags        Tags
+	Created     time.Time
+	State       SnapshotState
+	Failure     string
+}
