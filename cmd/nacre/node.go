@@ -26,6 +26,8 @@ import (
 	"github.com/nacre-cloud/nacre/internal/agent/machine/oci"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/qemu"
 	"github.com/nacre-cloud/nacre/internal/agent/network"
+	"github.com/nacre-cloud/nacre/internal/agent/volume/daemon"
+	"github.com/nacre-cloud/nacre/internal/agent/volume/local"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/control"
 	"github.com/nacre-cloud/nacre/internal/store"
@@ -117,6 +119,12 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 	}
 	n.closes = append(n.closes, net.Close)
 	groups := confined.NewGroups(region.CloudID)
+	volumes, err := openVolumes(ctx, o.dir, region, run, groups, log)
+	if err != nil {
+		log.Info("this server keeps no volumes", "reason", err)
+	} else {
+		n.closes = append(n.closes, volumes.Devices.Close)
+	}
 	containers, err := oci.New(ctx, oci.Config{CloudID: region.CloudID, MachinesDir: o.dir.machines(), StateDir: filepath.Join(run, "runc"), Dir: o.dir.engine(),
 		Groups: groups, Logger: log.With("component", "oci")})
 	if err != nil {
@@ -159,10 +167,24 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 		Node: cloud.Node{ID: id.ID, Zone: region.Zones[0].Name, Engines: engines,
 			CPUFactor: o.cpuFactor, MemoryFactor: o.memoryFactor},
 		TemplateMiB: o.templateMiB,
-		MachinesDir: o.dir.machines(), FlowLogsDir: o.dir.flowLogs(), Driver: driver, VMs: hypervisor, Accelerator: accelerator, Network: net, Images: images, Access: sshaccess.New(sshaccess.Config{Logger: log.With("component", "ssh")}),
+		MachinesDir: o.dir.machines(), FlowLogsDir: o.dir.flowLogs(), Driver: driver, VMs: hypervisor, Accelerator: accelerator, Network: net, Images: images, Volumes: volumes, Access: sshaccess.New(sshaccess.Config{Logger: log.With("component", "ssh")}),
 		SFTPServer: sftp, MetadataSecret: id.MetadataSecret, OpenUpload: open, Control: conn, Now: time.Now, Logger: log,
 	})
 	return n, err
+}
+
+// openVolumes finds what volumes are kept with.
+func openVolumes(ctx context.Context, dir dataDir, region cloud.Region, run string, groups *confined.Groups, log *slog.Logger) (*agent.Volumes, error) {
+	backend, err := local.Open(local.Config{Dir: dir.volumes(), User: daemon.User})
+	if err != nil {
+		return nil, err
+	}
+	devices, err := daemon.New(ctx, daemon.Config{CloudID: region.CloudID, Dir: filepath.Join(dir.volumes(), "daemons"), StateDir: filepath.Join(run, "volumes"), Groups: groups,
+		Logger: log.With("component", "volume")})
+	if err != nil {
+		return nil, err
+	}
+	return &agent.Volumes{Backend: backend, Devices: devices}, nil
 }
 
 // runAgent is this server as a node of the cloud, until ctx ends.

@@ -40,6 +40,7 @@ type Config struct {
 	TemplateMiB int64
 	Network     *network.Network
 	Images      *image.Store
+	Volumes     *Volumes // nil where the node keeps none
 	Access      *access.Server
 	SFTPServer  string // the file of nacre's own, shown to every machine
 	// MetadataSecret signs metadata tokens, so that they outlive the agent.
@@ -60,6 +61,7 @@ type Agent struct {
 	out       *outbox
 	vpcs      *vpcs
 	imports   *imports
+	volumes   *volumes
 	templates *templates
 	life      context.Context     // of Run
 	launches  *semaphore.Weighted // bounds machines being started at a time
@@ -89,6 +91,10 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	}
 	a.vpcs = newVPCs(a)
 	a.imports = newImports(a)
+	a.volumes = newVolumes(a)
+	if a.node.VolumeGiB, err = a.volumes.recover(ctx); err != nil {
+		return nil, fmt.Errorf("recover the volumes of this server: %w", err)
+	}
 	budget := cfg.TemplateMiB
 	if budget < 0 {
 		budget = node.MemoryMiB / templateShare
@@ -143,6 +149,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}()
 	a.wg.Go(func() { a.forwardExits(ctx) })
 	a.wg.Go(func() { a.logFlows(ctx) })
+	a.wg.Go(func() { a.volumes.watchDaemons(ctx) })
 	a.wg.Go(func() { a.templates.tend(ctx) })
 	return a.stayConnected(ctx)
 }
@@ -173,7 +180,7 @@ func (a *Agent) forwardExits(ctx context.Context) {
 
 func (a *Agent) newWorker(id cloud.InstanceID) *worker {
 	return &worker{a: a, id: id, log: a.log.With("instance", id), wake: make(chan struct{}, 1),
-		attached: map[cloud.InterfaceID]cloud.Interface{}}
+		attached: map[cloud.InterfaceID]cloud.Interface{}, noVolumes: map[cloud.VolumeID]refusal{}}
 }
 
 // assign gives a machine's worker its newest wish, nil for none.

@@ -92,6 +92,11 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 	} else {
 		spec.RootFS, spec.UserNS, spec.NetNS = rootFS, ns.User, ns.Net
 	}
+	opened, err := w.openAll(ctx, d, &rec, &spec, ns.User)
+	defer opened()
+	if err != nil {
+		return machine.Status{}, err
+	}
 	// The packet filter takes the interfaces in while the runtime starts: until then it drops all they send.
 	var st machine.Status
 	last, lastCtx := errgroup.WithContext(ctx)
@@ -104,7 +109,8 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 		return err
 	})
 	last.Go(func() error { return w.admitAll(lastCtx, d, rec.IDBase) })
-	return st, last.Wait()
+	err = last.Wait()
+	return st, errors.Join(err, w.leaveMounts())
 }
 
 // isVM tells whether a machine has a kernel of its own.
@@ -153,7 +159,7 @@ func (w *worker) stop(ctx context.Context, grace time.Duration) error {
 	if err := w.a.cfg.Images.UnmountRoot(ctx, string(w.id)); err != nil {
 		return fmt.Errorf("machine %s: unmount its root: %w", w.id, err)
 	}
-	return nil
+	return w.releaseVolumes(ctx, nil)
 }
 
 // remove ends the machine and deletes everything it had on this server.
@@ -173,6 +179,9 @@ func (w *worker) remove(ctx context.Context) error {
 		w.attached[i] = cloud.Interface{ID: i}
 	}
 	if err := w.detachAll(ctx); err != nil {
+		return err
+	}
+	if err := w.releaseVolumes(ctx, nil); err != nil {
 		return err
 	}
 	if err := w.a.cfg.Images.RemoveRoot(ctx, string(w.id)); err != nil {

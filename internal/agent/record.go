@@ -21,6 +21,8 @@ type record struct {
 	Instance   cloud.InstanceID
 	IDBase     uint32
 	Interfaces []cloud.InterfaceID
+	// Volumes are those that the machine has or is being given, as they are called inside.
+	Volumes []agentrpc.Attachment `json:",omitempty"`
 	// Digest is the image that the root file system stands on.
 	Digest string
 }

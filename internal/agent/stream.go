@@ -139,6 +139,12 @@ func (c *conversation) handle(life, ctx context.Context, m *agentrpc.ToAgent) er
 		a.imports.keep(m.Images.Keep)
 	case m.Import != nil:
 		a.imports.order(life, *m.Import)
+	case m.Volume != nil:
+		a.volumes.want(life, string(m.Volume.ID), m.Volume)
+	case m.ForgetVolume != "":
+		a.volumes.want(life, string(m.ForgetVolume), nil)
+	case m.Snapshot != nil:
+		a.volumes.want(life, string(m.Snapshot.ID), m.Snapshot)
 	case m.Query != nil:
 		a.wg.Go(func() { a.answer(ctx, *m.Query) })
 	case m.Synced:

@@ -11,6 +11,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/agent/image"
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/guest/program"
+	"github.com/nacre-cloud/nacre/internal/agent/volume"
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
@@ -36,6 +37,12 @@ type Hypervisor interface {
 	// (RFC 6143). Break sends a break down a running machine's serial line.
 	Screen(ctx context.Context, id cloud.InstanceID) (net.Conn, error)
 	Break(ctx context.Context, id cloud.InstanceID) error
+	// AttachVolume gives a running machine a volume; DetachVolume takes one away, without waiting for its guest when it is forced. OpensVolume tells whether a
+	// running machine has a volume, and VolumeDoor leads to its hypervisor.
+	AttachVolume(ctx context.Context, id cloud.InstanceID, g volume.Graph) error
+	DetachVolume(ctx context.Context, id cloud.InstanceID, vol cloud.VolumeID, force bool) error
+	OpensVolume(ctx context.Context, id cloud.InstanceID, vol cloud.VolumeID) (bool, error)
+	VolumeDoor(id cloud.InstanceID) volume.Door
 	// AwaitGuest waits until the guest of a running machine is in touch and knows who it is.
 	AwaitGuest(ctx context.Context, id cloud.InstanceID) error
 }

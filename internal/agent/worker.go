@@ -34,7 +34,8 @@ type worker struct {
 	limits     machine.Resources                     // what the running machine was last given, zero when that isn't known
 	refused    machine.Resources                     // what the driver refused to give it, and why
 	sizeError  string
-	sizeFailed int // the number of the wish for it
+	sizeFailed int                        // the number of the wish for it
+	noVolumes  map[cloud.VolumeID]refusal // that were not attached
 	backoff    time.Duration
 }
 
@@ -169,9 +170,18 @@ func (w *worker) ensureRunning(ctx context.Context, d *agentrpc.Machine, exited 
 		if err := w.updateNetwork(ctx, d); err != nil {
 			return err
 		}
+		have, problems, err := w.updateVolumes(ctx, d, st)
+		if err != nil {
+			return err
+		}
 		w.resize(ctx, d)
 		w.openSSH(ctx, d)
-		w.reportRunning(d, st)
+		w.reportRunning(d, st, have, problems)
+		for id := range problems {
+			if no, told := w.noVolumes[id]; !told || no.wiring != d.Instance.Wiring {
+				return fmt.Errorf("machine %s: volume %s is not as it should be: %s", w.id, id, problems[id])
+			}
+		}
 		return nil
 	case !absent && st.State == machine.Running: // an older boot: reboot
 		if err := w.a.cfg.Driver.Stop(ctx, w.id, graceOf(d)); err != nil {
@@ -203,7 +213,11 @@ func (w *worker) ensureRunning(ctx context.Context, d *agentrpc.Machine, exited 
 		return err
 	}
 	w.sizeError = ""
-	w.reportRunning(d, st)
+	var have []cloud.VolumeID
+	for _, v := range d.Volumes {
+		have = append(have, v.Volume)
+	}
+	w.reportRunning(d, st, have, nil)
 	w.openSSH(ctx, d)
 	return nil
 }
@@ -230,9 +244,10 @@ func (w *worker) resize(ctx context.Context, d *agentrpc.Machine) {
 	}
 }
 
-// reportRunning tells that a machine runs with the interfaces of a wish, and no others.
-func (w *worker) reportRunning(d *agentrpc.Machine, st machine.Status) {
+// reportRunning tells that a machine runs with the interfaces of a wish, and no others, and which volumes it has of that wish and why not the others.
+func (w *worker) reportRunning(d *agentrpc.Machine, st machine.Status, have []cloud.VolumeID, problems map[cloud.VolumeID]string) {
 	status := runningStatus(st)
+	status.Volumes, status.VolumeErrors = have, problems
 	status.Wiring, status.Sized = d.Instance.Wiring, d.Instance.Sized
 	if w.sizeFailed == status.Sized {
 		status.SizeError = w.sizeError

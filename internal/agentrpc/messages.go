@@ -20,6 +20,9 @@ type ToAgent struct {
 	Images        *Images          `json:"images,omitempty"`
 	Import        *Import          `json:"import,omitempty"`
 	Query         *Query           `json:"query,omitempty"`
+	Volume        *Volume          `json:"volume,omitempty"`
+	ForgetVolume  cloud.VolumeID   `json:"forgetVolume,omitempty"`
+	Snapshot      *Snapshot        `json:"snapshot,omitempty"`
 	// Synced ends the first part: what the node holds beyond what was sent is left over.
 	Synced bool `json:"synced,omitempty"`
 }
@@ -102,6 +105,34 @@ type Machine struct {
 	Instance   cloud.Instance
 	ImageName  string
 	Interfaces []cloud.Interface // by device index
+	Volumes    []Attachment      `json:",omitempty"` // by device
+	// Forced are volumes that are taken from the machine without waiting for its guest.
+	Forced []cloud.VolumeID `json:",omitempty"`
+}
+
+// Attachment is a volume that a machine should have.
+type Attachment struct {
+	Volume cloud.VolumeID
+	Device string // such as "/dev/sdf"
+	Mount  string // where a container has it mounted, absolute; "" for nowhere
+}
+
+// Volume is a volume that a node keeps.
+type Volume struct {
+	ID       cloud.VolumeID
+	Size     int64            // bytes
+	Snapshot cloud.SnapshotID // its first content
+	Limits   cloud.VolumeLimits
+	Wished   int // counts the wishes for size and limits
+	Delete   bool
+}
+
+// Snapshot is a snapshot that a node is to make, of a volume or of another snapshot, or to be rid of.
+type Snapshot struct {
+	ID     cloud.SnapshotID
+	Volume cloud.VolumeID
+	Source cloud.SnapshotID // of a copy; "" otherwise
+	Delete bool
 }
 
 // Images are the digests that the node's store has to keep; others may go.
@@ -132,12 +163,14 @@ type ConsoleQuery struct {
 
 // FromAgent is one message from a node to the control plane. Exactly one field is set.
 type FromAgent struct {
-	Hello   *Hello         `json:"hello,omitempty"`
-	Node    *cloud.Node    `json:"node,omitempty"` // the hello's facts have changed
-	Machine *MachineStatus `json:"machine,omitempty"`
-	VPC     *VPCStatus     `json:"vpc,omitempty"`
-	Import  *ImportStatus  `json:"import,omitempty"`
-	Answer  *Answer        `json:"answer,omitempty"`
+	Hello    *Hello          `json:"hello,omitempty"`
+	Node     *cloud.Node     `json:"node,omitempty"` // the hello's facts have changed
+	Machine  *MachineStatus  `json:"machine,omitempty"`
+	VPC      *VPCStatus      `json:"vpc,omitempty"`
+	Import   *ImportStatus   `json:"import,omitempty"`
+	Answer   *Answer         `json:"answer,omitempty"`
+	Volume   *VolumeStatus   `json:"volume,omitempty"`
+	Snapshot *SnapshotStatus `json:"snapshot,omitempty"`
 }
 
 // Hello opens a stream: who the node is and all it knows of machines, so that nothing
@@ -169,6 +202,9 @@ type MachineStatus struct {
 	ExitCode  int
 	OOMKilled bool
 	Reboot    bool // exited to be started again
+	// Volumes are, for PhaseRunning, those that the machine has; VolumeErrors what kept others of the wish of number Wiring from coming or going.
+	Volumes      []cloud.VolumeID          `json:",omitempty"`
+	VolumeErrors map[cloud.VolumeID]string `json:",omitempty"`
 	// Sized is, for PhaseRunning, the number of the wish whose size it has, or failed to get for SizeError's reason.
 	Sized     int    `json:",omitempty"`
 	SizeError string `json:",omitempty"`
@@ -182,6 +218,30 @@ type MachineStatus struct {
 type VPCStatus struct {
 	VPC  cloud.VPCID
 	NATs []cloud.NATGatewayID
+}
+
+// VolumePhase is how far a node is with a volume.
+type VolumePhase string
+
+const (
+	VolumeReady  VolumePhase = "ready"  // it is there, as large and as limited as asked for
+	VolumeFailed VolumePhase = "failed" // it can't be made, or not be changed
+	VolumeGone   VolumePhase = "gone"   // nothing of it is left on the node
+)
+
+// VolumeStatus is a fact about a volume. It may be repeated.
+type VolumeStatus struct {
+	Volume cloud.VolumeID
+	Wished int // the number of the wish that was done, or failed
+	Phase  VolumePhase
+	Error  string
+}
+
+// SnapshotStatus says that a node has a snapshot, or could not make it for Error, or, with Gone, that nothing of it is left.
+type SnapshotStatus struct {
+	Snapshot cloud.SnapshotID
+	Gone     bool
+	Error    string
 }
 
 // ImportStatus is how far an import is.

@@ -13,16 +13,18 @@ import (
 
 // desired is everything that one node should hold, at one revision of the store.
 type desired struct {
-	vpcs     map[cloud.VPCID]*agentrpc.VPC
-	machines map[cloud.InstanceID]*agentrpc.Machine
-	imports  map[cloud.ImportTaskID]agentrpc.Import
-	images   []string // digests to keep, sorted
+	vpcs      map[cloud.VPCID]*agentrpc.VPC
+	machines  map[cloud.InstanceID]*agentrpc.Machine
+	imports   map[cloud.ImportTaskID]agentrpc.Import
+	images    []string // digests to keep, sorted
+	volumes   map[cloud.VolumeID]agentrpc.Volume
+	snapshots map[cloud.SnapshotID]agentrpc.Snapshot
 }
 
 // desiredOf computes what a node should hold. It is pure.
 func desiredOf(r store.Reader, node cloud.NodeID) desired {
 	d := desired{vpcs: map[cloud.VPCID]*agentrpc.VPC{}, machines: map[cloud.InstanceID]*agentrpc.Machine{},
-		imports: map[cloud.ImportTaskID]agentrpc.Import{}}
+		imports: map[cloud.ImportTaskID]agentrpc.Import{}, volumes: map[cloud.VolumeID]agentrpc.Volume{}, snapshots: map[cloud.SnapshotID]agentrpc.Snapshot{}}
 	for _, i := range store.ListBy(r, store.InstancesByNode, node) {
 		if i.State == cloud.StateTerminated {
 			continue
@@ -49,6 +51,7 @@ func desiredOf(r store.Reader, node cloud.NodeID) desired {
 			d.imports[t.ID] = agentrpc.Import{Task: task, Cancel: t.State == cloud.ImportDeleting}
 		}
 	}
+	d.wantVolumes(r, node)
 	d.images = imagesToKeep(r)
 	return d
 }
@@ -80,6 +83,7 @@ func machineOf(r store.Reader, i *cloud.Instance) *agentrpc.Machine {
 			m.Interfaces = append(m.Interfaces, wish)
 		}
 	}
+	m.Volumes, m.Forced = attachmentsOf(r, i)
 	return m
 }
 
@@ -201,12 +205,17 @@ func imagesToKeep(r store.Reader) []string {
 }
 
 // difference is what leads a node from one desired state to the next, in an order in which each message
-// finds what it stands on: VPCs before their machines, machines away before their VPCs.
+// finds what it stands on: VPCs and volumes before their machines, machines away before their VPCs.
 func difference(old, next desired) []*agentrpc.ToAgent {
 	var out []*agentrpc.ToAgent
 	for id, v := range next.vpcs {
 		if before, ok := old.vpcs[id]; !ok || !reflect.DeepEqual(before, v) {
 			out = append(out, &agentrpc.ToAgent{VPC: v})
+		}
+	}
+	for id, v := range next.volumes {
+		if before, ok := old.volumes[id]; !ok || before != v {
+			out = append(out, &agentrpc.ToAgent{Volume: &v})
 		}
 	}
 	for id, m := range next.machines {
@@ -222,6 +231,16 @@ func difference(old, next desired) []*agentrpc.ToAgent {
 	for id := range old.vpcs {
 		if _, ok := next.vpcs[id]; !ok {
 			out = append(out, &agentrpc.ToAgent{ForgetVPC: id})
+		}
+	}
+	for id, s := range next.snapshots {
+		if before, ok := old.snapshots[id]; !ok || before != s {
+			out = append(out, &agentrpc.ToAgent{Snapshot: &s})
+		}
+	}
+	for id := range old.volumes {
+		if _, ok := next.volumes[id]; !ok {
+			out = append(out, &agentrpc.ToAgent{ForgetVolume: id})
 		}
 	}
 	if old.images == nil || !slices.Equal(old.images, next.images) {

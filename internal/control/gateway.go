@@ -158,6 +158,10 @@ func (g *Gateway) receive(ctx context.Context, stream agentrpc.ServerStream, ses
 			err = applyStatus(ctx, g.store, ses.node, *m.Machine, g.now())
 		case m.VPC != nil:
 			err = applyVPCStatus(ctx, g.store, ses.node, *m.VPC, g.now())
+		case m.Volume != nil:
+			err = applyVolumeStatus(ctx, g.store, ses.node, *m.Volume, g.now())
+		case m.Snapshot != nil:
+			err = applySnapshotStatus(ctx, g.store, ses.node, *m.Snapshot)
 		case m.Import != nil:
 			err = applyImport(ctx, g.store, ses.node, *m.Import, g.now())
 		case m.Answer != nil:

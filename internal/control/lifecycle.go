@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
+	"github.com/nacre-cloud/nacre/internal/attachments"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/nics"
 	"github.com/nacre-cloud/nacre/internal/store"
@@ -48,6 +49,7 @@ func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now tim
 		// An older number tells of interfaces as they were before the newest wish.
 		if st.Wiring == i.Wiring {
 			changed = nics.Settle(tx, i)
+			attachments.Settle(tx, i, st.Volumes, st.VolumeErrors)
 		}
 		if st.Sized == i.Sized && i.Resized(st.SizeError) {
 			changed = true
@@ -84,6 +86,7 @@ func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now tim
 			return false, nil
 		}
 		nics.Settle(tx, i)
+		attachments.Rest(tx, i)
 		releasePublicAddresses(tx, i.ID)
 		i.Hibernated = i.Hibernate && st.Hibernated
 		i.Resized("") // the next start is of the newest size
@@ -129,6 +132,7 @@ func terminate(tx *store.Tx, i *cloud.Instance, now time.Time) error {
 		nics.Leave(tx, n)
 	}
 	i.Interfaces = nil
+	attachments.Leave(tx, i)
 	return i.Transition(cloud.StateTerminated, i.StateReason, now)
 }
 

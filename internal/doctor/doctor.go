@@ -51,12 +51,13 @@ var programs = []struct {
 	{"mmdebstrap", "mmdebstrap", "`nacre image bake debian-12` does not work; images can still be imported and pulled", []string{"--version"}, false},
 	{"busybox", "busybox-static", "`nacre image bake busybox` does not work", []string{"--help"}, false},
 	{"qemu-system-x86_64", "qemu-system-x86", "no virtual machines; containers are not concerned", []string{"--version"}, false},
-	{"qemu-img", "qemu-utils", "no virtual machines; containers are not concerned", []string{"--version"}, false},
+	{"qemu-img", "qemu-utils", "no virtual machines and no volumes", []string{"--version"}, false},
+	{"qemu-storage-daemon", "qemu-system-common", "no volumes", []string{"--version"}, false},
 	{"qemu-system-aarch64", "qemu-system-arm", "no virtual machines of the architecture arm64", []string{"--version"}, false},
 	{"grub-mkimage", "grub-common", "`nacre image bake debian-12-cloud` does not work; disks can still be imported", []string{"--version"}, false},
 	{"sfdisk", "fdisk", "`nacre image bake debian-12-cloud` does not work; disks can still be imported", []string{"--version"}, false},
 	{"mformat", "mtools", "`nacre image bake debian-12-cloud` does not work; disks can still be imported", []string{"--version"}, false},
-	{"mkfs.ext4", "e2fsprogs", "no virtual machines from images of layers", []string{"-V"}, false},
+	{"mkfs.ext4", "e2fsprogs", "no virtual machines from images of layers, and no file systems on volumes", []string{"-V"}, false},
 	{"ssh", "openssh-client", "`nacre ssh` does not work", []string{"-V"}, false},
 }
 

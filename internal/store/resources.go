@@ -77,6 +77,19 @@ func PushedTo(id cloud.InstanceID, key string) PushedKeyKey {
 	return PushedKeyKey(JoinKey(string(id), key))
 }
 
+// Volumes and their snapshots.
+var (
+	Volumes   = newTable("volumes", func(v *cloud.Volume) cloud.VolumeID { return v.ID })
+	Snapshots = newTable("snapshots", func(s *cloud.Snapshot) cloud.SnapshotID { return s.ID })
+
+	VolumesByAccount   = newIndexOf(Volumes, func(v *cloud.Volume) cloud.AccountID { return v.Account })
+	VolumesByNode      = newIndexOf(Volumes, func(v *cloud.Volume) cloud.NodeID { return v.Node })
+	VolumesByInstance  = newIndexOf(Volumes, func(v *cloud.Volume) cloud.InstanceID { return v.Instance })
+	SnapshotsByAccount = newIndexOf(Snapshots, func(s *cloud.Snapshot) cloud.AccountID { return s.Account })
+	SnapshotsByNode    = newIndexOf(Snapshots, func(s *cloud.Snapshot) cloud.NodeID { return s.Node })
+	SnapshotsByVolume  = newIndexOf(Snapshots, func(s *cloud.Snapshot) cloud.VolumeID { return s.Volume })
+)
+
 // The network.
 var (
 	VPCs             = newTable("vpcs", func(v *cloud.VPC) cloud.VPCID { return v.ID })

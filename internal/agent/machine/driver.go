@@ -33,6 +33,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/nacre-cloud/nacre/internal/agent/volume"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
@@ -61,7 +62,9 @@ type Spec struct {
 	User       string // image's user: "", "name", "uid", "name:group", …
 	StopSignal string // such as "SIGQUIT"; "" means SIGTERM
 
-	Binds []Bind // files of the agent's that the machine may read, such as its SFTP server
+	Devices []Device // container: block devices that it has from its start
+	Mounts  []Bind   // container: directories of the host that it may write
+	Binds   []Bind   // files of the agent's that the machine may read, such as its SFTP server
 
 	Greeting  string // said on the console at each boot: the host keys by which SSH clients know the machine
 	UserData  []byte // run on the first boot only when it is a script or cloud-config
@@ -83,6 +86,7 @@ type VM struct {
 	Accelerator  string // "kvm" or "tcg", as proved or demanded
 	Disks        []Disk // the first is the root
 	NICs         []NIC
+	Volumes      []Volume
 	GuestAgent   bool   // the image carries nacre's guest program
 	SSHKeys      []byte // host keys, private, in PEM; nil leaves the machine without
 	SSHServer    bool   // the keys are for the image's own SSH server; else the guest program is one
@@ -109,6 +113,12 @@ type Disk struct {
 	Serial           string // at most 20 characters
 }
 
+// Volume is a volume of a virtual machine, beside its root.
+type Volume struct {
+	Graph volume.Graph // as it was when it was attached
+	Slot  int          // the driver's
+}
+
 // NIC is a network card of a virtual machine.
 type NIC struct {
 	Interface cloud.InterfaceID
@@ -121,7 +131,14 @@ type NIC struct {
 	Tap       func() (*os.File, error) `json:"-"` // opens the card's end of the link
 }
 
-// Bind shows a file of the host inside the machine, read-only.
+// Device is a block device inside a container.
+type Device struct {
+	Node         string // its device node on the host
+	Target       string // the node inside, such as "/dev/xvdf"
+	Major, Minor uint32
+}
+
+// Bind shows a file or directory of the host inside the machine.
 type Bind struct {
 	Source string // on the host, absolute
 	Target string // inside, absolute; made when it isn't there

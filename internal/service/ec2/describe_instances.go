@@ -117,15 +117,26 @@ func instanceFilters(view *store.View) awsapi.FilterSet[*cloud.Instance] {
 	}
 	fixed := func(v string) get { return func(*cloud.Instance) []string { return []string{v} } }
 	none := func(*cloud.Instance) []string { return nil }
+	volumes := func(f func(*cloud.Volume) string) get {
+		return func(i *cloud.Instance) (values []string) {
+			for _, v := range store.ListBy(view, store.VolumesByInstance, i.ID) {
+				values = append(values, f(v))
+			}
+			return values
+		}
+	}
 	nics := instanceInterfaceValues(view, region)
 	groupIDs, groupNames, privateIP, privateName := nics["group-id"], nics["group-name"], nics["private-ip-address"], nics["private-dns-name"]
 	publicIP, publicName := nics["association.public-ip"], nics["association.public-dns-name"]
 	bootMode := one(func(i *cloud.Instance) string { return i.Hardware.Firmware.BootMode() })
 	values := map[string]func(*cloud.Instance) []string{
 		"affinity": none, "architecture": one(func(i *cloud.Instance) string { return i.Architecture }),
-		"availability-zone":                one(func(i *cloud.Instance) string { return i.Zone }),
-		"block-device-mapping.attach-time": none, "block-device-mapping.delete-on-termination": none, "block-device-mapping.device-name": none,
-		"block-device-mapping.status": none, "block-device-mapping.volume-id": none, "boot-mode": bootMode, "capacity-reservation-id": none,
+		"availability-zone":                          one(func(i *cloud.Instance) string { return i.Zone }),
+		"block-device-mapping.attach-time":           volumes(func(v *cloud.Volume) string { return timeText(v.AttachTime) }),
+		"block-device-mapping.delete-on-termination": volumes(func(v *cloud.Volume) string { return boolText(v.DeleteOnTermination) }),
+		"block-device-mapping.device-name":           volumes(func(v *cloud.Volume) string { return v.Device }),
+		"block-device-mapping.status":                volumes(func(v *cloud.Volume) string { return string(v.Attach) }),
+		"block-device-mapping.volume-id":             volumes(func(v *cloud.Volume) string { return string(v.ID) }), "boot-mode": bootMode, "capacity-reservation-id": none,
 		"capacity-reservation-specification.capacity-reservation-preference":                                     fixed("open"),
 		"capacity-reservation-specification.capacity-reservation-target.capacity-reservation-id":                 none,
 		"capacity-reservation-specification.capacity-reservation-target.capacity-reservation-resource-group-arn": none,

@@ -25,6 +25,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/smithy-go"
 
+	"github.com/nacre-cloud/nacre/internal/attachments"
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	gen "github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
 	"github.com/nacre-cloud/nacre/internal/awsapi/wiretest"
@@ -70,7 +71,7 @@ func newWorldFrom(t testing.TB, pool string, random io.Reader) *world {
 	}
 	w.key = key
 	other := cloud.AccessKey{ID: "AKIASTRANGERSTRANGER", Secret: "other", Account: strangerAccount}
-	node := cloud.Node{ID: cloud.NewID[cloud.NodeID](random), Zone: "us-east-1a", Architecture: "x86_64", CPUs: 8, MemoryMiB: 16 << 10,
+	node := cloud.Node{ID: cloud.NewID[cloud.NodeID](random), Zone: "us-east-1a", Architecture: "x86_64", CPUs: 8, MemoryMiB: 16 << 10, VolumeGiB: 2000,
 		Engines: map[cloud.Isolation]string{cloud.IsolationContainer: "runc"}, CPUFactor: 1, MemoryFactor: 1}
 	w.node = node.ID
 	w.update(func(tx *store.Tx) {
@@ -231,6 +232,7 @@ func (w *world) settle() {
 	w.t.Helper()
 	now := time.Now().UTC()
 	w.update(func(tx *store.Tx) {
+		w.settleVolumes(tx)
 		for _, i := range store.List(tx, store.Instances) {
 			to := map[cloud.InstanceState]cloud.InstanceState{cloud.StatePending: cloud.StateRunning, cloud.StateStopping: cloud.StateStopped,
 				cloud.StateShuttingDown: cloud.StateTerminated}[i.State]
@@ -248,6 +250,7 @@ func (w *world) settle() {
 			}
 			if to == cloud.StateTerminated {
 				i.Interfaces = nil
+				attachments.Leave(tx, i)
 			}
 			i.Node = w.node
 			if err := i.Transition(to, i.StateReason, now); err != nil {
@@ -256,6 +259,35 @@ func (w *world) settle() {
 			store.Put(tx, store.Instances, i)
 		}
 	})
+}
+
+// settleVolumes does what the nodes do with volumes and snapshots.
+func (w *world) settleVolumes(tx *store.Tx) {
+	for _, v := range store.List(tx, store.Volumes) {
+		switch {
+		case v.State == cloud.VolumeDeleting:
+			store.Delete(tx, store.Volumes, v.ID)
+			continue
+		case v.State == cloud.VolumeCreating:
+			v.State = cloud.VolumeAvailable
+		case v.Attach == cloud.Attaching:
+			v.Attach = cloud.Attached
+		case v.Attach == cloud.Detaching:
+			v.Free()
+		}
+		if v.Change != nil && v.Change.Ended.IsZero() {
+			v.Change.Ended = time.Now().UTC()
+		}
+		store.Put(tx, store.Volumes, v)
+	}
+	for _, s := range store.List(tx, store.Snapshots) {
+		if s.State == cloud.SnapshotDeleting {
+			store.Delete(tx, store.Snapshots, s.ID)
+			continue
+		}
+		s.State = cloud.SnapshotCompleted
+		store.Put(tx, store.Snapshots, s)
+	}
 }
 
 // instance describes one.

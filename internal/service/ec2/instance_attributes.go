@@ -13,7 +13,8 @@ import (
 func (s *Service) registerInstanceAttributes(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionDescribeInstanceAttribute, s.describeInstanceAttribute, awsapi.Honours("Attribute", "InstanceId"))
 	awsapi.Handle(r, ec2.ActionModifyInstanceAttribute, s.modifyInstanceAttribute, awsapi.Honours("InstanceId", "Attribute", "Value", "InstanceType", "Kernel", "Ramdisk", "UserData",
-		"Groups", "DisableApiTermination", "DisableApiStop", "InstanceInitiatedShutdownBehavior", "SourceDestCheck", "EbsOptimized", "EnaSupport"))
+		"Groups", "DisableApiTermination", "DisableApiStop", "InstanceInitiatedShutdownBehavior", "SourceDestCheck", "EbsOptimized", "EnaSupport",
+		"BlockDeviceMappings.DeviceName", "BlockDeviceMappings.Ebs.DeleteOnTermination", "BlockDeviceMappings.Ebs.VolumeId"))
 	awsapi.Handle(r, ec2.ActionResetInstanceAttribute, s.resetInstanceAttribute, awsapi.Honours("Attribute", "InstanceId"))
 	awsapi.Handle(r, ec2.ActionModifyInstanceMetadataOptions, s.modifyInstanceMetadataOptions, awsapi.Honours("InstanceId", "HttpTokens", "HttpEndpoint",
 		"HttpPutResponseHopLimit", "InstanceMetadataTags", "HttpProtocolIpv6"))
@@ -52,7 +53,7 @@ func (s *Service) describeInstanceAttribute(_ context.Context, call *awsapi.Call
 	case "rootDeviceName":
 		out.RootDeviceName = value(rootDeviceName)
 	case "blockDeviceMapping":
-		out.BlockDeviceMappings = shared.noBlockDevices
+		out.BlockDeviceMappings = blockDevices(view, i)
 	case "productCodes":
 		out.ProductCodes = shared.noProductCodes
 	case "sourceDestCheck":
@@ -84,7 +85,7 @@ func changes(req *ec2.ModifyInstanceAttributeRequest, attribute string) bool {
 	return map[string]bool{"instanceType": req.InstanceType != nil, "kernel": req.Kernel != nil, "ramdisk": req.Ramdisk != nil, "userData": req.UserData != nil, "groupSet": len(req.Groups) > 0,
 		"disableApiTermination": req.DisableApiTermination != nil, "disableApiStop": req.DisableApiStop != nil,
 		"instanceInitiatedShutdownBehavior": req.InstanceInitiatedShutdownBehavior != nil, "sourceDestCheck": req.SourceDestCheck != nil,
-		"ebsOptimized": req.EbsOptimized != nil}[attribute]
+		"ebsOptimized": req.EbsOptimized != nil, "blockDeviceMapping": len(req.BlockDeviceMappings) > 0}[attribute]
 }
 
 // legacyAttribute moves the older form of a change, Attribute and Value, into the member that it means.
@@ -144,7 +145,7 @@ func (s *Service) modifyInstanceAttribute(ctx context.Context, call *awsapi.Call
 	}
 	given := 0
 	for _, set := range []bool{req.InstanceType != nil, req.Kernel != nil, req.Ramdisk != nil, req.UserData != nil, len(req.Groups) > 0, req.DisableApiTermination != nil, req.DisableApiStop != nil,
-		req.InstanceInitiatedShutdownBehavior != nil, req.SourceDestCheck != nil, req.EbsOptimized != nil, req.EnaSupport != nil} {
+		req.InstanceInitiatedShutdownBehavior != nil, req.SourceDestCheck != nil, req.EbsOptimized != nil, req.EnaSupport != nil, len(req.BlockDeviceMappings) > 0} {
 		if set {
 			given++
 		}
@@ -242,6 +243,8 @@ func modifyInstance(tx *store.Tx, call *awsapi.Call, req *ec2.ModifyInstanceAttr
 			return err
 		}
 		store.Put(tx, store.Interfaces, n)
+	case len(req.BlockDeviceMappings) > 0:
+		return modifyBlockDevices(tx, i, req.BlockDeviceMappings)
 	case req.DisableApiTermination != nil:
 		i.DisableAPITermination = deref(req.DisableApiTermination.Value)
 	case req.DisableApiStop != nil:

@@ -129,7 +129,7 @@ func (d *describer) instance(out *ec2.Instance, i *cloud.Instance) {
 		KeyName: ref(&i.KeyName), AmiLaunchIndex: new(int64(i.LaunchIndex)), ProductCodes: shared.noProductCodes, InstanceType: ref((*string)(&i.Type)),
 		LaunchTime: &i.LaunchTime, Placement: &ec2.Placement{AvailabilityZone: &i.Zone, GroupName: &shared.empty, Tenancy: &shared.defaultText},
 		Monitoring: &shared.unmonitored, Architecture: &i.Architecture, RootDeviceType: &shared.ebs, RootDeviceName: &shared.rootDevice,
-		BlockDeviceMappings: shared.noBlockDevices, VirtualizationType: &shared.hvm, Hypervisor: &shared.xen, ClientToken: &i.ClientToken,
+		BlockDeviceMappings: blockDevices(d.r, i), VirtualizationType: &shared.hvm, Hypervisor: &shared.xen, ClientToken: &i.ClientToken,
 		Tags: shared.noTags, EbsOptimized: &i.EBSOptimized, EnaSupport: &shared.yes, PlatformDetails: &shared.linux, UsageOperation: &shared.runInstances,
 		UsageOperationUpdateTime: &i.Created, PrivateDnsName: &shared.empty, PublicDnsName: &shared.empty, SecurityGroups: shared.noGroups,
 		NetworkInterfaces: shared.noInterfaces, CapacityReservationSpecification: &shared.capacity, HibernationOptions: &shared.hibernation,

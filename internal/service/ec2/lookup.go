@@ -35,6 +35,8 @@ var (
 	kindPlacement   = resourceKind{"InvalidPlacementGroup", "placement group"}
 	kindFleet       = resourceKind{"InvalidFleetId", "fleet"}
 	kindNAT         = resourceKind{"NatGateway", "natGateway"}
+	kindVolume      = resourceKind{"InvalidVolume", "volume"}
+	kindSnapshot    = resourceKind{"InvalidSnapshot", "snapshot"}
 	kindImport      = resourceKind{"InvalidConversionTaskId", "import task"}
 )
 
@@ -63,6 +65,8 @@ var malformedCodes = map[string]string{
 	"InvalidPrefixListID":           "InvalidPrefixListId.Malformed",
 	"InvalidRouteTableID":           "InvalidRouteTableId.Malformed",
 	"NatGateway":                    "NatGatewayMalformed",
+	"InvalidSnapshot":               "InvalidSnapshotID.Malformed",
+	"InvalidVolume":                 "InvalidVolumeID.Malformed",
 	"InvalidVpcPeeringConnectionID": "InvalidVpcPeeringConnectionId.Malformed",
 }
 

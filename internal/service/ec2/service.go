@@ -61,6 +61,7 @@ func (s *Service) Register(r *awsapi.Registry) {
 	s.registerImages(r)
 	s.registerImageLife(r)
 	s.registerImports(r)
+	s.registerVolumes(r)
 	s.registerVPCs(r)
 	s.registerSecurityGroups(r)
 	s.registerNetworkACLs(r)

@@ -142,6 +142,7 @@ var indifferent = map[string]string{
 	"DescribeImages.IncludeDeprecated":                                   "an image's owner sees it in any case",
 	"DescribeImages.IncludeDisabled":                                     "no image on the stage is disabled",
 	"DescribeLaunchTemplateVersions.ResolveAlias":                        "the image has no alias",
+	"DescribeSnapshots.Owner.1":                                          "an account sees its own snapshots, and the one on the stage is its",
 	"DescribeRegions.AllRegions":                                         "every region is one of the account's",
 	"GetConsoleOutput.Latest":                                            "the output is always the latest",
 	"DetachNetworkInterface.Force":                                       "the instance is there to let go",

@@ -62,6 +62,16 @@ var extras = map[string]string{
 	"CreateSecurityGroup":                        "VpcId=$vpcId&GroupName=group-%",
 	"CreateSubnet":                               "CidrBlock=172.31.%.0/24",
 	"CreateSubnetCidrReservation":                "Cidr=172.31.15.240/28&SubnetId=$subnetId",
+	"AttachVolume":                               "VolumeId=$spare.volumeId&InstanceId=$instanceId&Device=/dev/sdp",
+	"CopySnapshot":                               "SourceSnapshotId=$CreateSnapshot.snapshotId",
+	"CreateSnapshot":                             "VolumeId=$CreateVolume.volumeId",
+	"CreateVolume":                               "AvailabilityZone=us-east-1a&Size=10&VolumeType=gp3",
+	"DeleteSnapshot":                             "SnapshotId=$CreateSnapshot.snapshotId",
+	"DeleteVolume":                               "VolumeId=$spare.volumeId",
+	"DescribeVolumeAttribute":                    "VolumeId=$CreateVolume.volumeId",
+	"DetachVolume":                               "VolumeId=$AttachVolume.volumeId",
+	"ModifyVolume":                               "VolumeId=$CreateVolume.volumeId&Size=20",
+	"ModifyVolumeAttribute":                      "VolumeId=$CreateVolume.volumeId&AutoEnableIO.Value=true",
 	"CreateVpc":                                  "CidrBlock=10.%.0.0/16",
 	"CreateVpcPeeringConnection":                 "VpcId=$vpcId&PeerVpcId=$CreateVpc.vpcId",
 	"DeleteDhcpOptions":                          "DhcpOptionsId=$CreateDhcpOptions.dhcpOptionsId",
@@ -178,6 +188,9 @@ func newStage(t testing.TB) *stage {
 		instead []string
 	}{
 		{"AuthorizeSecurityGroupIngress", nil},
+		{"CreateSnapshot", nil},
+		{"CreateVolume", nil},
+		{"AttachVolume", []string{"VolumeId", "$volumeId", "Device", "/dev/sdf"}},
 		{"AttachNetworkInterface", []string{"DeviceIndex", "1"}},
 		{"AssociateAddress", []string{"NetworkInterfaceId", "$networkInterfaceId", "AllocationId", "$allocationId"}},
 		{"AssignPrivateIpAddresses", nil},
@@ -200,7 +213,7 @@ func newStage(t testing.TB) *stage {
 		}
 	}
 	// These are free still: what is above hangs together.
-	for _, action := range []string{"AllocateAddress", "CreateNetworkInterface", "RunInstances", "CreateRouteTable", "CreateFlowLogs"} {
+	for _, action := range []string{"AllocateAddress", "CreateNetworkInterface", "RunInstances", "CreateRouteTable", "CreateFlowLogs", "CreateVolume"} {
 		if status, text := s.ask(s.form(action)); status == http.StatusOK {
 			s.learn("spare", text)
 		}

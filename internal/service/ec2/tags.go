@@ -82,10 +82,27 @@ func instancesTagged(t taggable) taggable {
 	return t
 }
 
+// volumesTagged refuses tags that the node could not act on.
+func volumesTagged(t taggable) taggable {
+	change := t.change
+	t.change = func(tx *store.Tx, account cloud.AccountID, id string, apply func(cloud.Tags) (cloud.Tags, error)) (bool, error) {
+		return change(tx, account, id, func(tags cloud.Tags) (cloud.Tags, error) {
+			tags, err := apply(tags)
+			if err == nil {
+				err = volumeTags(tags)
+			}
+			return tags, err
+		})
+	}
+	return t
+}
+
 var taggables = []taggable{
 	instancesTagged(tagTable("instance", kindInstance, store.Instances, store.InstancesByAccount, ownerOfInstance, func(x *cloud.Instance) cloud.InstanceID { return x.ID }, func(x *cloud.Instance) *cloud.Tags { return &x.Tags })),
 	tagTable("image", kindImage, store.Images, store.ImagesByAccount, func(x *cloud.Image) cloud.AccountID { return x.Account }, func(x *cloud.Image) cloud.ImageID { return x.ID }, func(x *cloud.Image) *cloud.Tags { return &x.Tags }),
 	tagTable("network-interface", kindInterface, store.Interfaces, store.InterfacesByAccount, ownerOfInterface, func(x *cloud.Interface) cloud.InterfaceID { return x.ID }, func(x *cloud.Interface) *cloud.Tags { return &x.Tags }),
+	volumesTagged(tagTable("volume", kindVolume, store.Volumes, store.VolumesByAccount, ownerOfVolume, func(x *cloud.Volume) cloud.VolumeID { return x.ID }, func(x *cloud.Volume) *cloud.Tags { return &x.Tags })),
+	tagTable("snapshot", kindSnapshot, store.Snapshots, store.SnapshotsByAccount, ownerOfSnapshot, func(x *cloud.Snapshot) cloud.SnapshotID { return x.ID }, func(x *cloud.Snapshot) *cloud.Tags { return &x.Tags }),
 	tagTable("vpc", kindVPC, store.VPCs, store.VPCsByAccount, ownerOfVPC, func(x *cloud.VPC) cloud.VPCID { return x.ID }, func(x *cloud.VPC) *cloud.Tags { return &x.Tags }),
 	tagTable("subnet", kindSubnet, store.Subnets, store.SubnetsByAccount, ownerOfSubnet, func(x *cloud.Subnet) cloud.SubnetID { return x.ID }, func(x *cloud.Subnet) *cloud.Tags { return &x.Tags }),
 	tagTable("internet-gateway", kindGateway, store.InternetGateways, store.InternetGatewaysByAccount, ownerOfGateway, func(x *cloud.InternetGateway) cloud.InternetGatewayID { return x.ID }, func(x *cloud.InternetGateway) *cloud.Tags { return &x.Tags }),

@@ -42,8 +42,8 @@ type listing[K interface {
 	filters awsapi.FilterSet[*T]
 }
 
-// page finds what a Describe call asks for.
-func (l listing[K, T]) page(view *store.View, account cloud.AccountID, ids []string, fs []ec2.Filter, maxResults *int64, token *string) (awsapi.Page[*T], error) {
+// page finds what a Describe call asks for, without what is to be skipped.
+func (l listing[K, T]) page(view *store.View, account cloud.AccountID, ids []string, fs []ec2.Filter, maxResults *int64, token *string, skip ...func(*T) bool) (awsapi.Page[*T], error) {
 	var none awsapi.Page[*T]
 	if err := pageBounds(maxResults, 5, 1000, ids, "ids"); err != nil {
 		return none, err
@@ -59,7 +59,9 @@ func (l listing[K, T]) page(view *store.View, account cloud.AccountID, ids []str
 	if err != nil {
 		return none, err
 	}
-	list = slices.DeleteFunc(list, func(obj *T) bool { return !pass(obj) })
+	list = slices.DeleteFunc(list, func(obj *T) bool {
+		return !pass(obj) || slices.ContainsFunc(skip, func(f func(*T) bool) bool { return f(obj) })
+	})
 	return awsapi.Paginate(list, func(obj *T) string { return string(l.id(obj)) }, maxResults, token, fs)
 }
 

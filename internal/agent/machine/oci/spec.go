@@ -50,11 +50,33 @@ func (d *Driver) runtimeSpec(s machine.Spec) *specs.Spec {
 		confined.ReadOnly(d.init, guestinit.Program),
 		confined.ReadOnly(filepath.Join(d.Bundle(s.ID), initConfig), guestinit.ConfigFile),
 	}
+	if unifiedGroups() {
+		// The second version's rules are a program that is loaded once. Volumes that come later are loop devices; no node of any other is
+		// ever shown inside, and nothing inside can make one.
+		spec.Linux.Resources.Devices = append(spec.Linux.Resources.Devices, specs.LinuxDeviceCgroup{Allow: true, Type: "b", Major: new(int64(loopMajor)), Access: "rw"})
+	}
+	for _, d := range s.Devices {
+		major, minor := int64(d.Major), int64(d.Minor)
+		spec.Mounts = append(spec.Mounts, specs.Mount{Destination: d.Target, Type: "bind", Source: d.Node, Options: []string{"bind", "nosuid", "noexec"}})
+		spec.Linux.Resources.Devices = append(spec.Linux.Resources.Devices, specs.LinuxDeviceCgroup{Allow: true, Type: "b", Major: &major, Minor: &minor, Access: "rw"})
+	}
+	for _, b := range s.Mounts {
+		spec.Mounts = append(spec.Mounts, specs.Mount{Destination: b.Target, Type: "bind", Source: b.Source, Options: []string{"bind", "rw", "nosuid", "nodev"}})
+	}
 	for _, b := range s.Binds {
 		spec.Mounts = append(spec.Mounts, confined.ReadOnly(b.Source, b.Target))
 	}
 	spec.Linux.Seccomp = confined.SeccompProfile(spec)
 	return spec
+}
+
+// loopMajor is the number of the kernel's driver of loop devices.
+const loopMajor = 7
+
+// unifiedGroups tells whether the host's control groups are those of the second version alone.
+func unifiedGroups() bool {
+	var st unix.Statfs_t
+	return unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
 // noNewPrivileges tells whether a machine's programs may never gain privileges: an operating system needs sudo, and an

@@ -204,8 +204,18 @@ func (d *Driver) ready(ctx context.Context, p confined.Process) error {
 		if err := plugAll(ctx, m, p.Spec.VM, p.Spec.VM.NICs[:before]); err != nil {
 			return err
 		}
+		if !from.forked() {
+			if err := d.plugVolumes(ctx, m, p.Spec); err != nil {
+				return err
+			}
+		}
 		if err := from.receive(ctx, m); err != nil {
 			return err
+		}
+		if from.forked() { // the template had none
+			if err := d.plugVolumes(ctx, m, p.Spec); err != nil {
+				return err
+			}
 		}
 		if err := plugAll(ctx, m, p.Spec.VM, p.Spec.VM.NICs[before:]); err != nil {
 			return err

@@ -142,8 +142,8 @@ func (d *Driver) Resume(ctx context.Context, s machine.Spec) (_ machine.Status, 
 	if err := json.Unmarshal(b, &was); err != nil {
 		return machine.Status{}, fmt.Errorf("machine %s: what its memory was saved from: %w", s.ID, err)
 	}
-	if was.Memory != s.Resources.Memory || was.CPUs != s.Resources.VCPUs || len(was.VM.NICs) != len(s.VM.NICs) {
-		return machine.Status{}, fmt.Errorf("machine %s: its size or its network cards are others than those that its memory was saved with", s.ID)
+	if was.Memory != s.Resources.Memory || was.CPUs != s.Resources.VCPUs || len(was.VM.NICs) != len(s.VM.NICs) || len(was.VM.Volumes) != len(s.VM.Volumes) {
+		return machine.Status{}, fmt.Errorf("machine %s: its size, network cards or volumes are others than those that its memory was saved with", s.ID)
 	}
 	f, err := os.Open(d.saved(s, savedMemory))
 	if err != nil {
@@ -159,6 +159,17 @@ func (d *Driver) Resume(ctx context.Context, s machine.Spec) (_ machine.Status, 
 			return machine.Status{}, fmt.Errorf("machine %s: its memory was saved without the network card %s", s.ID, n.Interface)
 		}
 		vm.NICs[i].Slot = was.VM.NICs[k].Slot
+	}
+	vm.Volumes = slices.Clone(vm.Volumes)
+	for n := range vm.Volumes {
+		for _, w := range was.VM.Volumes {
+			if w.Graph.ID == vm.Volumes[n].Graph.ID {
+				vm.Volumes[n].Slot = w.Slot
+			}
+		}
+		if vm.Volumes[n].Slot == 0 {
+			return machine.Status{}, fmt.Errorf("machine %s: it had other volumes when its memory was saved", s.ID)
+		}
 	}
 	s.VM = &vm
 	st, err := d.startFrom(ctx, s, sources{saved: f})

@@ -64,6 +64,9 @@ func slots(vm *machine.VM) []machine.NIC {
 	for _, n := range vm.NICs {
 		taken[n.Slot] = true
 	}
+	for _, v := range vm.Volumes {
+		taken[v.Slot] = true
+	}
 	cards := slices.Clone(vm.NICs)
 	for i := range cards {
 		for slot := firstSlot; cards[i].Slot == 0 && slot <= lastSlot; slot++ {

@@ -95,6 +95,7 @@ func (d *Driver) startFrom(ctx context.Context, s machine.Spec, from sources) (m
 		vm.Mapped = (vm.Forked || from.memfd != nil) && !overlays()
 	}
 	vm.NICs = slots(&vm)
+	vm.Volumes = slotted(&vm)
 	s.VM = &vm
 	d.mu.Lock()
 	d.from[s.ID] = from
@@ -133,6 +134,7 @@ func (d *Driver) Freeze(ctx context.Context, s machine.Spec, settle func(ctx con
 	for i := range vm.NICs {
 		vm.NICs[i] = machine.NIC{Interface: spareCard, MAC: wire.SpareMAC, MTU: vm.NICs[i].MTU, Tap: vm.NICs[i].Tap}
 	}
+	vm.Volumes = nil
 	s.VM = &vm
 	fd, err := unix.MemfdCreate("nacre-memory", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {

@@ -28,10 +28,12 @@ var (
 	ActionAssociateVpcCidrBlock                      = awsapi.Action[AssociateVpcCidrBlockRequest, AssociateVpcCidrBlockResult]{Service: Service, Name: "AssociateVpcCidrBlock", NoResult: false}
 	ActionAttachInternetGateway                      = awsapi.Action[AttachInternetGatewayRequest, AttachInternetGatewayResult]{Service: Service, Name: "AttachInternetGateway", NoResult: true}
 	ActionAttachNetworkInterface                     = awsapi.Action[AttachNetworkInterfaceRequest, AttachNetworkInterfaceResult]{Service: Service, Name: "AttachNetworkInterface", NoResult: false}
+	ActionAttachVolume                               = awsapi.Action[AttachVolumeRequest, VolumeAttachment]{Service: Service, Name: "AttachVolume", NoResult: false}
 	ActionAuthorizeSecurityGroupEgress               = awsapi.Action[AuthorizeSecurityGroupEgressRequest, AuthorizeSecurityGroupEgressResult]{Service: Service, Name: "AuthorizeSecurityGroupEgress", NoResult: false}
 	ActionAuthorizeSecurityGroupIngress              = awsapi.Action[AuthorizeSecurityGroupIngressRequest, AuthorizeSecurityGroupIngressResult]{Service: Service, Name: "AuthorizeSecurityGroupIngress", NoResult: false}
 	ActionCancelImportTask                           = awsapi.Action[CancelImportTaskRequest, CancelImportTaskResult]{Service: Service, Name: "CancelImportTask", NoResult: false}
 	ActionCopyImage                                  = awsapi.Action[CopyImageRequest, CopyImageResult]{Service: Service, Name: "CopyImage", NoResult: false}
+	ActionCopySnapshot                               = awsapi.Action[CopySnapshotRequest, CopySnapshotResult]{Service: Service, Name: "CopySnapshot", NoResult: false}
 	ActionCreateDefaultSubnet                        = awsapi.Action[CreateDefaultSubnetRequest, CreateDefaultSubnetResult]{Service: Service, Name: "CreateDefaultSubnet", NoResult: false}
 	ActionCreateDefaultVpc                           = awsapi.Action[CreateDefaultVpcRequest, CreateDefaultVpcResult]{Service: Service, Name: "CreateDefaultVpc", NoResult: false}
 	ActionCreateDhcpOptions                          = awsapi.Action[CreateDhcpOptionsRequest, CreateDhcpOptionsResult]{Service: Service, Name: "CreateDhcpOptions", NoResult: false}
@@ -51,9 +53,11 @@ var (
 	ActionCreateRoute                                = awsapi.Action[CreateRouteRequest, CreateRouteResult]{Service: Service, Name: "CreateRoute", NoResult: false}
 	ActionCreateRouteTable                           = awsapi.Action[CreateRouteTableRequest, CreateRouteTableResult]{Service: Service, Name: "CreateRouteTable", NoResult: false}
 	ActionCreateSecurityGroup                        = awsapi.Action[CreateSecurityGroupRequest, CreateSecurityGroupResult]{Service: Service, Name: "CreateSecurityGroup", NoResult: false}
+	ActionCreateSnapshot                             = awsapi.Action[CreateSnapshotRequest, Snapshot]{Service: Service, Name: "CreateSnapshot", NoResult: false}
 	ActionCreateSubnet                               = awsapi.Action[CreateSubnetRequest, CreateSubnetResult]{Service: Service, Name: "CreateSubnet", NoResult: false}
 	ActionCreateSubnetCidrReservation                = awsapi.Action[CreateSubnetCidrReservationRequest, CreateSubnetCidrReservationResult]{Service: Service, Name: "CreateSubnetCidrReservation", NoResult: false}
 	ActionCreateTags                                 = awsapi.Action[CreateTagsRequest, CreateTagsResult]{Service: Service, Name: "CreateTags", NoResult: true}
+	ActionCreateVolume                               = awsapi.Action[CreateVolumeRequest, Volume]{Service: Service, Name: "CreateVolume", NoResult: false}
 	ActionCreateVpc                                  = awsapi.Action[CreateVpcRequest, CreateVpcResult]{Service: Service, Name: "CreateVpc", NoResult: false}
 	ActionCreateVpcEndpoint                          = awsapi.Action[CreateVpcEndpointRequest, CreateVpcEndpointResult]{Service: Service, Name: "CreateVpcEndpoint", NoResult: false}
 	ActionCreateVpcPeeringConnection                 = awsapi.Action[CreateVpcPeeringConnectionRequest, CreateVpcPeeringConnectionResult]{Service: Service, Name: "CreateVpcPeeringConnection", NoResult: false}
@@ -74,9 +78,11 @@ var (
 	ActionDeleteRoute                                = awsapi.Action[DeleteRouteRequest, DeleteRouteResult]{Service: Service, Name: "DeleteRoute", NoResult: true}
 	ActionDeleteRouteTable                           = awsapi.Action[DeleteRouteTableRequest, DeleteRouteTableResult]{Service: Service, Name: "DeleteRouteTable", NoResult: true}
 	ActionDeleteSecurityGroup                        = awsapi.Action[DeleteSecurityGroupRequest, DeleteSecurityGroupResult]{Service: Service, Name: "DeleteSecurityGroup", NoResult: true}
+	ActionDeleteSnapshot                             = awsapi.Action[DeleteSnapshotRequest, DeleteSnapshotResult]{Service: Service, Name: "DeleteSnapshot", NoResult: true}
 	ActionDeleteSubnet                               = awsapi.Action[DeleteSubnetRequest, DeleteSubnetResult]{Service: Service, Name: "DeleteSubnet", NoResult: true}
 	ActionDeleteSubnetCidrReservation                = awsapi.Action[DeleteSubnetCidrReservationRequest, DeleteSubnetCidrReservationResult]{Service: Service, Name: "DeleteSubnetCidrReservation", NoResult: false}
 	ActionDeleteTags                                 = awsapi.Action[DeleteTagsRequest, DeleteTagsResult]{Service: Service, Name: "DeleteTags", NoResult: true}
+	ActionDeleteVolume                               = awsapi.Action[DeleteVolumeRequest, DeleteVolumeResult]{Service: Service, Name: "DeleteVolume", NoResult: true}
 	ActionDeleteVpc                                  = awsapi.Action[DeleteVpcRequest, DeleteVpcResult]{Service: Service, Name: "DeleteVpc", NoResult: true}
 	ActionDeleteVpcEndpoints                         = awsapi.Action[DeleteVpcEndpointsRequest, DeleteVpcEndpointsResult]{Service: Service, Name: "DeleteVpcEndpoints", NoResult: false}
 	ActionDeleteVpcPeeringConnection                 = awsapi.Action[DeleteVpcPeeringConnectionRequest, DeleteVpcPeeringConnectionResult]{Service: Service, Name: "DeleteVpcPeeringConnection", NoResult: false}
@@ -117,9 +123,14 @@ var (
 	ActionDescribeSecurityGroupReferences            = awsapi.Action[DescribeSecurityGroupReferencesRequest, DescribeSecurityGroupReferencesResult]{Service: Service, Name: "DescribeSecurityGroupReferences", NoResult: false}
 	ActionDescribeSecurityGroupRules                 = awsapi.Action[DescribeSecurityGroupRulesRequest, DescribeSecurityGroupRulesResult]{Service: Service, Name: "DescribeSecurityGroupRules", NoResult: false}
 	ActionDescribeSecurityGroups                     = awsapi.Action[DescribeSecurityGroupsRequest, DescribeSecurityGroupsResult]{Service: Service, Name: "DescribeSecurityGroups", NoResult: false}
+	ActionDescribeSnapshots                          = awsapi.Action[DescribeSnapshotsRequest, DescribeSnapshotsResult]{Service: Service, Name: "DescribeSnapshots", NoResult: false}
 	ActionDescribeStaleSecurityGroups                = awsapi.Action[DescribeStaleSecurityGroupsRequest, DescribeStaleSecurityGroupsResult]{Service: Service, Name: "DescribeStaleSecurityGroups", NoResult: false}
 	ActionDescribeSubnets                            = awsapi.Action[DescribeSubnetsRequest, DescribeSubnetsResult]{Service: Service, Name: "DescribeSubnets", NoResult: false}
 	ActionDescribeTags                               = awsapi.Action[DescribeTagsRequest, DescribeTagsResult]{Service: Service, Name: "DescribeTags", NoResult: false}
+	ActionDescribeVolumeAttribute                    = awsapi.Action[DescribeVolumeAttributeRequest, DescribeVolumeAttributeResult]{Service: Service, Name: "DescribeVolumeAttribute", NoResult: false}
+	ActionDescribeVolumeStatus                       = awsapi.Action[DescribeVolumeStatusRequest, DescribeVolumeStatusResult]{Service: Service, Name: "DescribeVolumeStatus", NoResult: false}
+	ActionDescribeVolumes                            = awsapi.Action[DescribeVolumesRequest, DescribeVolumesResult]{Service: Service, Name: "DescribeVolumes", NoResult: false}
+	ActionDescribeVolumesModifications               = awsapi.Action[DescribeVolumesModificationsRequest, DescribeVolumesModificationsResult]{Service: Service, Name: "DescribeVolumesModifications", NoResult: false}
 	ActionDescribeVpcAttribute                       = awsapi.Action[DescribeVpcAttributeRequest, DescribeVpcAttributeResult]{Service: Service, Name: "DescribeVpcAttribute", NoResult: false}
 	ActionDescribeVpcEndpointServices                = awsapi.Action[DescribeVpcEndpointServicesRequest, DescribeVpcEndpointServicesResult]{Service: Service, Name: "DescribeVpcEndpointServices", NoResult: false}
 	ActionDescribeVpcEndpoints                       = awsapi.Action[DescribeVpcEndpointsRequest, DescribeVpcEndpointsResult]{Service: Service, Name: "DescribeVpcEndpoints", NoResult: false}
@@ -127,6 +138,7 @@ var (
 	ActionDescribeVpcs                               = awsapi.Action[DescribeVpcsRequest, DescribeVpcsResult]{Service: Service, Name: "DescribeVpcs", NoResult: false}
 	ActionDetachInternetGateway                      = awsapi.Action[DetachInternetGatewayRequest, DetachInternetGatewayResult]{Service: Service, Name: "DetachInternetGateway", NoResult: true}
 	ActionDetachNetworkInterface                     = awsapi.Action[DetachNetworkInterfaceRequest, DetachNetworkInterfaceResult]{Service: Service, Name: "DetachNetworkInterface", NoResult: true}
+	ActionDetachVolume                               = awsapi.Action[DetachVolumeRequest, VolumeAttachment]{Service: Service, Name: "DetachVolume", NoResult: false}
 	ActionDisableImage                               = awsapi.Action[DisableImageRequest, DisableImageResult]{Service: Service, Name: "DisableImage", NoResult: false}
 	ActionDisableImageDeprecation                    = awsapi.Action[DisableImageDeprecationRequest, DisableImageDeprecationResult]{Service: Service, Name: "DisableImageDeprecation", NoResult: false}
 	ActionDisableImageDeregistrationProtection       = awsapi.Action[DisableImageDeregistrationProtectionRequest, DisableImageDeregistrationProtectionResult]{Service: Service, Name: "DisableImageDeregistrationProtection", NoResult: false}
@@ -166,6 +178,8 @@ var (
 	ActionModifyNetworkInterfaceAttribute            = awsapi.Action[ModifyNetworkInterfaceAttributeRequest, ModifyNetworkInterfaceAttributeResult]{Service: Service, Name: "ModifyNetworkInterfaceAttribute", NoResult: true}
 	ActionModifySecurityGroupRules                   = awsapi.Action[ModifySecurityGroupRulesRequest, ModifySecurityGroupRulesResult]{Service: Service, Name: "ModifySecurityGroupRules", NoResult: false}
 	ActionModifySubnetAttribute                      = awsapi.Action[ModifySubnetAttributeRequest, ModifySubnetAttributeResult]{Service: Service, Name: "ModifySubnetAttribute", NoResult: true}
+	ActionModifyVolume                               = awsapi.Action[ModifyVolumeRequest, ModifyVolumeResult]{Service: Service, Name: "ModifyVolume", NoResult: false}
+	ActionModifyVolumeAttribute                      = awsapi.Action[ModifyVolumeAttributeRequest, ModifyVolumeAttributeResult]{Service: Service, Name: "ModifyVolumeAttribute", NoResult: true}
 	ActionModifyVpcAttribute                         = awsapi.Action[ModifyVpcAttributeRequest, ModifyVpcAttributeResult]{Service: Service, Name: "ModifyVpcAttribute", NoResult: true}
 	ActionModifyVpcPeeringConnectionOptions          = awsapi.Action[ModifyVpcPeeringConnectionOptionsRequest, ModifyVpcPeeringConnectionOptionsResult]{Service: Service, Name: "ModifyVpcPeeringConnectionOptions", NoResult: false}
 	ActionModifyVpcTenancy                           = awsapi.Action[ModifyVpcTenancyRequest, ModifyVpcTenancyResult]{Service: Service, Name: "ModifyVpcTenancy", NoResult: false}
@@ -236,11 +250,17 @@ type DeleteRouteTableResult struct{}
 // DeleteSecurityGroupResult is empty: the action only succeeds or fails.
 type DeleteSecurityGroupResult struct{}
 
+// DeleteSnapshotResult is empty: the action only succeeds or fails.
+type DeleteSnapshotResult struct{}
+
 // DeleteSubnetResult is empty: the action only succeeds or fails.
 type DeleteSubnetResult struct{}
 
 // DeleteTagsResult is empty: the action only succeeds or fails.
 type DeleteTagsResult struct{}
+
+// DeleteVolumeResult is empty: the action only succeeds or fails.
+type DeleteVolumeResult struct{}
 
 // DeleteVpcResult is empty: the action only succeeds or fails.
 type DeleteVpcResult struct{}
@@ -271,6 +291,9 @@ type ModifyNetworkInterfaceAttributeResult struct{}
 
 // ModifySubnetAttributeResult is empty: the action only succeeds or fails.
 type ModifySubnetAttributeResult struct{}
+
+// ModifyVolumeAttributeResult is empty: the action only succeeds or fails.
+type ModifyVolumeAttributeResult struct{}
 
 // ModifyVpcAttributeResult is empty: the action only succeeds or fails.
 type ModifyVpcAttributeResult struct{}
@@ -315,10 +338,12 @@ var actionShapes = map[string]awsapi.Shapes{
 	"AssociateVpcCidrBlock":                      {Request: reflect.TypeFor[AssociateVpcCidrBlockRequest](), Result: reflect.TypeFor[AssociateVpcCidrBlockResult](), NoResult: false},
 	"AttachInternetGateway":                      {Request: reflect.TypeFor[AttachInternetGatewayRequest](), Result: reflect.TypeFor[AttachInternetGatewayResult](), NoResult: true},
 	"AttachNetworkInterface":                     {Request: reflect.TypeFor[AttachNetworkInterfaceRequest](), Result: reflect.TypeFor[AttachNetworkInterfaceResult](), NoResult: false},
+	"AttachVolume":                               {Request: reflect.TypeFor[AttachVolumeRequest](), Result: reflect.TypeFor[VolumeAttachment](), NoResult: false},
 	"AuthorizeSecurityGroupEgress":               {Request: reflect.TypeFor[AuthorizeSecurityGroupEgressRequest](), Result: reflect.TypeFor[AuthorizeSecurityGroupEgressResult](), NoResult: false},
 	"AuthorizeSecurityGroupIngress":              {Request: reflect.TypeFor[AuthorizeSecurityGroupIngressRequest](), Result: reflect.TypeFor[AuthorizeSecurityGroupIngressResult](), NoResult: false},
 	"CancelImportTask":                           {Request: reflect.TypeFor[CancelImportTaskRequest](), Result: reflect.TypeFor[CancelImportTaskResult](), NoResult: false},
 	"CopyImage":                                  {Request: reflect.TypeFor[CopyImageRequest](), Result: reflect.TypeFor[CopyImageResult](), NoResult: false},
+	"CopySnapshot":                               {Request: reflect.TypeFor[CopySnapshotRequest](), Result: reflect.TypeFor[CopySnapshotResult](), NoResult: false},
 	"CreateDefaultSubnet":                        {Request: reflect.TypeFor[CreateDefaultSubnetRequest](), Result: reflect.TypeFor[CreateDefaultSubnetResult](), NoResult: false},
 	"CreateDefaultVpc":                           {Request: reflect.TypeFor[CreateDefaultVpcRequest](), Result: reflect.TypeFor[CreateDefaultVpcResult](), NoResult: false},
 	"CreateDhcpOptions":                          {Request: reflect.TypeFor[CreateDhcpOptionsRequest](), Result: reflect.TypeFor[CreateDhcpOptionsResult](), NoResult: false},
@@ -338,9 +363,11 @@ var actionShapes = map[string]awsapi.Shapes{
 	"CreateRoute":                                {Request: reflect.TypeFor[CreateRouteRequest](), Result: reflect.TypeFor[CreateRouteResult](), NoResult: false},
 	"CreateRouteTable":                           {Request: reflect.TypeFor[CreateRouteTableRequest](), Result: reflect.TypeFor[CreateRouteTableResult](), NoResult: false},
 	"CreateSecurityGroup":                        {Request: reflect.TypeFor[CreateSecurityGroupRequest](), Result: reflect.TypeFor[CreateSecurityGroupResult](), NoResult: false},
+	"CreateSnapshot":                             {Request: reflect.TypeFor[CreateSnapshotRequest](), Result: reflect.TypeFor[Snapshot](), NoResult: false},
 	"CreateSubnet":                               {Request: reflect.TypeFor[CreateSubnetRequest](), Result: reflect.TypeFor[CreateSubnetResult](), NoResult: false},
 	"CreateSubnetCidrReservation":                {Request: reflect.TypeFor[CreateSubnetCidrReservationRequest](), Result: reflect.TypeFor[CreateSubnetCidrReservationResult](), NoResult: false},
 	"CreateTags":                                 {Request: reflect.TypeFor[CreateTagsRequest](), Result: reflect.TypeFor[CreateTagsResult](), NoResult: true},
+	"CreateVolume":                               {Request: reflect.TypeFor[CreateVolumeRequest](), Result: reflect.TypeFor[Volume](), NoResult: false},
 	"CreateVpc":                                  {Request: reflect.TypeFor[CreateVpcRequest](), Result: reflect.TypeFor[CreateVpcResult](), NoResult: false},
 	"CreateVpcEndpoint":                          {Request: reflect.TypeFor[CreateVpcEndpointRequest](), Result: reflect.TypeFor[CreateVpcEndpointResult](), NoResult: false},
 	"CreateVpcPeeringConnection":                 {Request: reflect.TypeFor[CreateVpcPeeringConnectionRequest](), Result: reflect.TypeFor[CreateVpcPeeringConnectionResult](), NoResult: false},
@@ -361,9 +388,11 @@ var actionShapes = map[string]awsapi.Shapes{
 	"DeleteRoute":                                {Request: reflect.TypeFor[DeleteRouteRequest](), Result: reflect.TypeFor[DeleteRouteResult](), NoResult: true},
 	"DeleteRouteTable":                           {Request: reflect.TypeFor[DeleteRouteTableRequest](), Result: reflect.TypeFor[DeleteRouteTableResult](), NoResult: true},
 	"DeleteSecurityGroup":                        {Request: reflect.TypeFor[DeleteSecurityGroupRequest](), Result: reflect.TypeFor[DeleteSecurityGroupResult](), NoResult: true},
+	"DeleteSnapshot":                             {Request: reflect.TypeFor[DeleteSnapshotRequest](), Result: reflect.TypeFor[DeleteSnapshotResult](), NoResult: true},
 	"DeleteSubnet":                               {Request: reflect.TypeFor[DeleteSubnetRequest](), Result: reflect.TypeFor[DeleteSubnetResult](), NoResult: true},
 	"DeleteSubnetCidrReservation":                {Request: reflect.TypeFor[DeleteSubnetCidrReservationRequest](), Result: reflect.TypeFor[DeleteSubnetCidrReservationResult](), NoResult: false},
 	"DeleteTags":                                 {Request: reflect.TypeFor[DeleteTagsRequest](), Result: reflect.TypeFor[DeleteTagsResult](), NoResult: true},
+	"DeleteVolume":                               {Request: reflect.TypeFor[DeleteVolumeRequest](), Result: reflect.TypeFor[DeleteVolumeResult](), NoResult: true},
 	"DeleteVpc":                                  {Request: reflect.TypeFor[DeleteVpcRequest](), Result: reflect.TypeFor[DeleteVpcResult](), NoResult: true},
 	"DeleteVpcEndpoints":                         {Request: reflect.TypeFor[DeleteVpcEndpointsRequest](), Result: reflect.TypeFor[DeleteVpcEndpointsResult](), NoResult: false},
 	"DeleteVpcPeeringConnection":                 {Request: reflect.TypeFor[DeleteVpcPeeringConnectionRequest](), Result: reflect.TypeFor[DeleteVpcPeeringConnectionResult](), NoResult: false},
@@ -404,9 +433,14 @@ var actionShapes = map[string]awsapi.Shapes{
 	"DescribeSecurityGroupReferences":            {Request: reflect.TypeFor[DescribeSecurityGroupReferencesRequest](), Result: reflect.TypeFor[DescribeSecurityGroupReferencesResult](), NoResult: false},
 	"DescribeSecurityGroupRules":                 {Request: reflect.TypeFor[DescribeSecurityGroupRulesRequest](), Result: reflect.TypeFor[DescribeSecurityGroupRulesResult](), NoResult: false},
 	"DescribeSecurityGroups":                     {Request: reflect.TypeFor[DescribeSecurityGroupsRequest](), Result: reflect.TypeFor[DescribeSecurityGroupsResult](), NoResult: false},
+	"DescribeSnapshots":                          {Request: reflect.TypeFor[DescribeSnapshotsRequest](), Result: reflect.TypeFor[DescribeSnapshotsResult](), NoResult: false},
 	"DescribeStaleSecurityGroups":                {Request: reflect.TypeFor[DescribeStaleSecurityGroupsRequest](), Result: reflect.TypeFor[DescribeStaleSecurityGroupsResult](), NoResult: false},
 	"DescribeSubnets":                            {Request: reflect.TypeFor[DescribeSubnetsRequest](), Result: reflect.TypeFor[DescribeSubnetsResult](), NoResult: false},
 	"DescribeTags":                               {Request: reflect.TypeFor[DescribeTagsRequest](), Result: reflect.TypeFor[DescribeTagsResult](), NoResult: false},
+	"DescribeVolumeAttribute":                    {Request: reflect.TypeFor[DescribeVolumeAttributeRequest](), Result: reflect.TypeFor[DescribeVolumeAttributeResult](), NoResult: false},
+	"DescribeVolumeStatus":                       {Request: reflect.TypeFor[DescribeVolumeStatusRequest](), Result: reflect.TypeFor[DescribeVolumeStatusResult](), NoResult: false},
+	"DescribeVolumes":                            {Request: reflect.TypeFor[DescribeVolumesRequest](), Result: reflect.TypeFor[DescribeVolumesResult](), NoResult: false},
+	"DescribeVolumesModifications":               {Request: reflect.TypeFor[DescribeVolumesModificationsRequest](), Result: reflect.TypeFor[DescribeVolumesModificationsResult](), NoResult: false},
 	"DescribeVpcAttribute":                       {Request: reflect.TypeFor[DescribeVpcAttributeRequest](), Result: reflect.TypeFor[DescribeVpcAttributeResult](), NoResult: false},
 	"DescribeVpcEndpointServices":                {Request: reflect.TypeFor[DescribeVpcEndpointServicesRequest](), Result: reflect.TypeFor[DescribeVpcEndpointServicesResult](), NoResult: false},
 	"DescribeVpcEndpoints":                       {Request: reflect.TypeFor[DescribeVpcEndpointsRequest](), Result: reflect.TypeFor[DescribeVpcEndpointsResult](), NoResult: false},
@@ -414,6 +448,7 @@ var actionShapes = map[string]awsapi.Shapes{
 	"DescribeVpcs":                               {Request: reflect.TypeFor[DescribeVpcsRequest](), Result: reflect.TypeFor[DescribeVpcsResult](), NoResult: false},
 	"DetachInternetGateway":                      {Request: reflect.TypeFor[DetachInternetGatewayRequest](), Result: reflect.TypeFor[DetachInternetGatewayResult](), NoResult: true},
 	"DetachNetworkInterface":                     {Request: reflect.TypeFor[DetachNetworkInterfaceRequest](), Result: reflect.TypeFor[DetachNetworkInterfaceResult](), NoResult: true},
+	"DetachVolume":                               {Request: reflect.TypeFor[DetachVolumeRequest](), Result: reflect.TypeFor[VolumeAttachment](), NoResult: false},
 	"DisableImage":                               {Request: reflect.TypeFor[DisableImageRequest](), Result: reflect.TypeFor[DisableImageResult](), NoResult: false},
 	"DisableImageDeprecation":                    {Request: reflect.TypeFor[DisableImageDeprecationRequest](), Result: reflect.TypeFor[DisableImageDeprecationResult](), NoResult: false},
 	"DisableImageDeregistrationProtection":       {Request: reflect.TypeFor[DisableImageDeregistrationProtectionRequest](), Result: reflect.TypeFor[DisableImageDeregistrationProtectionResult](), NoResult: false},
@@ -453,6 +488,8 @@ var actionShapes = map[string]awsapi.Shapes{
 	"ModifyNetworkInterfaceAttribute":            {Request: reflect.TypeFor[ModifyNetworkInterfaceAttributeRequest](), Result: reflect.TypeFor[ModifyNetworkInterfaceAttributeResult](), NoResult: true},
 	"ModifySecurityGroupRules":                   {Request: reflect.TypeFor[ModifySecurityGroupRulesRequest](), Result: reflect.TypeFor[ModifySecurityGroupRulesResult](), NoResult: false},
 	"ModifySubnetAttribute":                      {Request: reflect.TypeFor[ModifySubnetAttributeRequest](), Result: reflect.TypeFor[ModifySubnetAttributeResult](), NoResult: true},
+	"ModifyVolume":                               {Request: reflect.TypeFor[ModifyVolumeRequest](), Result: reflect.TypeFor[ModifyVolumeResult](), NoResult: false},
+	"ModifyVolumeAttribute":                      {Request: reflect.TypeFor[ModifyVolumeAttributeRequest](), Result: reflect.TypeFor[ModifyVolumeAttributeResult](), NoResult: true},
 	"ModifyVpcAttribute":                         {Request: reflect.TypeFor[ModifyVpcAttributeRequest](), Result: reflect.TypeFor[ModifyVpcAttributeResult](), NoResult: true},
 	"ModifyVpcPeeringConnectionOptions":          {Request: reflect.TypeFor[ModifyVpcPeeringConnectionOptionsRequest](), Result: reflect.TypeFor[ModifyVpcPeeringConnectionOptionsResult](), NoResult: false},
 	"ModifyVpcTenancy":                           {Request: reflect.TypeFor[ModifyVpcTenancyRequest](), Result: reflect.TypeFor[ModifyVpcTenancyResult](), NoResult: false},
@@ -542,6 +579,11 @@ func (c Client) AttachNetworkInterface(ctx context.Context, in *AttachNetworkInt
 	return awsapi.Invoke(ctx, c.Client, ActionAttachNetworkInterface, in)
 }
 
+// AttachVolume calls the action of that name.
+func (c Client) AttachVolume(ctx context.Context, in *AttachVolumeRequest) (*VolumeAttachment, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionAttachVolume, in)
+}
+
 // AuthorizeSecurityGroupEgress calls the action of that name.
 func (c Client) AuthorizeSecurityGroupEgress(ctx context.Context, in *AuthorizeSecurityGroupEgressRequest) (*AuthorizeSecurityGroupEgressResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionAuthorizeSecurityGroupEgress, in)
@@ -560,6 +602,11 @@ func (c Client) CancelImportTask(ctx context.Context, in *CancelImportTaskReques
 // CopyImage calls the action of that name.
 func (c Client) CopyImage(ctx context.Context, in *CopyImageRequest) (*CopyImageResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionCopyImage, in)
+}
+
+// CopySnapshot calls the action of that name.
+func (c Client) CopySnapshot(ctx context.Context, in *CopySnapshotRequest) (*CopySnapshotResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCopySnapshot, in)
 }
 
 // CreateDefaultSubnet calls the action of that name.
@@ -657,6 +704,11 @@ func (c Client) CreateSecurityGroup(ctx context.Context, in *CreateSecurityGroup
 	return awsapi.Invoke(ctx, c.Client, ActionCreateSecurityGroup, in)
 }
 
+// CreateSnapshot calls the action of that name.
+func (c Client) CreateSnapshot(ctx context.Context, in *CreateSnapshotRequest) (*Snapshot, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateSnapshot, in)
+}
+
 // CreateSubnet calls the action of that name.
 func (c Client) CreateSubnet(ctx context.Context, in *CreateSubnetRequest) (*CreateSubnetResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionCreateSubnet, in)
@@ -670,6 +722,11 @@ func (c Client) CreateSubnetCidrReservation(ctx context.Context, in *CreateSubne
 // CreateTags calls the action of that name.
 func (c Client) CreateTags(ctx context.Context, in *CreateTagsRequest) (*CreateTagsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionCreateTags, in)
+}
+
+// CreateVolume calls the action of that name.
+func (c Client) CreateVolume(ctx context.Context, in *CreateVolumeRequest) (*Volume, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateVolume, in)
 }
 
 // CreateVpc calls the action of that name.
@@ -772,6 +829,11 @@ func (c Client) DeleteSecurityGroup(ctx context.Context, in *DeleteSecurityGroup
 	return awsapi.Invoke(ctx, c.Client, ActionDeleteSecurityGroup, in)
 }
 
+// DeleteSnapshot calls the action of that name.
+func (c Client) DeleteSnapshot(ctx context.Context, in *DeleteSnapshotRequest) (*DeleteSnapshotResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteSnapshot, in)
+}
+
 // DeleteSubnet calls the action of that name.
 func (c Client) DeleteSubnet(ctx context.Context, in *DeleteSubnetRequest) (*DeleteSubnetResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDeleteSubnet, in)
@@ -785,6 +847,11 @@ func (c Client) DeleteSubnetCidrReservation(ctx context.Context, in *DeleteSubne
 // DeleteTags calls the action of that name.
 func (c Client) DeleteTags(ctx context.Context, in *DeleteTagsRequest) (*DeleteTagsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDeleteTags, in)
+}
+
+// DeleteVolume calls the action of that name.
+func (c Client) DeleteVolume(ctx context.Context, in *DeleteVolumeRequest) (*DeleteVolumeResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDeleteVolume, in)
 }
 
 // DeleteVpc calls the action of that name.
@@ -987,6 +1054,11 @@ func (c Client) DescribeSecurityGroups(ctx context.Context, in *DescribeSecurity
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeSecurityGroups, in)
 }
 
+// DescribeSnapshots calls the action of that name.
+func (c Client) DescribeSnapshots(ctx context.Context, in *DescribeSnapshotsRequest) (*DescribeSnapshotsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeSnapshots, in)
+}
+
 // DescribeStaleSecurityGroups calls the action of that name.
 func (c Client) DescribeStaleSecurityGroups(ctx context.Context, in *DescribeStaleSecurityGroupsRequest) (*DescribeStaleSecurityGroupsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeStaleSecurityGroups, in)
@@ -1000,6 +1072,26 @@ func (c Client) DescribeSubnets(ctx context.Context, in *DescribeSubnetsRequest)
 // DescribeTags calls the action of that name.
 func (c Client) DescribeTags(ctx context.Context, in *DescribeTagsRequest) (*DescribeTagsResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDescribeTags, in)
+}
+
+// DescribeVolumeAttribute calls the action of that name.
+func (c Client) DescribeVolumeAttribute(ctx context.Context, in *DescribeVolumeAttributeRequest) (*DescribeVolumeAttributeResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeVolumeAttribute, in)
+}
+
+// DescribeVolumeStatus calls the action of that name.
+func (c Client) DescribeVolumeStatus(ctx context.Context, in *DescribeVolumeStatusRequest) (*DescribeVolumeStatusResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeVolumeStatus, in)
+}
+
+// DescribeVolumes calls the action of that name.
+func (c Client) DescribeVolumes(ctx context.Context, in *DescribeVolumesRequest) (*DescribeVolumesResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeVolumes, in)
+}
+
+// DescribeVolumesModifications calls the action of that name.
+func (c Client) DescribeVolumesModifications(ctx context.Context, in *DescribeVolumesModificationsRequest) (*DescribeVolumesModificationsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDescribeVolumesModifications, in)
 }
 
 // DescribeVpcAttribute calls the action of that name.
@@ -1035,6 +1127,11 @@ func (c Client) DetachInternetGateway(ctx context.Context, in *DetachInternetGat
 // DetachNetworkInterface calls the action of that name.
 func (c Client) DetachNetworkInterface(ctx context.Context, in *DetachNetworkInterfaceRequest) (*DetachNetworkInterfaceResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDetachNetworkInterface, in)
+}
+
+// DetachVolume calls the action of that name.
+func (c Client) DetachVolume(ctx context.Context, in *DetachVolumeRequest) (*VolumeAttachment, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDetachVolume, in)
 }
 
 // DisableImage calls the action of that name.
@@ -1230,6 +1327,16 @@ func (c Client) ModifySecurityGroupRules(ctx context.Context, in *ModifySecurity
 // ModifySubnetAttribute calls the action of that name.
 func (c Client) ModifySubnetAttribute(ctx context.Context, in *ModifySubnetAttributeRequest) (*ModifySubnetAttributeResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionModifySubnetAttribute, in)
+}
+
+// ModifyVolume calls the action of that name.
+func (c Client) ModifyVolume(ctx context.Context, in *ModifyVolumeRequest) (*ModifyVolumeResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionModifyVolume, in)
+}
+
+// ModifyVolumeAttribute calls the action of that name.
+func (c Client) ModifyVolumeAttribute(ctx context.Context, in *ModifyVolumeAttributeRequest) (*ModifyVolumeAttributeResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionModifyVolumeAttribute, in)
 }
 
 // ModifyVpcAttribute calls the action of that name.

@@ -246,6 +246,14 @@ type AttachNetworkInterfaceResult struct {
 	NetworkCardIndex *int64  `form:"NetworkCardIndex" xml:"networkCardIndex"`
 }
 
+// AttachVolumeRequest is the model's shape of that name.
+type AttachVolumeRequest struct {
+	Device     *string `form:"Device" xml:"Device" required:"true"`
+	DryRun     *bool   `form:"DryRun" xml:"dryRun"`
+	InstanceId *string `form:"InstanceId" xml:"InstanceId" required:"true"`
+	VolumeId   *string `form:"VolumeId" xml:"VolumeId" required:"true"`
+}
+
 // AttachmentEnaSrdSpecification is the model's shape of that name.
 type AttachmentEnaSrdSpecification struct {
 	EnaSrdEnabled          *bool                             `form:"EnaSrdEnabled" xml:"enaSrdEnabled"`
@@ -466,6 +474,26 @@ type CopyImageRequest struct {
 // CopyImageResult is the model's shape of that name.
 type CopyImageResult struct {
 	ImageId *string `form:"ImageId" xml:"imageId"`
+}
+
+// CopySnapshotRequest is the model's shape of that name.
+type CopySnapshotRequest struct {
+	Description           *string            `form:"Description" xml:"Description"`
+	DestinationOutpostArn *string            `form:"DestinationOutpostArn" xml:"DestinationOutpostArn"`
+	DestinationRegion     *string            `form:"DestinationRegion" xml:"destinationRegion"`
+	DryRun                *bool              `form:"DryRun" xml:"dryRun"`
+	Encrypted             *bool              `form:"Encrypted" xml:"encrypted"`
+	KmsKeyId              *string            `form:"KmsKeyId" xml:"kmsKeyId"`
+	PresignedUrl          *string            `form:"PresignedUrl" xml:"presignedUrl"`
+	SourceRegion          *string            `form:"SourceRegion" xml:"SourceRegion" required:"true"`
+	SourceSnapshotId      *string            `form:"SourceSnapshotId" xml:"SourceSnapshotId" required:"true"`
+	TagSpecifications     []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+}
+
+// CopySnapshotResult is the model's shape of that name.
+type CopySnapshotResult struct {
+	SnapshotId *string `form:"SnapshotId" xml:"snapshotId"`
+	Tags       []Tag   `form:"TagSet" xml:"tagSet" item:"item"`
 }
 
 // CpuOptions is the model's shape of that name.
@@ -812,6 +840,15 @@ type CreateSecurityGroupResult struct {
 	Tags    []Tag   `form:"TagSet" xml:"tagSet" item:"item"`
 }
 
+// CreateSnapshotRequest is the model's shape of that name.
+type CreateSnapshotRequest struct {
+	Description       *string            `form:"Description" xml:"Description"`
+	DryRun            *bool              `form:"DryRun" xml:"dryRun"`
+	OutpostArn        *string            `form:"OutpostArn" xml:"OutpostArn"`
+	TagSpecifications []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+	VolumeId          *string            `form:"VolumeId" xml:"VolumeId" required:"true"`
+}
+
 // CreateSubnetCidrReservationRequest is the model's shape of that name.
 type CreateSubnetCidrReservationRequest struct {
 	Cidr              *string            `form:"Cidr" xml:"Cidr" required:"true"`
@@ -854,6 +891,23 @@ type CreateTagsRequest struct {
 	DryRun    *bool    `form:"DryRun" xml:"dryRun"`
 	Resources []string `form:"ResourceId" xml:"ResourceId" item:"member" required:"true"`
 	Tags      []Tag    `form:"Tag" xml:"Tag" item:"item" required:"true"`
+}
+
+// CreateVolumeRequest is the model's shape of that name.
+type CreateVolumeRequest struct {
+	AvailabilityZone   *string            `form:"AvailabilityZone" xml:"AvailabilityZone" required:"true"`
+	ClientToken        *string            `form:"ClientToken" xml:"ClientToken" token:"true"`
+	DryRun             *bool              `form:"DryRun" xml:"dryRun"`
+	Encrypted          *bool              `form:"Encrypted" xml:"encrypted"`
+	Iops               *int64             `form:"Iops" xml:"Iops"`
+	KmsKeyId           *string            `form:"KmsKeyId" xml:"KmsKeyId"`
+	MultiAttachEnabled *bool              `form:"MultiAttachEnabled" xml:"MultiAttachEnabled"`
+	OutpostArn         *string            `form:"OutpostArn" xml:"OutpostArn"`
+	Size               *int64             `form:"Size" xml:"Size"`
+	SnapshotId         *string            `form:"SnapshotId" xml:"SnapshotId"`
+	TagSpecifications  []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+	Throughput         *int64             `form:"Throughput" xml:"Throughput"`
+	VolumeType         *string            `form:"VolumeType" xml:"VolumeType" enum:"VolumeType"`
 }
 
 // CreateVpcEndpointRequest is the model's shape of that name.
@@ -1116,6 +1170,12 @@ type DeleteSecurityGroupRequest struct {
 	GroupName *string `form:"GroupName" xml:"GroupName"`
 }
 
+// DeleteSnapshotRequest is the model's shape of that name.
+type DeleteSnapshotRequest struct {
+	DryRun     *bool   `form:"DryRun" xml:"dryRun"`
+	SnapshotId *string `form:"SnapshotId" xml:"SnapshotId" required:"true"`
+}
+
 // DeleteSubnetCidrReservationRequest is the model's shape of that name.
 type DeleteSubnetCidrReservationRequest struct {
 	DryRun                  *bool   `form:"DryRun" xml:"DryRun"`
@@ -1138,6 +1198,12 @@ type DeleteTagsRequest struct {
 	DryRun    *bool    `form:"DryRun" xml:"dryRun"`
 	Resources []string `form:"ResourceId" xml:"resourceId" item:"member" required:"true"`
 	Tags      []Tag    `form:"Tag" xml:"tag" item:"item"`
+}
+
+// DeleteVolumeRequest is the model's shape of that name.
+type DeleteVolumeRequest struct {
+	DryRun   *bool   `form:"DryRun" xml:"dryRun"`
+	VolumeId *string `form:"VolumeId" xml:"VolumeId" required:"true"`
 }
 
 // DeleteVpcEndpointsRequest is the model's shape of that name.
@@ -1714,6 +1780,23 @@ type DescribeSecurityGroupsResult struct {
 	SecurityGroups []SecurityGroup `form:"SecurityGroupInfo" xml:"securityGroupInfo" item:"item"`
 }
 
+// DescribeSnapshotsRequest is the model's shape of that name.
+type DescribeSnapshotsRequest struct {
+	DryRun              *bool    `form:"DryRun" xml:"dryRun"`
+	Filters             []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	MaxResults          *int64   `form:"MaxResults" xml:"MaxResults"`
+	NextToken           *string  `form:"NextToken" xml:"NextToken"`
+	OwnerIds            []string `form:"Owner" xml:"Owner" item:"Owner"`
+	RestorableByUserIds []string `form:"RestorableBy" xml:"RestorableBy" item:"member"`
+	SnapshotIds         []string `form:"SnapshotId" xml:"SnapshotId" item:"SnapshotId"`
+}
+
+// DescribeSnapshotsResult is the model's shape of that name.
+type DescribeSnapshotsResult struct {
+	NextToken *string    `form:"NextToken" xml:"nextToken"`
+	Snapshots []Snapshot `form:"SnapshotSet" xml:"snapshotSet" item:"item"`
+}
+
 // DescribeStaleSecurityGroupsRequest is the model's shape of that name.
 type DescribeStaleSecurityGroupsRequest struct {
 	DryRun     *bool   `form:"DryRun" xml:"DryRun"`
@@ -1755,6 +1838,65 @@ type DescribeTagsRequest struct {
 type DescribeTagsResult struct {
 	NextToken *string          `form:"NextToken" xml:"nextToken"`
 	Tags      []TagDescription `form:"TagSet" xml:"tagSet" item:"item"`
+}
+
+// DescribeVolumeAttributeRequest is the model's shape of that name.
+type DescribeVolumeAttributeRequest struct {
+	Attribute *string `form:"Attribute" xml:"Attribute" enum:"VolumeAttributeName" required:"true"`
+	DryRun    *bool   `form:"DryRun" xml:"dryRun"`
+	VolumeId  *string `form:"VolumeId" xml:"VolumeId" required:"true"`
+}
+
+// DescribeVolumeAttributeResult is the model's shape of that name.
+type DescribeVolumeAttributeResult struct {
+	AutoEnableIO *AttributeBooleanValue `form:"AutoEnableIO" xml:"autoEnableIO"`
+	ProductCodes []ProductCode          `form:"ProductCodes" xml:"productCodes" item:"item"`
+	VolumeId     *string                `form:"VolumeId" xml:"volumeId"`
+}
+
+// DescribeVolumeStatusRequest is the model's shape of that name.
+type DescribeVolumeStatusRequest struct {
+	DryRun     *bool    `form:"DryRun" xml:"dryRun"`
+	Filters    []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	MaxResults *int64   `form:"MaxResults" xml:"MaxResults"`
+	NextToken  *string  `form:"NextToken" xml:"NextToken"`
+	VolumeIds  []string `form:"VolumeId" xml:"VolumeId" item:"VolumeId"`
+}
+
+// DescribeVolumeStatusResult is the model's shape of that name.
+type DescribeVolumeStatusResult struct {
+	NextToken      *string            `form:"NextToken" xml:"nextToken"`
+	VolumeStatuses []VolumeStatusItem `form:"VolumeStatusSet" xml:"volumeStatusSet" item:"item"`
+}
+
+// DescribeVolumesModificationsRequest is the model's shape of that name.
+type DescribeVolumesModificationsRequest struct {
+	DryRun     *bool    `form:"DryRun" xml:"DryRun"`
+	Filters    []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	MaxResults *int64   `form:"MaxResults" xml:"MaxResults"`
+	NextToken  *string  `form:"NextToken" xml:"NextToken"`
+	VolumeIds  []string `form:"VolumeId" xml:"VolumeId" item:"VolumeId"`
+}
+
+// DescribeVolumesModificationsResult is the model's shape of that name.
+type DescribeVolumesModificationsResult struct {
+	NextToken            *string              `form:"NextToken" xml:"nextToken"`
+	VolumesModifications []VolumeModification `form:"VolumeModificationSet" xml:"volumeModificationSet" item:"item"`
+}
+
+// DescribeVolumesRequest is the model's shape of that name.
+type DescribeVolumesRequest struct {
+	DryRun     *bool    `form:"DryRun" xml:"dryRun"`
+	Filters    []Filter `form:"Filter" xml:"Filter" item:"Filter"`
+	MaxResults *int64   `form:"MaxResults" xml:"maxResults"`
+	NextToken  *string  `form:"NextToken" xml:"nextToken"`
+	VolumeIds  []string `form:"VolumeId" xml:"VolumeId" item:"VolumeId"`
+}
+
+// DescribeVolumesResult is the model's shape of that name.
+type DescribeVolumesResult struct {
+	NextToken *string  `form:"NextToken" xml:"nextToken"`
+	Volumes   []Volume `form:"VolumeSet" xml:"volumeSet" item:"item"`
 }
 
 // DescribeVpcAttributeRequest is the model's shape of that name.
@@ -1859,6 +2001,15 @@ type DetachNetworkInterfaceRequest struct {
 	AttachmentId *string `form:"AttachmentId" xml:"attachmentId" required:"true"`
 	DryRun       *bool   `form:"DryRun" xml:"dryRun"`
 	Force        *bool   `form:"Force" xml:"force"`
+}
+
+// DetachVolumeRequest is the model's shape of that name.
+type DetachVolumeRequest struct {
+	Device     *string `form:"Device" xml:"Device"`
+	DryRun     *bool   `form:"DryRun" xml:"dryRun"`
+	Force      *bool   `form:"Force" xml:"Force"`
+	InstanceId *string `form:"InstanceId" xml:"InstanceId"`
+	VolumeId   *string `form:"VolumeId" xml:"VolumeId" required:"true"`
 }
 
 // DhcpConfiguration is the model's shape of that name.
@@ -3877,6 +4028,29 @@ type ModifySubnetAttributeRequest struct {
 	SubnetId                                *string                `form:"SubnetId" xml:"subnetId" required:"true"`
 }
 
+// ModifyVolumeAttributeRequest is the model's shape of that name.
+type ModifyVolumeAttributeRequest struct {
+	AutoEnableIO *AttributeBooleanValue `form:"AutoEnableIO" xml:"AutoEnableIO"`
+	DryRun       *bool                  `form:"DryRun" xml:"dryRun"`
+	VolumeId     *string                `form:"VolumeId" xml:"VolumeId" required:"true"`
+}
+
+// ModifyVolumeRequest is the model's shape of that name.
+type ModifyVolumeRequest struct {
+	DryRun             *bool   `form:"DryRun" xml:"DryRun"`
+	Iops               *int64  `form:"Iops" xml:"Iops"`
+	MultiAttachEnabled *bool   `form:"MultiAttachEnabled" xml:"MultiAttachEnabled"`
+	Size               *int64  `form:"Size" xml:"Size"`
+	Throughput         *int64  `form:"Throughput" xml:"Throughput"`
+	VolumeId           *string `form:"VolumeId" xml:"VolumeId" required:"true"`
+	VolumeType         *string `form:"VolumeType" xml:"VolumeType" enum:"VolumeType"`
+}
+
+// ModifyVolumeResult is the model's shape of that name.
+type ModifyVolumeResult struct {
+	VolumeModification *VolumeModification `form:"VolumeModification" xml:"volumeModification"`
+}
+
 // ModifyVpcAttributeRequest is the model's shape of that name.
 type ModifyVpcAttributeRequest struct {
 	EnableDnsHostnames               *AttributeBooleanValue `form:"EnableDnsHostnames" xml:"EnableDnsHostnames"`
@@ -4827,6 +5001,28 @@ type ServiceTypeDetail struct {
 	ServiceType *string `form:"ServiceType" xml:"serviceType" enum:"ServiceType"`
 }
 
+// Snapshot is the model's shape of that name.
+type Snapshot struct {
+	DataEncryptionKeyId *string    `form:"DataEncryptionKeyId" xml:"dataEncryptionKeyId"`
+	Description         *string    `form:"Description" xml:"description"`
+	Encrypted           *bool      `form:"Encrypted" xml:"encrypted"`
+	KmsKeyId            *string    `form:"KmsKeyId" xml:"kmsKeyId"`
+	OutpostArn          *string    `form:"OutpostArn" xml:"outpostArn"`
+	OwnerAlias          *string    `form:"OwnerAlias" xml:"ownerAlias"`
+	OwnerId             *string    `form:"OwnerId" xml:"ownerId"`
+	Progress            *string    `form:"Progress" xml:"progress"`
+	RestoreExpiryTime   *time.Time `form:"RestoreExpiryTime" xml:"restoreExpiryTime"`
+	SnapshotId          *string    `form:"SnapshotId" xml:"snapshotId"`
+	SseType             *string    `form:"SseType" xml:"sseType" enum:"SSEType"`
+	StartTime           *time.Time `form:"StartTime" xml:"startTime"`
+	State               *string    `form:"Status" xml:"status" enum:"SnapshotState"`
+	StateMessage        *string    `form:"StatusMessage" xml:"statusMessage"`
+	StorageTier         *string    `form:"StorageTier" xml:"storageTier" enum:"StorageTier"`
+	Tags                []Tag      `form:"TagSet" xml:"tagSet" item:"item"`
+	VolumeId            *string    `form:"VolumeId" xml:"volumeId"`
+	VolumeSize          *int64     `form:"VolumeSize" xml:"volumeSize"`
+}
+
 // SnapshotDetail is the model's shape of that name.
 type SnapshotDetail struct {
 	Description   *string            `form:"Description" xml:"description"`
@@ -5184,6 +5380,106 @@ type ValidationError struct {
 // ValidationWarning is the model's shape of that name.
 type ValidationWarning struct {
 	Errors []ValidationError `form:"ErrorSet" xml:"errorSet" item:"item"`
+}
+
+// Volume is the model's shape of that name.
+type Volume struct {
+	Attachments        []VolumeAttachment `form:"AttachmentSet" xml:"attachmentSet" item:"item"`
+	AvailabilityZone   *string            `form:"AvailabilityZone" xml:"availabilityZone"`
+	CreateTime         *time.Time         `form:"CreateTime" xml:"createTime"`
+	Encrypted          *bool              `form:"Encrypted" xml:"encrypted"`
+	FastRestored       *bool              `form:"FastRestored" xml:"fastRestored"`
+	Iops               *int64             `form:"Iops" xml:"iops"`
+	KmsKeyId           *string            `form:"KmsKeyId" xml:"kmsKeyId"`
+	MultiAttachEnabled *bool              `form:"MultiAttachEnabled" xml:"multiAttachEnabled"`
+	OutpostArn         *string            `form:"OutpostArn" xml:"outpostArn"`
+	Size               *int64             `form:"Size" xml:"size"`
+	SnapshotId         *string            `form:"SnapshotId" xml:"snapshotId"`
+	SseType            *string            `form:"SseType" xml:"sseType" enum:"SSEType"`
+	State              *string            `form:"Status" xml:"status" enum:"VolumeState"`
+	Tags               []Tag              `form:"TagSet" xml:"tagSet" item:"item"`
+	Throughput         *int64             `form:"Throughput" xml:"throughput"`
+	VolumeId           *string            `form:"VolumeId" xml:"volumeId"`
+	VolumeType         *string            `form:"VolumeType" xml:"volumeType" enum:"VolumeType"`
+}
+
+// VolumeAttachment is the model's shape of that name.
+type VolumeAttachment struct {
+	AssociatedResource    *string    `form:"AssociatedResource" xml:"associatedResource"`
+	AttachTime            *time.Time `form:"AttachTime" xml:"attachTime"`
+	DeleteOnTermination   *bool      `form:"DeleteOnTermination" xml:"deleteOnTermination"`
+	Device                *string    `form:"Device" xml:"device"`
+	InstanceId            *string    `form:"InstanceId" xml:"instanceId"`
+	InstanceOwningService *string    `form:"InstanceOwningService" xml:"instanceOwningService"`
+	State                 *string    `form:"Status" xml:"status" enum:"VolumeAttachmentState"`
+	VolumeId              *string    `form:"VolumeId" xml:"volumeId"`
+}
+
+// VolumeModification is the model's shape of that name.
+type VolumeModification struct {
+	EndTime                    *time.Time `form:"EndTime" xml:"endTime"`
+	ModificationState          *string    `form:"ModificationState" xml:"modificationState" enum:"VolumeModificationState"`
+	OriginalIops               *int64     `form:"OriginalIops" xml:"originalIops"`
+	OriginalMultiAttachEnabled *bool      `form:"OriginalMultiAttachEnabled" xml:"originalMultiAttachEnabled"`
+	OriginalSize               *int64     `form:"OriginalSize" xml:"originalSize"`
+	OriginalThroughput         *int64     `form:"OriginalThroughput" xml:"originalThroughput"`
+	OriginalVolumeType         *string    `form:"OriginalVolumeType" xml:"originalVolumeType" enum:"VolumeType"`
+	Progress                   *int64     `form:"Progress" xml:"progress"`
+	StartTime                  *time.Time `form:"StartTime" xml:"startTime"`
+	StatusMessage              *string    `form:"StatusMessage" xml:"statusMessage"`
+	TargetIops                 *int64     `form:"TargetIops" xml:"targetIops"`
+	TargetMultiAttachEnabled   *bool      `form:"TargetMultiAttachEnabled" xml:"targetMultiAttachEnabled"`
+	TargetSize                 *int64     `form:"TargetSize" xml:"targetSize"`
+	TargetThroughput           *int64     `form:"TargetThroughput" xml:"targetThroughput"`
+	TargetVolumeType           *string    `form:"TargetVolumeType" xml:"targetVolumeType" enum:"VolumeType"`
+	VolumeId                   *string    `form:"VolumeId" xml:"volumeId"`
+}
+
+// VolumeStatusAction is the model's shape of that name.
+type VolumeStatusAction struct {
+	Code        *string `form:"Code" xml:"code"`
+	Description *string `form:"Description" xml:"description"`
+	EventId     *string `form:"EventId" xml:"eventId"`
+	EventType   *string `form:"EventType" xml:"eventType"`
+}
+
+// VolumeStatusAttachmentStatus is the model's shape of that name.
+type VolumeStatusAttachmentStatus struct {
+	InstanceId    *string `form:"InstanceId" xml:"instanceId"`
+	IoPerformance *string `form:"IoPerformance" xml:"ioPerformance"`
+}
+
+// VolumeStatusDetails is the model's shape of that name.
+type VolumeStatusDetails struct {
+	Name   *string `form:"Name" xml:"name" enum:"VolumeStatusName"`
+	Status *string `form:"Status" xml:"status"`
+}
+
+// VolumeStatusEvent is the model's shape of that name.
+type VolumeStatusEvent struct {
+	Description *string    `form:"Description" xml:"description"`
+	EventId     *string    `form:"EventId" xml:"eventId"`
+	EventType   *string    `form:"EventType" xml:"eventType"`
+	InstanceId  *string    `form:"InstanceId" xml:"instanceId"`
+	NotAfter    *time.Time `form:"NotAfter" xml:"notAfter"`
+	NotBefore   *time.Time `form:"NotBefore" xml:"notBefore"`
+}
+
+// VolumeStatusInfo is the model's shape of that name.
+type VolumeStatusInfo struct {
+	Details []VolumeStatusDetails `form:"Details" xml:"details" item:"item"`
+	Status  *string               `form:"Status" xml:"status" enum:"VolumeStatusInfoStatus"`
+}
+
+// VolumeStatusItem is the model's shape of that name.
+type VolumeStatusItem struct {
+	Actions            []VolumeStatusAction           `form:"ActionsSet" xml:"actionsSet" item:"item"`
+	AttachmentStatuses []VolumeStatusAttachmentStatus `form:"AttachmentStatuses" xml:"attachmentStatuses" item:"item"`
+	AvailabilityZone   *string                        `form:"AvailabilityZone" xml:"availabilityZone"`
+	Events             []VolumeStatusEvent            `form:"EventsSet" xml:"eventsSet" item:"item"`
+	OutpostArn         *string                        `form:"OutpostArn" xml:"outpostArn"`
+	VolumeId           *string                        `form:"VolumeId" xml:"volumeId"`
+	VolumeStatus       *VolumeStatusInfo              `form:"VolumeStatus" xml:"volumeStatus"`
 }
 
 // Vpc is the model's shape of that name.
@@ -6688,6 +6984,10 @@ const RouteTableAssociationStateCodeFailed = "failed"
 const RuleActionAllow = "allow"
 const RuleActionDeny = "deny"
 
+const SSETypeSseEbs = "sse-ebs"
+const SSETypeSseKms = "sse-kms"
+const SSETypeNone = "none"
+
 const ServiceConnectivityTypeIpv4 = "ipv4"
 const ServiceConnectivityTypeIpv6 = "ipv6"
 
@@ -6697,6 +6997,12 @@ const ServiceTypeGatewayLoadBalancer = "GatewayLoadBalancer"
 
 const ShutdownBehaviorStop = "stop"
 const ShutdownBehaviorTerminate = "terminate"
+
+const SnapshotStatePending = "pending"
+const SnapshotStateCompleted = "completed"
+const SnapshotStateError = "error"
+const SnapshotStateRecoverable = "recoverable"
+const SnapshotStateRecovering = "recovering"
 
 const SpotAllocationStrategyLowestPrice = "lowest-price"
 const SpotAllocationStrategyDiversified = "diversified"
@@ -6729,6 +7035,9 @@ const StatusTypePassed = "passed"
 const StatusTypeFailed = "failed"
 const StatusTypeInsufficientData = "insufficient-data"
 const StatusTypeInitializing = "initializing"
+
+const StorageTierArchive = "archive"
+const StorageTierStandard = "standard"
 
 const SubnetCidrBlockStateCodeAssociating = "associating"
 const SubnetCidrBlockStateCodeAssociated = "associated"
@@ -6782,6 +7091,34 @@ const UsageClassTypeCapacityBlock = "capacity-block"
 
 const VirtualizationTypeHvm = "hvm"
 const VirtualizationTypeParavirtual = "paravirtual"
+
+const VolumeAttachmentStateAttaching = "attaching"
+const VolumeAttachmentStateAttached = "attached"
+const VolumeAttachmentStateDetaching = "detaching"
+const VolumeAttachmentStateDetached = "detached"
+const VolumeAttachmentStateBusy = "busy"
+
+const VolumeAttributeNameAutoEnableIO = "autoEnableIO"
+const VolumeAttributeNameProductCodes = "productCodes"
+
+const VolumeModificationStateModifying = "modifying"
+const VolumeModificationStateOptimizing = "optimizing"
+const VolumeModificationStateCompleted = "completed"
+const VolumeModificationStateFailed = "failed"
+
+const VolumeStateCreating = "creating"
+const VolumeStateAvailable = "available"
+const VolumeStateInUse = "in-use"
+const VolumeStateDeleting = "deleting"
+const VolumeStateDeleted = "deleted"
+const VolumeStateError = "error"
+
+const VolumeStatusInfoStatusOk = "ok"
+const VolumeStatusInfoStatusImpaired = "impaired"
+const VolumeStatusInfoStatusInsufficientData = "insufficient-data"
+
+const VolumeStatusNameIoEnabled = "io-enabled"
+const VolumeStatusNameIoPerformance = "io-performance"
 
 const VolumeTypeStandard = "standard"
 const VolumeTypeIo1 = "io1"
@@ -6939,9 +7276,11 @@ var enums = map[string][]string{
 	"RouteState":                                  {"active", "blackhole"},
 	"RouteTableAssociationStateCode":              {"associating", "associated", "disassociating", "disassociated", "failed"},
 	"RuleAction":                                  {"allow", "deny"},
+	"SSEType":                                     {"sse-ebs", "sse-kms", "none"},
 	"ServiceConnectivityType":                     {"ipv4", "ipv6"},
 	"ServiceType":                                 {"Interface", "Gateway", "GatewayLoadBalancer"},
 	"ShutdownBehavior":                            {"stop", "terminate"},
+	"SnapshotState":                               {"pending", "completed", "error", "recoverable", "recovering"},
 	"SpotAllocationStrategy":                      {"lowest-price", "diversified", "capacity-optimized", "capacity-optimized-prioritized", "price-capacity-optimized", "lowestPrice"},
 	"SpotInstanceInterruptionBehavior":            {"hibernate", "stop", "terminate"},
 	"SpotInstanceType":                            {"one-time", "persistent"},
@@ -6949,6 +7288,7 @@ var enums = map[string][]string{
 	"State":                                       {"PendingAcceptance", "Pending", "Available", "Deleting", "Deleted", "Rejected", "Failed", "Expired"},
 	"StatusName":                                  {"reachability"},
 	"StatusType":                                  {"passed", "failed", "insufficient-data", "initializing"},
+	"StorageTier":                                 {"archive", "standard"},
 	"SubnetCidrBlockStateCode":                    {"associating", "associated", "disassociating", "disassociated", "failing", "failed"},
 	"SubnetCidrReservationType":                   {"prefix", "explicit"},
 	"SubnetState":                                 {"pending", "available", "unavailable"},
@@ -6962,6 +7302,12 @@ var enums = map[string][]string{
 	"UnsuccessfulInstanceCreditSpecificationErrorCode": {"InvalidInstanceID.Malformed", "InvalidInstanceID.NotFound", "IncorrectInstanceState", "InstanceCreditSpecification.NotSupported"},
 	"UsageClassType":                      {"spot", "on-demand", "capacity-block"},
 	"VirtualizationType":                  {"hvm", "paravirtual"},
+	"VolumeAttachmentState":               {"attaching", "attached", "detaching", "detached", "busy"},
+	"VolumeAttributeName":                 {"autoEnableIO", "productCodes"},
+	"VolumeModificationState":             {"modifying", "optimizing", "completed", "failed"},
+	"VolumeState":                         {"creating", "available", "in-use", "deleting", "deleted", "error"},
+	"VolumeStatusInfoStatus":              {"ok", "impaired", "insufficient-data"},
+	"VolumeStatusName":                    {"io-enabled", "io-performance"},
 	"VolumeType":                          {"standard", "io1", "io2", "gp2", "sc1", "st1", "gp3"},
 	"VpcAttributeName":                    {"enableDnsSupport", "enableDnsHostnames", "enableNetworkAddressUsageMetrics"},
 	"VpcCidrBlockStateCode":               {"associating", "associated", "disassociating", "disassociated", "failing", "failed"},
