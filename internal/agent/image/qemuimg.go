@@ -40,7 +40,6 @@ const confining = `set -e
 trap 'exit 125' EXIT
 work=$1 user=$2 space=$3 file=$4 cpu=$5 files=$6
 shift 6
-cd "$work/root"
 mount -t tmpfs -o mode=755,size=1m,nosuid,nodev none "$work/root"
 cd "$work/root"
 for d in /usr/bin /usr/lib /usr/lib64; do

@@ -92,3 +92,11 @@ func TestPartitionsAndLoadersAreTheSameEachTime(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatAHostLacksIsNamedWithItsPackage(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	err := Make(t.Context(), Spec{}, nil)
+	if err == nil || !strings.Contains(err.Error(), "e2fsprogs, fdisk, grub-common, mtools") || !strings.Contains(err.Error(), "nacre doctor --install") {
+		t.Error(err)
+	}
+}

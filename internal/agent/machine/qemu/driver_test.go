@@ -379,6 +379,18 @@ func TestAMachineThatCanNotStartSaysWhyAndLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestAMachineOfUEFINeedsTheFirmware(t *testing.T) {
+	h := newHost(t)
+	s := h.spec()
+	s.VM.Firmware = cloud.FirmwareUEFI
+	had := uefi[s.VM.Architecture]
+	uefi[s.VM.Architecture] = "/usr/share/none/OVMF.fd"
+	defer func() { uefi[s.VM.Architecture] = had }()
+	if _, err := h.d.Start(within(t), s); err == nil || !strings.Contains(err.Error(), "/usr/share/none/OVMF.fd is not installed; `nacre doctor --install`") {
+		t.Error(err)
+	}
+}
+
 func TestAHypervisorThatIsKilledFromOutsideIsAnEnd(t *testing.T) {
 	h := newHost(t)
 	s := h.spec()
