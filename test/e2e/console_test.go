@@ -3,17 +3,20 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/ec2instanceconnect"
 
+	"github.com/nacre-cloud/nacre/internal/agent/machine/machinetest"
 	"github.com/nacre-cloud/nacre/test/e2e/cloudtest"
 )
 
@@ -117,4 +120,74 @@ func TestAContainersConsoleIsReadOnly(t *testing.T) {
 	}
 	followed := c.TalkTo("logs", "--follow", "talks")
 	followed.Hears(fmt.Sprintf("line %d\n", 20))
+}
+
+func TestAnyOperatingSystemOfAPCHasAScreenAndAKeyboard(t *testing.T) {
+	t.Parallel()
+	c := cloudtest.Start(t)
+	disk := filepath.Join(t.TempDir(), "old-pc.img")
+	machinetest.MakeBootDisk(t, disk)
+	c.Nacre("image", "import", disk, "--devices", "emulated")
+	c.Nacre("run", "old-pc", "--name", "pc")
+	console := c.TalkTo("console", "--allow", "pc")
+	console.Echoes("typed", "typed")
+	if logs := c.Nacre("logs", "pc"); !strings.Contains(logs, machinetest.BootDiskText) {
+		t.Errorf("the log says %q", logs)
+	}
+
+	view := func(port string) *machinetest.Screen {
+		t.Helper()
+		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		s, err := machinetest.OpenScreen(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lit, err := s.Lit(); err != nil || lit < 100 {
+			t.Errorf("%d pixels of %d x %d are lit, %v", lit, s.Width, s.Height, err)
+		}
+		return s
+	}
+	offer := func() (*cloudtest.Talk, string) {
+		t.Helper()
+		screen := c.TalkTo("console", "--vnc", "pc")
+		screen.Hears("Ctrl-C ends it")
+		_, rest, _ := strings.Cut(screen.Said(), "127.0.0.1:")
+		port, _, _ := strings.Cut(rest, " ")
+		return screen, port
+	}
+	screen, port := offer()
+	for n, s := range []*machinetest.Screen{view(port), view(port)} {
+		keys := fmt.Sprintf("viewer %d", n)
+		if err := s.Type(keys); err != nil {
+			t.Fatal(err)
+		}
+		console.Hears(keys)
+	}
+
+	c.Kill()
+	if err := screen.End(); err == nil || !strings.Contains(screen.Said(), "the machine goes on") {
+		t.Errorf("%v, it says %q", err, screen.Said())
+	}
+	c.Up()
+	_, port = offer()
+	view(port)
+
+	// Hibernated, what was on the screen is there again; no paravirtual device is needed for any of it.
+	c.Nacre("stop", "--hibernate", "pc")
+	c.Nacre("start", "pc")
+	_, port = offer()
+	s := view(port)
+	console = c.TalkTo("console", "pc")
+	console.Echoes("resumed", "resumed")
+	if err := s.Type(" by keyboard"); err != nil {
+		t.Fatal(err)
+	}
+	console.Hears(" by keyboard")
 }

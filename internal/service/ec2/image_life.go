@@ -76,6 +76,9 @@ func (s *Service) copyImage(ctx context.Context, call *awsapi.Call, req *ec2.Cop
 			}
 		}
 		made.Tags = withTags(made.Tags, isolationTag(made.Isolation))
+		if err := devicesLike(made, from); err != nil {
+			return err
+		}
 		store.Put(tx, store.Images, made)
 		return nil
 	})

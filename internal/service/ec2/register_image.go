@@ -56,6 +56,9 @@ func (s *Service) registerImage(ctx context.Context, call *awsapi.Call, req *ec2
 			}
 		}
 		img.Tags = withTags(tags["image"], isolationTag(img.Isolation))
+		if err := devicesLike(img, from); err != nil {
+			return err
+		}
 		if err := claimImageName(tx, call.Account, name, id); err != nil {
 			return err
 		}

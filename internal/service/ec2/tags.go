@@ -99,7 +99,7 @@ func volumesTagged(t taggable) taggable {
 
 var taggables = []taggable{
 	instancesTagged(tagTable("instance", kindInstance, store.Instances, store.InstancesByAccount, ownerOfInstance, func(x *cloud.Instance) cloud.InstanceID { return x.ID }, func(x *cloud.Instance) *cloud.Tags { return &x.Tags })),
-	tagTable("image", kindImage, store.Images, store.ImagesByAccount, func(x *cloud.Image) cloud.AccountID { return x.Account }, func(x *cloud.Image) cloud.ImageID { return x.ID }, func(x *cloud.Image) *cloud.Tags { return &x.Tags }),
+	imagesTagged(tagTable("image", kindImage, store.Images, store.ImagesByAccount, func(x *cloud.Image) cloud.AccountID { return x.Account }, func(x *cloud.Image) cloud.ImageID { return x.ID }, func(x *cloud.Image) *cloud.Tags { return &x.Tags })),
 	tagTable("network-interface", kindInterface, store.Interfaces, store.InterfacesByAccount, ownerOfInterface, func(x *cloud.Interface) cloud.InterfaceID { return x.ID }, func(x *cloud.Interface) *cloud.Tags { return &x.Tags }),
 	volumesTagged(tagTable("volume", kindVolume, store.Volumes, store.VolumesByAccount, ownerOfVolume, func(x *cloud.Volume) cloud.VolumeID { return x.ID }, func(x *cloud.Volume) *cloud.Tags { return &x.Tags })),
 	tagTable("snapshot", kindSnapshot, store.Snapshots, store.SnapshotsByAccount, ownerOfSnapshot, func(x *cloud.Snapshot) cloud.SnapshotID { return x.ID }, func(x *cloud.Snapshot) *cloud.Tags { return &x.Tags }),

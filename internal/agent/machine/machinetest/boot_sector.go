@@ -53,6 +53,8 @@ func MakeBootDisk(t testing.TB, path string) {
 	if err != nil || n > 440 {
 		t.Fatalf("the boot sector's program has %d bytes, %v", n, err)
 	}
+	// One partition of the rest, from the second sector on.
+	copy(disk[446:], []byte{0x80, 0, 2, 0, 0x83, 0, 0, 0, 1, 0, 0, 0, 0xff, 0x07, 0, 0})
 	disk[510], disk[511] = 0x55, 0xaa
 	copy(disk[512:], BootDiskText)
 	if err := os.WriteFile(path, disk, 0o644); err != nil {
