@@ -26,6 +26,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/agent/machine/oci"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/qemu"
 	"github.com/nacre-cloud/nacre/internal/agent/network"
+	"github.com/nacre-cloud/nacre/internal/agent/reclaim"
 	"github.com/nacre-cloud/nacre/internal/agent/volume/daemon"
 	"github.com/nacre-cloud/nacre/internal/agent/volume/local"
 	"github.com/nacre-cloud/nacre/internal/cloud"
@@ -163,11 +164,16 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 	if uploads != nil {
 		open = uploads.Open
 	}
+	reserve, err := o.memoryReserve()
+	if err != nil {
+		return n, err
+	}
 	n.agent, err = agent.New(ctx, agent.Config{
 		Node: cloud.Node{ID: id.ID, Zone: region.Zones[0].Name, Engines: engines,
 			CPUFactor: o.cpuFactor, MemoryFactor: o.memoryFactor},
 		TemplateMiB: o.templateMiB,
-		MachinesDir: o.dir.machines(), FlowLogsDir: o.dir.flowLogs(), Driver: driver, VMs: hypervisor, Accelerator: accelerator, Network: net, Images: images, Volumes: volumes, Access: sshaccess.New(sshaccess.Config{Logger: log.With("component", "ssh")}),
+		MachinesDir: o.dir.machines(), FlowLogsDir: o.dir.flowLogs(), Driver: driver, VMs: hypervisor, Accelerator: accelerator,
+		Memory: func() (reclaim.Server, error) { return agent.ServerMemory(reserve) }, Network: net, Images: images, Volumes: volumes, Access: sshaccess.New(sshaccess.Config{Logger: log.With("component", "ssh")}),
 		SFTPServer: sftp, MetadataSecret: id.MetadataSecret, OpenUpload: open, Control: conn, Now: time.Now, Logger: log,
 	})
 	return n, err

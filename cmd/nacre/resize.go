@@ -95,7 +95,7 @@ func (a *api) resize(cmd *cobra.Command, i instanceView, o resizeOptions) error 
 		choose(cpusTag, int64(o.cpus))
 	}
 	if o.memory != "" {
-		n, err := mebibytes(o.memory)
+		n, err := mebibytes("--memory", o.memory)
 		if err != nil {
 			return err
 		}
@@ -148,8 +148,8 @@ func (a *api) resized(cmd *cobra.Command, id string) (instanceView, error) {
 	}
 }
 
-// mebibytes reads a size of memory: a number of MiB, or one with a unit.
-func mebibytes(text string) (int64, error) {
+// mebibytes reads a flag's size of memory: a number of MiB, or one with a unit.
+func mebibytes(flag, text string) (int64, error) {
 	number, unit := strings.TrimRight(text, "GMTiB"), int64(1)
 	switch text[len(number):] {
 	case "", "M", "MiB":
@@ -158,11 +158,11 @@ func mebibytes(text string) (int64, error) {
 	case "T", "TiB":
 		unit = 1 << 20
 	default:
-		return 0, fmt.Errorf("--memory %q: use a number of MiB, or a unit: 512MiB, 2GiB", text)
+		return 0, fmt.Errorf("%s %q: use a number of MiB, or a unit: 512MiB, 2GiB", flag, text)
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
 	if err != nil || n < 0 || n > 1<<40 {
-		return 0, fmt.Errorf("--memory %q: use a number of MiB, or a unit: 512MiB, 2GiB", text)
+		return 0, fmt.Errorf("%s %q: use a number of MiB, or a unit: 512MiB, 2GiB", flag, text)
 	}
 	return n * unit, nil
 }

@@ -92,7 +92,7 @@ func FuzzMebibytes(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if n, err := mebibytes(s); err == nil && n < 0 {
+		if n, err := mebibytes("--memory", s); err == nil && n < 0 {
 			t.Errorf("%q is %d MiB", s, n)
 		}
 	})

@@ -18,6 +18,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nacre-cloud/nacre/internal/accel"
 )
 
@@ -32,6 +34,7 @@ type upOptions struct {
 	memoryFactor float64
 	templateMiB  int64
 	accelerator  string // a demand of package accel
+	reserve      string // of memory; "" for a tenth
 }
 
 // acceleratorEnv is the environment's word for --accelerator.
@@ -77,6 +80,7 @@ adopt what runs. Ending nacre, also by kill -9, leaves every instance running.`,
 	f.Float64Var(&o.memoryFactor, "memory-overcommit", 4, "memory sold for each byte of real memory")
 	f.Int64Var(&o.templateMiB, "template-memory", -1, "memory in `MIB` that virtual machines' templates may have together, 0 for none")
 	f.Lookup("template-memory").DefValue = "an eighth of the server's"
+	f.StringVar(&o.reserve, "memory-reserve", "", "`SIZE` of the server's memory that is to stay available, such as 2GiB: idle virtual machines lend theirs for it; 0 for never (default a tenth of it)")
 	f.StringVar(&o.accelerator, "accelerator", firstOf(os.Getenv(acceleratorEnv), accel.Auto),
 		"what executes virtual machines: auto (KVM where a guest is proved to boot with it), kvm or tcg; also "+acceleratorEnv)
 	return cmd
@@ -104,6 +108,9 @@ func (o *upOptions) validate() error {
 	if o.cpuFactor < 1 || o.memoryFactor < 1 {
 		return errors.New("--cpu-overcommit and --memory-overcommit are 1 or more")
 	}
+	if _, err := o.memoryReserve(); err != nil {
+		return err
+	}
 	if !slices.Contains(accel.Demands, o.accelerator) {
 		return fmt.Errorf("--accelerator %q: use %s", o.accelerator, strings.Join(accel.Demands, ", "))
 	}
@@ -112,6 +119,19 @@ func (o *upOptions) validate() error {
 	}
 	// The first process of a container, which is nobody outside, has to get through to its root.
 	return os.Chmod(string(o.dir), 0o711)
+}
+
+// memoryReserve is how much of the server's memory is to stay available, in bytes.
+func (o *upOptions) memoryReserve() (int64, error) {
+	if o.reserve != "" {
+		n, err := mebibytes("--memory-reserve", o.reserve)
+		return n << 20, err
+	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0, fmt.Errorf("ask for the server's memory: %w", err)
+	}
+	return int64(info.Totalram) * int64(info.Unit) / 10, nil
 }
 
 // startDetached starts nacre again in the background and waits until its API answers.
@@ -139,6 +159,9 @@ func (o *upOptions) startDetached(cmd *cobra.Command) error {
 		"--template-memory", fmt.Sprint(o.templateMiB), "--accelerator", o.accelerator}
 	if o.region != "" {
 		args = append(args, "--region", o.region)
+	}
+	if o.reserve != "" {
+		args = append(args, "--memory-reserve", o.reserve)
 	}
 	if o.pool != "" {
 		args = append(args, "--public-pool", o.pool)

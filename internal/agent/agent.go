@@ -17,6 +17,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/agent/image"
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
 	"github.com/nacre-cloud/nacre/internal/agent/network"
+	"github.com/nacre-cloud/nacre/internal/agent/reclaim"
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
@@ -38,11 +39,13 @@ type Config struct {
 	Accelerator func(ctx context.Context, architecture string) (string, error)
 	// TemplateMiB is the memory that frozen machines may have together: 0 makes none, less is an eighth of the server's.
 	TemplateMiB int64
-	Network     *network.Network
-	Images      *image.Store
-	Volumes     *Volumes // nil where the node keeps none
-	Access      *access.Server
-	SFTPServer  string // the file of nacre's own, shown to every machine
+	// Memory looks at the server's memory, for which idle virtual machines lend theirs; nil for never.
+	Memory     func() (reclaim.Server, error)
+	Network    *network.Network
+	Images     *image.Store
+	Volumes    *Volumes // nil where the node keeps none
+	Access     *access.Server
+	SFTPServer string // the file of nacre's own, shown to every machine
 	// MetadataSecret signs metadata tokens, so that they outlive the agent.
 	MetadataSecret []byte
 	// OpenUpload opens an archive that was sent to the endpoint, by its digest "sha256:…".
@@ -151,6 +154,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.wg.Go(func() { a.logFlows(ctx) })
 	a.wg.Go(func() { a.volumes.watchDaemons(ctx) })
 	a.wg.Go(func() { a.templates.tend(ctx) })
+	if a.cfg.VMs != nil {
+		a.wg.Go(func() { a.tend(ctx) })
+	}
 	return a.stayConnected(ctx)
 }
 

@@ -43,6 +43,10 @@ type Hypervisor interface {
 	DetachVolume(ctx context.Context, id cloud.InstanceID, vol cloud.VolumeID, force bool) error
 	OpensVolume(ctx context.Context, id cloud.InstanceID, vol cloud.VolumeID) (bool, error)
 	VolumeDoor(id cloud.InstanceID) volume.Door
+	// Tend tells how a running machine is, and lets one go on that stalled for lack of room, when there is room.
+	Tend(ctx context.Context, id cloud.InstanceID) (machine.Condition, error)
+	// LeaveMemory has the guest of a running machine lend what it has of its first memory beyond so many bytes, or gives it back.
+	LeaveMemory(ctx context.Context, id cloud.InstanceID, first int64) error
 	// AwaitGuest waits until the guest of a running machine is in touch and knows who it is.
 	AwaitGuest(ctx context.Context, id cloud.InstanceID) error
 }
@@ -144,6 +148,9 @@ func (w *worker) startVM(ctx context.Context, d *agentrpc.Machine, img image.Ima
 	return st, err
 }
 
+// firstTable is the number before that of the routing table of a guest's second interface.
+const firstTable = 1000
+
 // nic is a virtual machine's end of an interface.
 func (w *worker) nic(d *agentrpc.Machine, i cloud.Interface) machine.NIC {
 	n := machine.NIC{Interface: i.ID, MAC: i.MAC, MTU: w.a.cfg.Network.MTU(), Tap: func() (*os.File, error) { return w.a.cfg.Network.OpenTap(i.ID) }}
@@ -158,8 +165,11 @@ func (w *worker) nic(d *agentrpc.Machine, i cloud.Interface) machine.NIC {
 	for _, a := range append([]netip.Addr{i.PrivateIP}, i.Secondary...) {
 		n.Addresses = append(n.Addresses, netip.PrefixFrom(a, bits).String())
 	}
-	if i.DeviceIndex == 0 && gateway.IsValid() {
+	if gateway.IsValid() {
 		n.Gateway = gateway.String()
+	}
+	if i.DeviceIndex > 0 {
+		n.Table = firstTable + i.DeviceIndex
 	}
 	for _, a := range i.IPv6 {
 		n.Addresses = append(n.Addresses, netip.PrefixFrom(a, 128).String())

@@ -25,6 +25,7 @@ type worker struct {
 	mu      sync.Mutex
 	desired *agentrpc.Machine // nil: nobody wants the machine
 	exited  *machine.Status   // an end that the driver told of and that was not handled yet
+	stalled string            // why the running machine does not go on
 	wake    chan struct{}
 
 	// Only the worker's goroutine touches what follows.
@@ -213,6 +214,9 @@ func (w *worker) ensureRunning(ctx context.Context, d *agentrpc.Machine, exited 
 		return err
 	}
 	w.sizeError = ""
+	w.mu.Lock()
+	w.stalled = "" // the last boot may have
+	w.mu.Unlock()
 	var have []cloud.VolumeID
 	for _, v := range d.Volumes {
 		have = append(have, v.Volume)
@@ -252,6 +256,9 @@ func (w *worker) reportRunning(d *agentrpc.Machine, st machine.Status, have []cl
 	if w.sizeFailed == status.Sized {
 		status.SizeError = w.sizeError
 	}
+	w.mu.Lock()
+	status.Stalled = w.stalled
+	w.mu.Unlock()
 	w.report(status)
 }
 

@@ -208,6 +208,8 @@ type MachineStatus struct {
 	// Sized is, for PhaseRunning, the number of the wish whose size it has, or failed to get for SizeError's reason.
 	Sized     int    `json:",omitempty"`
 	SizeError string `json:",omitempty"`
+	// Stalled is, for PhaseRunning, why the machine stands still though nobody stopped it; "" when it does not.
+	Stalled string `json:",omitempty"`
 	// Hibernated is for PhaseStopped: the machine's memory and devices are saved on the node.
 	Hibernated bool   `json:",omitempty"`
 	Launch     string `json:",omitempty"` // for PhaseRunning: how a virtual machine came to run, see machine.Status

@@ -68,6 +68,9 @@ type Instance struct {
 	NoAutoRecovery        bool   // AutoRecovery=disabled: it stays with its server, whatever becomes of that
 	Tags                  Tags
 
+	// Stalled is since when it stands still though it is to run, zero when it does not; TagStalled says why.
+	Stalled time.Time
+
 	Desired DesiredState
 	// ForceStop skips the guest's own shutdown when Desired is stopped.
 	ForceStop bool

@@ -120,6 +120,11 @@ func ReasonOutOfMemory(limit string) StateReason {
 	return StateReason{"Client.InstanceInitiatedShutdown", "Client.InstanceInitiatedShutdown: Out of memory: the instance used more than its " + limit + " and its main process was killed"}
 }
 
+// ReasonHypervisorEnded tells of a virtual machine whose hypervisor ended by itself with a failure: its guest had no part in that.
+func ReasonHypervisorEnded(code int) StateReason {
+	return StateReason{"Server.InternalError", fmt.Sprintf("Server.InternalError: The virtual machine's hypervisor was killed or failed (exit code %d)", code)}
+}
+
 // ReasonLaunchFailed ends a launch that failed on its node.
 func ReasonLaunchFailed(detail string) StateReason {
 	return StateReason{"Server.InternalError", "Server.InternalError: " + detail}

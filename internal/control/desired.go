@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
 	"github.com/nacre-cloud/nacre/internal/cloud"
@@ -70,7 +71,7 @@ func (d desired) want(r store.Reader, node cloud.NodeID, id cloud.VPCID) {
 func machineOf(r store.Reader, i *cloud.Instance) *agentrpc.Machine {
 	intent := *i
 	intent.State, intent.StateReason, intent.TransitionReason, intent.HostID = "", cloud.StateReason{}, "", ""
-	intent.Before = nil
+	intent.Before, intent.Stalled = nil, time.Time{}
 	intent.StateChanged, intent.RunningSince, intent.Terminated = i.Created, i.Created, i.Created
 	m := &agentrpc.Machine{Instance: intent}
 	if img, ok := store.Get(r, store.Images, i.Image); ok {

@@ -41,6 +41,11 @@ func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now tim
 	if current && !st.At.IsZero() && st.Phase != agentrpc.PhaseRunning {
 		i.MachineEnded = endOf(i, st.At, now)
 	}
+	defer func() {
+		if changed && i.State != cloud.StateRunning {
+			i.Stall("", now)
+		}
+	}()
 	switch st.Phase {
 	case agentrpc.PhaseRunning:
 		if !current || i.Desired != cloud.DesiredRunning {
@@ -52,6 +57,9 @@ func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now tim
 			attachments.Settle(tx, i, st.Volumes, st.VolumeErrors)
 		}
 		if st.Sized == i.Sized && i.Resized(st.SizeError) {
+			changed = true
+		}
+		if i.Stall(st.Stalled, now) {
 			changed = true
 		}
 		if i.State != cloud.StatePending {
@@ -68,8 +76,11 @@ func advance(tx *store.Tx, i *cloud.Instance, st agentrpc.MachineStatus, now tim
 		}
 		i.Hibernated = false
 		reason := cloud.ReasonInstanceInitiated
-		if st.OOMKilled {
+		switch {
+		case st.OOMKilled:
 			reason = cloud.ReasonOutOfMemory(memoryLimit(i))
+		case i.Isolation == cloud.IsolationVM && st.ExitCode != 0:
+			reason = cloud.ReasonHypervisorEnded(st.ExitCode)
 		}
 		return true, end(i, i.ShutdownBehavior == cloud.ShutdownTerminate, reason, now)
 

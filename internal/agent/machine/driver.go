@@ -124,9 +124,11 @@ type NIC struct {
 	Interface cloud.InterfaceID
 	MAC       string
 	MTU       int
-	// Addresses are those that a guest without DHCP is given, with prefix lengths; Gateway its default route, "" for none.
+	// Addresses are those that a guest without DHCP is given, with prefix lengths; Gateway its default route, "" for none. With a Table,
+	// only what is sent with these addresses takes it.
 	Addresses []string
 	Gateway   string
+	Table     int
 	Slot      int                      // of the bus, set by the driver; 0 for any
 	Tap       func() (*os.File, error) `json:"-"` // opens the card's end of the link
 }
@@ -257,6 +259,15 @@ type Terminal interface{ io.ReadWriteCloser }
 
 // Exec starts a process inside one machine.
 type Exec func(ctx context.Context, spec ExecSpec) (Process, error)
+
+// Condition is how a running virtual machine is.
+type Condition struct {
+	// Stalled is why it does not go on, though nobody stopped it; "" when it does.
+	Stalled string
+	// First is the memory that it may lend from, in bytes, 0 for one that can't lend; Held is what its guest has of that. Available is what its guest
+	// could use without giving anything up, negative when it did not tell lately.
+	First, Held, Available int64
+}
 
 // Template is a frozen machine that others are started from. It is its driver's.
 type Template interface {

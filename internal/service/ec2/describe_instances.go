@@ -229,7 +229,11 @@ func (s *Service) describeInstanceStatus(_ context.Context, call *awsapi.Call, r
 		summary := func() *ec2.InstanceStatusSummary {
 			sum := &ec2.InstanceStatusSummary{Status: new(statusOf(i))}
 			if i.State == cloud.StateRunning {
-				sum.Details = []ec2.InstanceStatusDetails{{Name: new("reachability"), Status: new(reachability(i))}}
+				detail := ec2.InstanceStatusDetails{Name: new("reachability"), Status: new(reachability(i))}
+				if !i.Stalled.IsZero() {
+					detail.ImpairedSince = &i.Stalled
+				}
+				sum.Details = []ec2.InstanceStatusDetails{detail}
 			}
 			return sum
 		}
@@ -240,17 +244,23 @@ func (s *Service) describeInstanceStatus(_ context.Context, call *awsapi.Call, r
 }
 
 // statusOf is the outcome of EC2's two status checks. A running instance's node has confirmed that its first process
-// runs and its network stands, which is what they check.
+// runs and its network stands, which is what they check, and tells when it stands still.
 func statusOf(i *cloud.Instance) string {
-	if i.State == cloud.StateRunning {
-		return "ok"
+	switch {
+	case i.State != cloud.StateRunning:
+		return "not-applicable"
+	case !i.Stalled.IsZero():
+		return "impaired"
 	}
-	return "not-applicable"
+	return "ok"
 }
 
 func reachability(i *cloud.Instance) string {
-	if i.State == cloud.StateRunning {
-		return "passed"
+	switch {
+	case i.State != cloud.StateRunning:
+		return "not-applicable"
+	case !i.Stalled.IsZero():
+		return "failed"
 	}
-	return "not-applicable"
+	return "passed"
 }

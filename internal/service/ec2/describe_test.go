@@ -207,6 +207,15 @@ func TestStatusIsOfRunningInstancesUnlessAllAreAskedFor(t *testing.T) {
 	if s = status(sdk.DescribeInstanceStatusInput{Filters: filterList("instance-status.status", "ok", "system-status.reachability", "passed")}); len(s) != 1 {
 		t.Errorf("of the healthy, it is %+v", s)
 	}
+	w.update(func(tx *store.Tx) {
+		i, _ := store.Get(tx, store.Instances, cloud.InstanceID(up))
+		i.Stall("the server has no room", time.Now())
+		store.Put(tx, store.Instances, i)
+	})
+	s = status(sdk.DescribeInstanceStatusInput{Filters: filterList("instance-status.status", "impaired")})
+	if d := s[up].SystemStatus; len(s) != 1 || d.Status != "impaired" || d.Details[0].Status != "failed" || d.Details[0].ImpairedSince == nil {
+		t.Errorf("of one that stands still, it is %+v", s)
+	}
 }
 
 func TestAnInterfaceIsDescribedWithWhatItsInstanceSays(t *testing.T) {

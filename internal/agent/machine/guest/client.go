@@ -255,6 +255,12 @@ func (c *Client) Shutdown(ctx context.Context, reboot bool) error {
 	return err
 }
 
+// Connect has a guest that knows who it is put an interface in force: one that was plugged in, or has other addresses now.
+func (c *Client) Connect(ctx context.Context, i wire.Interface) error {
+	_, err := c.call(ctx, wire.Request{Call: wire.CallConnect, Interface: &i})
+	return err
+}
+
 // Stats returns the guest's figures, as the guest has them.
 func (c *Client) Stats(ctx context.Context) (wire.Stats, error) {
 	r, err := c.call(ctx, wire.Request{Call: wire.CallStats})

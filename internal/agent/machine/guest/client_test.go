@@ -32,8 +32,9 @@ func (m *fakeMachine) Identify(id wire.Identity) wire.Reply {
 	m.id = id
 	return wire.Reply{HostKeys: []string{"ssh-ed25519 AAAA"}}
 }
-func (m *fakeMachine) Shutdown(bool) error        { return errors.New("not now") }
-func (m *fakeMachine) Stats() (wire.Stats, error) { return wire.Stats{MemoryTotal: 5}, nil }
+func (m *fakeMachine) Connect(wire.Interface) error { return nil }
+func (m *fakeMachine) Shutdown(bool) error          { return errors.New("not now") }
+func (m *fakeMachine) Stats() (wire.Stats, error)   { return wire.Stats{MemoryTotal: 5}, nil }
 
 func socketPair(t testing.TB) (a, b net.Conn) {
 	t.Helper()

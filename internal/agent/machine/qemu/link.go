@@ -188,9 +188,13 @@ func identity(s machine.Spec) wire.Identity {
 		id.SSH = &wire.SSH{HostKeys: s.VM.SSHKeys, LoginUser: s.VM.LoginUser}
 	}
 	for _, n := range s.VM.NICs {
-		id.Interfaces = append(id.Interfaces, wire.Interface{MAC: n.MAC, MTU: n.MTU, Addresses: n.Addresses, Gateway: n.Gateway})
+		id.Interfaces = append(id.Interfaces, interfaceOf(n))
 	}
 	return id
+}
+
+func interfaceOf(n machine.NIC) wire.Interface {
+	return wire.Interface{MAC: n.MAC, MTU: n.MTU, Addresses: n.Addresses, Gateway: n.Gateway, Table: n.Table}
 }
 
 // guestOf is the connection to a guest that has its identity, or nil.

@@ -39,6 +39,13 @@ func plug(ctx context.Context, m *qmp.Client, vm *machine.VM, n machine.NIC) err
 	return nil
 }
 
+// plugged tells whether a machine has a card.
+func plugged(ctx context.Context, m *qmp.Client, id cloud.InterfaceID) (bool, error) {
+	var devices []struct{ Name string }
+	err := m.Run(ctx, "qom-list", map[string]any{"path": "/machine/peripheral"}, &devices)
+	return slices.ContainsFunc(devices, func(d struct{ Name string }) bool { return d.Name == "nic-"+string(id) }), err
+}
+
 func plugAll(ctx context.Context, m *qmp.Client, vm *machine.VM, nics []machine.NIC) error {
 	for _, n := range nics {
 		if err := plug(ctx, m, vm, n); err != nil {
@@ -78,25 +85,48 @@ func slots(vm *machine.VM) []machine.NIC {
 	return cards
 }
 
-// AttachNIC gives a running machine one more network card. A card that it has already is no error.
+// AttachNIC gives a running machine a network card, and has its guest put it in force. A card that it has already may have other
+// addresses now, which its guest is told.
 func (d *Driver) AttachNIC(ctx context.Context, id cloud.InstanceID, n machine.NIC) error {
 	s, err := d.Running(id)
 	if err != nil {
 		return err
 	}
-	for _, have := range s.VM.NICs {
-		if have.Interface == n.Interface {
-			return nil
+	vm := *s.VM
+	vm.NICs = slices.Clone(vm.NICs)
+	k := slices.IndexFunc(vm.NICs, func(have machine.NIC) bool { return have.Interface == n.Interface })
+	switch {
+	case k >= 0:
+		n.Slot = vm.NICs[k].Slot
+		vm.NICs[k] = n
+	case len(vm.NICs) > lastSlot-firstSlot:
+		return fmt.Errorf("machine %s: it has %d network cards, and no place for another", id, len(vm.NICs))
+	default:
+		vm.NICs = append(vm.NICs, n)
+		vm.NICs = slots(&vm)
+		err := d.withMonitor(ctx, id, func(m *qmp.Client) error {
+			if there, err := plugged(ctx, m, n.Interface); there || err != nil {
+				return err // since before a crash
+			}
+			return plug(ctx, m, &vm, vm.NICs[len(vm.NICs)-1])
+		})
+		if err != nil {
+			return fmt.Errorf("machine %s: %w", id, err)
 		}
 	}
-	vm := *s.VM
-	vm.NICs = append(slices.Clone(vm.NICs), n)
-	vm.NICs = slots(&vm)
-	err = d.withMonitor(ctx, id, func(m *qmp.Client) error { return plug(ctx, m, &vm, vm.NICs[len(vm.NICs)-1]) })
-	if err != nil {
-		return fmt.Errorf("machine %s: %w", id, err)
+	if err := d.Note(id, func(s *machine.Spec) { s.VM = &vm }); err != nil {
+		return err
 	}
-	return d.Note(id, func(s *machine.Spec) { s.VM = &vm })
+	c := d.guestOf(id)
+	if c == nil {
+		return nil // one that still boots is told of all its cards, one without nacre's program finds them by itself
+	}
+	wait, cancel := context.WithTimeout(ctx, unplugLimit)
+	defer cancel()
+	if err := c.Connect(wait, interfaceOf(n)); err != nil {
+		d.log.Warn("the guest did not put a network card in force", "instance", id, "interface", n.Interface, "error", err)
+	}
+	return nil
 }
 
 // DetachNIC takes a network card from a running machine. A guest that does not let go of it in time loses the link all the same:

@@ -50,7 +50,7 @@ func (h *host) free(id cloud.InstanceID) (mib int) {
 // gains waits until a guest has as much more memory than before as it was given, less what its kernel keeps account of it in.
 func (h *host) gains(id cloud.InstanceID, before int, want int64) {
 	h.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		got := int64(h.free(id) - before)
 		if got > want-16-want/20 && got < want+16 {
 			return
@@ -109,10 +109,12 @@ func (h *host) changes(s machine.Spec) {
 		}
 	}()
 	before := h.free(s.ID)
-	for _, want := range []int64{start + 128, start - 64, start + 64, start, 3 * start, start} {
+	for _, want := range []int64{start + 128, start - 64, start + 64, start, 3 * start, 2 * start, start - 32, start} {
 		h.give(s, 2, want)
 		h.gains(s.ID, before, want-start)
 	}
+	time.Sleep(time.Second) // nothing follows
+	h.gains(s.ID, before, 0)
 	r := s.Resources
 	r.Memory *= 100
 	if err := h.d.Update(within(h.t), s.ID, r); err == nil || !strings.Contains(err.Error(), "stop it") {

@@ -26,6 +26,12 @@ const (
 	memoryBlock = 128 << 20
 	// memoryLimit is how long a guest may take to give memory back or to take it in.
 	memoryLimit = 30 * time.Second
+	// tellLimit is how long a hypervisor may take to take a wish back.
+	tellLimit = 5 * time.Second
+	// spareLimit is how long a guest may take to say what it uses.
+	spareLimit = 10 * time.Second
+	// leastLeft is what stays available to a guest, in bytes.
+	leastLeft = 16 << 20
 	// memorySlack is what a guest may have more or less than was asked for: it counts in larger pieces, in bytes.
 	memorySlack = 4 << 20
 )
@@ -104,61 +110,99 @@ func memoryChanges(s machine.Spec, size int64) error {
 
 // setMemory has a guest give memory back, or take memory in, until it has size bytes. One that does not is left as it was.
 func (d *Driver) setMemory(ctx context.Context, s machine.Spec, size int64) error {
-	ctx, cancel := context.WithTimeout(ctx, memoryLimit)
+	limited, cancel := context.WithTimeout(ctx, memoryLimit)
 	defer cancel()
-	return d.withMonitor(ctx, s.ID, func(m *qmp.Client) error {
-		err := askMemory(ctx, m, s.VM, size)
-		if err == nil {
-			err = awaitMemory(ctx, m, s.VM, size)
+	asked := false
+	err := d.withMonitor(limited, s.ID, func(m *qmp.Client) error {
+		if size < s.Resources.Memory {
+			if err := spares(limited, m, s, size); err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			again, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			err = errors.Join(err, askMemory(again, m, s.VM, s.Resources.Memory))
-		}
-		return err
-	})
-}
-
-// askMemory tells a guest how much memory it is to have.
-func askMemory(ctx context.Context, m *qmp.Client, vm *machine.VM, size int64) error {
-	if vm.MaxMemory > vm.Memory {
-		more := max(size-vm.Memory, 0) &^ (2<<20 - 1)
-		if err := m.Run(ctx, "qom-set", map[string]any{"path": "/machine/peripheral/" + moreID + "-device", "property": "requested-size", "value": more}, nil); err != nil {
+		asked = true
+		if err := ask(limited, m, s.VM, size); err != nil {
 			return err
 		}
+		return awaitMemory(limited, m, s.VM, size)
+	})
+	if err != nil && asked {
+		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellLimit)
+		defer cancel()
+		err = errors.Join(err, d.withMonitor(back, s.ID, func(m *qmp.Client) error { return ask(back, m, s.VM, s.Resources.Memory) }))
 	}
-	return m.Run(ctx, "balloon", map[string]any{"value": min(size, vm.Memory)}, nil)
+	return err
 }
 
-// heldMemory is how much memory a guest has.
-func heldMemory(ctx context.Context, m *qmp.Client, vm *machine.VM) (int64, error) {
+// spares refuses to take from a guest what it says now that it uses. One that says nothing is asked to give all the same.
+func spares(ctx context.Context, m *qmp.Client, s machine.Spec, size int64) error {
+	begin := time.Now()
+	for time.Since(begin) < spareLimit {
+		says, err := guestMemory(ctx, m, 1)
+		if err != nil {
+			return err
+		}
+		if says.available >= 0 && says.at.After(begin) {
+			if take, most := s.Resources.Memory-size, max(says.available-leastLeft, 0); take > most {
+				return fmt.Errorf("its guest uses %d MiB, and %d MiB stay available to it; %d MiB can be taken, not %d", (s.Resources.Memory-says.available)>>20, leastLeft>>20, most>>20, take>>20)
+			}
+			return nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// memoryNow is what a guest has of both kinds, in bytes.
+type memoryNow struct{ first, plugged int64 }
+
+func look(ctx context.Context, m *qmp.Client) (now memoryNow, err error) {
+	var sum struct {
+		Plugged int64 `json:"plugged-memory"`
+	}
+	if err := m.Run(ctx, "query-memory-size-summary", nil, &sum); err != nil {
+		return now, err
+	}
 	var st struct{ Actual int64 }
 	if err := m.Run(ctx, "query-balloon", nil, &st); err != nil {
-		return 0, err
+		return now, err
 	}
-	var more int64
-	if vm.MaxMemory > vm.Memory {
-		if err := m.Run(ctx, "qom-get", map[string]any{"path": "/machine/peripheral/" + moreID + "-device", "property": "size"}, &more); err != nil {
-			return 0, err
-		}
-	}
-	return min(st.Actual, vm.Memory) + more, nil
+	return memoryNow{st.Actual, sum.Plugged}, nil
 }
 
+// setBalloon leaves a guest so much of its first memory. Plugged memory counts for nothing there.
+func setBalloon(ctx context.Context, m *qmp.Client, first int64) error {
+	return m.Run(ctx, "balloon", map[string]any{"value": first}, nil)
+}
+
+// ask tells a guest how much memory it is to have.
+func ask(ctx context.Context, m *qmp.Client, vm *machine.VM, size int64) error {
+	if err := setBalloon(ctx, m, min(size, vm.Memory)); err != nil || vm.MaxMemory <= vm.Memory {
+		return err
+	}
+	more := max(size-vm.Memory, 0) &^ (2<<20 - 1)
+	return m.Run(ctx, "qom-set", map[string]any{"path": "/machine/peripheral/" + moreID + "-device", "property": "requested-size", "value": more}, nil)
+}
+
+// awaitMemory waits until a guest has the memory that it was told to have.
 func awaitMemory(ctx context.Context, m *qmp.Client, vm *machine.VM, size int64) error {
+	first, plugged := min(size, vm.Memory), max(size-vm.Memory, 0)
+	near := func(a, b int64) bool { return a-b <= memorySlack && b-a <= memorySlack }
 	for {
-		held, err := heldMemory(ctx, m, vm)
+		now, err := look(ctx, m)
 		if err != nil {
 			return err
 		}
-		if held-size <= memorySlack && size-held <= memorySlack {
+		if near(now.first, first) && near(now.plugged, plugged) {
 			return nil
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("its guest has %d MiB and was to have %d; it needs what it keeps, or does not know the devices (virtio-balloon, virtio-mem)", held>>20, size>>20)
+			return fmt.Errorf("its guest has %d MiB and was to have %d; it needs what it keeps, or does not know the devices (virtio-balloon, virtio-mem)", (now.first+now.plugged)>>20, size>>20)
 		}
 	}
 }

@@ -233,7 +233,46 @@ func setInterface(i wire.Interface) error {
 	if gw == nil {
 		return fmt.Errorf("the gateway %q is no address", i.Gateway)
 	}
-	return netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw, Flags: int(netlink.FLAG_ONLINK)})
+	if i.Table < 0 || i.Table > maxTable {
+		return fmt.Errorf("there is no routing table %d", i.Table)
+	}
+	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw, Flags: int(netlink.FLAG_ONLINK), Table: i.Table}); err != nil || i.Table == 0 {
+		return err
+	}
+	return leadTo(i.Table, keep)
+}
+
+// maxTable is the highest number of a table for an interface; those of the kernel are below the lowest.
+const maxTable = 2000
+
+// leadTo has what is sent with some addresses, given with their prefix lengths, and with no others, follow a table.
+func leadTo(table int, addresses map[string]bool) error {
+	rules, err := netlink.RuleList(netlink.FAMILY_V4)
+	if err != nil {
+		return err
+	}
+	for _, r := range rules {
+		if r.Table == table {
+			if err := netlink.RuleDel(&r); err != nil {
+				return err
+			}
+		}
+	}
+	for a := range addresses {
+		ip, _, err := net.ParseCIDR(a)
+		if err != nil {
+			return err
+		}
+		if ip.To4() == nil {
+			continue
+		}
+		r := netlink.NewRule()
+		r.Family, r.Priority, r.Table, r.Src = netlink.FAMILY_V4, table, table, &net.IPNet{IP: ip.To4(), Mask: net.CIDRMask(32, 32)}
+		if err := netlink.RuleAdd(r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // takeSpare makes the card that a machine was frozen with its own.

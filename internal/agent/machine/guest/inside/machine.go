@@ -1,6 +1,7 @@
 package inside
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -84,6 +85,16 @@ func (m *ThisMachine) Shutdown(reboot bool) error {
 		return err
 	}
 	return command(m.Start, systemctl, "--no-block", verb)
+}
+
+// Connect implements Machine.
+func (m *ThisMachine) Connect(i wire.Interface) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.key == "" {
+		return errors.New("it has no identity yet, which tells of all interfaces")
+	}
+	return setInterface(i)
 }
 
 // Stats implements Machine.

@@ -17,6 +17,7 @@ type Machine interface {
 	Identify(wire.Identity) wire.Reply
 	Shutdown(reboot bool) error
 	Stats() (wire.Stats, error)
+	Connect(wire.Interface) error
 }
 
 // Server serves one port.
@@ -102,7 +103,7 @@ func (s *Server) hello(f wire.Frame) {
 		s.hangUp()
 		s.session = &session{server: s, nonce: h.Nonce, procs: map[uint32]*process{}}
 	}
-	w := wire.Welcome{Version: wire.Version, Nonce: h.Nonce, Capabilities: []string{wire.CallIdentify, wire.CallShutdown, wire.CallStats}}
+	w := wire.Welcome{Version: wire.Version, Nonce: h.Nonce, Capabilities: []string{wire.CallIdentify, wire.CallShutdown, wire.CallStats, wire.CallConnect}}
 	s.Machine.Welcome(&w)
 	s.session.message(wire.TypeHello, 0, w)
 }
@@ -117,6 +118,11 @@ func (s *Server) answer(ses *session, r wire.Request) wire.Reply {
 		return s.Machine.Identify(*r.Identity)
 	case r.Call == wire.CallShutdown && r.Shutdown != nil:
 		if err := s.Machine.Shutdown(r.Shutdown.Reboot); err != nil {
+			return fail(err)
+		}
+		return wire.Reply{}
+	case r.Call == wire.CallConnect && r.Interface != nil:
+		if err := s.Machine.Connect(*r.Interface); err != nil {
 			return fail(err)
 		}
 		return wire.Reply{}

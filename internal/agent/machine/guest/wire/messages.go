@@ -38,6 +38,7 @@ const (
 	CallIdentify = "identify" // Identity, answered when the identity is in force
 	CallShutdown = "shutdown" // Shutdown, answered before the machine goes down
 	CallStats    = "stats"    // answered by Stats
+	CallConnect  = "connect"  // Interface, of a machine that has its identity; answered when it is in force. It may be repeated
 )
 
 // Request is a call; one field beside Call is set, or none.
@@ -45,6 +46,8 @@ type Request struct {
 	Call     string
 	Identity *Identity `json:",omitempty"`
 	Shutdown *Shutdown `json:",omitempty"`
+
+	Interface *Interface `json:",omitempty"`
 }
 
 // Reply answers a Request.
@@ -81,6 +84,8 @@ type Interface struct {
 	MTU       int      // 0 leaves it
 	Addresses []string // with the prefix length, such as "172.31.0.5/20"; without any it is only renewed by the guest's own client
 	Gateway   string   // of the default route; "" for none
+	// Table is the routing table for what is sent with the interface's addresses; 0 is the main one, which leads everything else too.
+	Table int `json:",omitempty"`
 }
 
 // Shutdown asks a machine to go down.
