@@ -133,8 +133,11 @@ func (d *Driver) AttachVolume(ctx context.Context, id cloud.InstanceID, g volume
 	v := volumes[slices.IndexFunc(volumes, func(v machine.Volume) bool { return v.Graph.ID == g.ID })]
 	v.Graph = g
 	err = d.withMonitor(ctx, id, func(m *qmp.Client) error {
-		if present(ctx, m, g.ID) {
+		switch {
+		case opens(ctx, m, g.ID):
 			return nil
+		case present(ctx, m, g.ID):
+			return fmt.Errorf("volume %s was taken from the guest by force, and it holds on to the empty device; reboot it", g.ID)
 		}
 		if err := volume.Shut(ctx, m, g.ID); err != nil { // what a crash left half open
 			return err
@@ -167,7 +170,7 @@ func (d *Driver) OpensVolume(ctx context.Context, id cloud.InstanceID, vol cloud
 	}
 	has := false
 	err = d.withMonitor(ctx, id, func(m *qmp.Client) error {
-		has = present(ctx, m, vol)
+		has = opens(ctx, m, vol)
 		var st struct{ Status string }
 		if err := m.Run(ctx, "query-status", nil, &st); err != nil || st.Status != "io-error" {
 			return err
@@ -181,6 +184,13 @@ func (d *Driver) OpensVolume(ctx context.Context, id cloud.InstanceID, vol cloud
 // present tells whether a hypervisor has a volume's device.
 func present(ctx context.Context, m *qmp.Client, vol cloud.VolumeID) bool {
 	return m.Run(ctx, "qom-list", map[string]any{"path": "/machine/peripheral/" + volumeDevice(vol)}, nil) == nil
+}
+
+// opens tells whether a volume's device is there with the volume behind it: one that was hollowed is not.
+func opens(ctx context.Context, m *qmp.Client, vol cloud.VolumeID) bool {
+	var node string
+	err := m.Run(ctx, "qom-get", map[string]any{"path": "/machine/peripheral/" + volumeDevice(vol), "property": "drive"}, &node)
+	return err == nil && node == volume.Top(vol)
 }
 
 // DetachVolume takes a volume from a running machine. Unless it is forced, a guest that doesn't let go of it in time keeps it, and the error
@@ -197,8 +207,10 @@ func (d *Driver) DetachVolume(ctx context.Context, id cloud.InstanceID, vol clou
 				if !force || ctx.Err() != nil {
 					return err
 				}
-				if err := hollow(ctx, m, vol); err != nil {
-					return err
+				if opens(ctx, m, vol) {
+					if err := hollow(ctx, m, vol); err != nil {
+						return err
+					}
 				}
 			}
 		}
@@ -232,6 +244,7 @@ func unplugVolume(ctx context.Context, m *qmp.Client, vol cloud.VolumeID) error 
 // hollow leaves a guest a device without content in the place of a volume.
 func hollow(ctx context.Context, m *qmp.Client, vol cloud.VolumeID) error {
 	name := volumeDevice(vol) + "-"
+	_ = m.Run(ctx, "blockdev-del", map[string]any{"node-name": name}, nil) // what a crash left before the next step
 	if err := m.Run(ctx, "blockdev-add", map[string]any{"driver": "null-co", "node-name": name, "size": 1 << 20, "read-zeroes": true}, nil); err != nil {
 		return err
 	}
