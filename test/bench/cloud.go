@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,6 +33,7 @@ type testCloud struct {
 	log         words
 	ec2         *ec2.Client
 	image       string
+	ssh         string             // the group that lets in SSH
 	kind        types.InstanceType // what is launched; "" is t3.nano
 }
 
@@ -64,20 +66,8 @@ func startCloud() (*testCloud, error) {
 	}
 	c := &testCloud{dir: dir, listen: l.Addr().String()}
 	l.Close()
-	c.cmd = exec.Command("bin/nacre", "up", "--data-dir", dir, "--listen", c.listen, "--public-pool", "198.19.252.0/22", "--cpu-overcommit", "64", "--memory-overcommit", "16")
-	c.cmd.Stdout, c.cmd.Stderr = &c.log, &c.log
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if err := c.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start nacre (run `make build` first): %w", err)
-	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if conn, err := net.Dial("tcp", c.listen); err == nil {
-			conn.Close()
-			break
-		}
-		if time.Now().After(deadline) {
-			return nil, errors.Join(fmt.Errorf("nacre's API does not answer:\n%s", c.log.String()), c.remove())
-		}
+	if err := c.up(); err != nil {
+		return nil, err
 	}
 	var key struct {
 		AccessKey string `json:"access_key_id"`
@@ -95,6 +85,50 @@ func startCloud() (*testCloud, error) {
 	c.ec2 = ec2.NewFromConfig(aws.Config{Region: key.Region, BaseEndpoint: &endpoint, RetryMaxAttempts: 1, HTTPClient: &http.Client{Transport: cloudtest.Whole{RoundTripper: http.DefaultTransport}},
 		Credentials: credentials.NewStaticCredentialsProvider(key.AccessKey, key.Secret, "")})
 	return c, nil
+}
+
+// up starts nacre, with more flags of its own, and waits until its API answers.
+func (c *testCloud) up(flags ...string) error {
+	c.cmd = exec.Command("bin/nacre", append([]string{"up", "--data-dir", c.dir, "--listen", c.listen, "--public-pool", "198.19.252.0/22",
+		"--cpu-overcommit", "64", "--memory-overcommit", "16"}, flags...)...)
+	c.cmd.Stdout, c.cmd.Stderr = &c.log, &c.log
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := startForGood(c.cmd); err != nil {
+		return fmt.Errorf("start nacre (run `make build` first): %w", err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		conn, err := net.Dial("tcp", c.listen)
+		if err == nil {
+			conn.Close()
+			// The port is taken first; of a first start the access data follows.
+			if _, err = os.Stat(filepath.Join(c.dir, "access.json")); err == nil {
+				return nil
+			}
+		}
+		if time.Now().After(deadline) {
+			return errors.Join(fmt.Errorf("nacre's API does not answer:\n%s", c.log.String()), c.remove())
+		}
+	}
+}
+
+// startForGood starts a process on a thread that lives as long as this process: the other would end with it.
+func startForGood(cmd *exec.Cmd) error {
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		started <- cmd.Start()
+		select {}
+	}()
+	return <-started
+}
+
+// again ends nacre and starts it with other flags. Machines go on.
+func (c *testCloud) again(flags ...string) error {
+	if _, err := c.nacre("down"); err != nil {
+		return err
+	}
+	c.cmd.Wait()
+	return c.up(flags...)
 }
 
 func (c *testCloud) nacre(args ...string) ([]byte, error) {

@@ -57,6 +57,7 @@ func machines(c *testCloud) (rows []row, err error) {
 	}()
 	var booted, bootedBanner, forked, forkedBanner []time.Duration
 	coldMemory := 0.0
+	made := c.templatesMade()
 	for n, kind := range bootedTypes {
 		m, err := c.machine(*image.ImageId, group, kind)
 		if err != nil {
@@ -67,7 +68,7 @@ func machines(c *testCloud) (rows []row, err error) {
 		if n == 0 {
 			coldMemory = memoryOf(c.hypervisors()...)
 		}
-		if err := c.awaitTemplates(n + 1); err != nil {
+		if err := c.awaitTemplates(made + n + 1); err != nil {
 			return nil, err
 		}
 	}
@@ -103,13 +104,17 @@ func machines(c *testCloud) (rows []row, err error) {
 
 // sshGroup is a group of the default VPC that lets in SSH.
 func (c *testCloud) sshGroup() (string, error) {
+	if c.ssh != "" {
+		return c.ssh, nil
+	}
 	out, err := c.ec2.CreateSecurityGroup(context.Background(), &ec2.CreateSecurityGroupInput{GroupName: aws.String("bench-ssh"), Description: aws.String("SSH")})
 	if err != nil {
 		return "", err
 	}
 	_, err = c.ec2.AuthorizeSecurityGroupIngress(context.Background(), &ec2.AuthorizeSecurityGroupIngressInput{GroupId: out.GroupId, IpProtocol: aws.String("tcp"),
 		FromPort: aws.Int32(22), ToPort: aws.Int32(22), CidrIp: aws.String("0.0.0.0/0")})
-	return *out.GroupId, err
+	c.ssh = *out.GroupId
+	return c.ssh, err
 }
 
 // machine launches a virtual machine and waits until it runs and greets on port 22.
@@ -123,14 +128,37 @@ func (c *testCloud) machine(image, group string, kind types.InstanceType) (m mac
 		return m, err
 	}
 	m = machine{id: ids[0], running: took}
-	d, err := c.ec2.DescribeInstances(context.Background(), &ec2.DescribeInstancesInput{InstanceIds: ids})
+	addresses, err := c.addresses(ids)
 	if err != nil {
 		return m, err
 	}
-	address := net.JoinHostPort(*d.Reservations[0].Instances[0].PublicIpAddress, "22")
-	for deadline := begin.Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		conn, err := net.DialTimeout("tcp", address, 200*time.Millisecond)
-		if err != nil {
+	if err := awaitBanner(addresses[0]); err != nil {
+		return m, err
+	}
+	m.banner = time.Since(begin)
+	return m, nil
+}
+
+// addresses are where instances answer SSH.
+func (c *testCloud) addresses(ids []string) (out []string, err error) {
+	d, err := c.ec2.DescribeInstances(context.Background(), &ec2.DescribeInstancesInput{InstanceIds: ids})
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range d.Reservations {
+		for _, i := range r.Instances {
+			out = append(out, net.JoinHostPort(*i.PublicIpAddress, "22"))
+		}
+	}
+	return out, nil
+}
+
+// awaitBanner waits until an SSH server greets.
+func awaitBanner(address string) error {
+	var err error
+	for deadline := time.Now().Add(15 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		var conn net.Conn
+		if conn, err = net.DialTimeout("tcp", address, 100*time.Millisecond); err != nil {
 			continue
 		}
 		conn.SetDeadline(time.Now().Add(5 * time.Second))
@@ -138,23 +166,23 @@ func (c *testCloud) machine(image, group string, kind types.InstanceType) (m mac
 		_, err = conn.Read(b)
 		conn.Close()
 		if err == nil && string(b) == "SSH-" {
-			m.banner = time.Since(begin)
-			return m, nil
+			return nil
 		}
 	}
-	return m, fmt.Errorf("%s does not answer on %s", m.id, address)
+	return fmt.Errorf("no SSH server greets on %s: %w", address, err)
 }
 
 // awaitTemplates waits until so many templates were made.
 func (c *testCloud) awaitTemplates(n int) error {
-	for range 1200 {
-		if strings.Count(c.log.String(), "a template was made") >= n {
+	for deadline := time.Now().Add(10 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if c.templatesMade() >= n {
 			return nil
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 	return errors.New("no template was made")
 }
+
+func (c *testCloud) templatesMade() int { return strings.Count(c.log.String(), "a template was made") }
 
 // hypervisors are the process ids of the cloud's.
 func (c *testCloud) hypervisors() (pids []int) {

@@ -2,7 +2,8 @@
 // bench/results.json.
 //
 // It prints medians and ratios, never a verdict that stops a build: absolute times drift with the
-// machine, ratios hold better. A peer that is not installed is left out, and the table says so.
+// machine, ratios hold better. A peer that is not installed is left out, and the table says so. Arguments are the names of those
+// measures that are to be taken; results.json has all of the last whole run.
 package main
 
 import (
@@ -11,7 +12,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -31,9 +31,6 @@ type row struct {
 	Runs     int      `json:"runs"`
 }
 
-// The cloud ends with the thread that started it: that has to be one which lives as long as the process.
-func init() { runtime.LockOSThread() }
-
 func main() {
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -51,16 +48,16 @@ func run() (err error) {
 	}
 	defer func() { err = errors.Join(err, c.remove()) }()
 	var rows []row
-	for _, measure := range []func(*testCloud) ([]row, error){idle, launches, burst, describes, packets, groupChange, networkStory, machines} {
-		// Not on the thread that is held: each hand-over from one would be measured too.
-		var more []row
-		var err error
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			more, err = measure(c)
-		}()
-		if <-done; err != nil {
+	for _, m := range []struct {
+		name string
+		run  func(*testCloud) ([]row, error)
+	}{{"idle", idle}, {"launches", launches}, {"burst", burst}, {"describes", describes}, {"packets", packets}, {"groupChange", groupChange},
+		{"networkStory", networkStory}, {"machines", machines}, {"wholeDebian", wholeDebian}} {
+		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], m.name) {
+			continue
+		}
+		more, err := m.run(c)
+		if err != nil {
 			return err
 		}
 		for _, r := range more {
@@ -69,6 +66,9 @@ func run() (err error) {
 		rows = append(rows, more...)
 	}
 	print(rows)
+	if len(os.Args) > 1 {
+		return nil
+	}
 	return write(rows)
 }
 
@@ -113,7 +113,7 @@ func (r row) beside(name string, figure float64, goal float64) row {
 	r.Peer, r.Ratio = &figure, &ratio
 	if goal > 0 {
 		met := ratio <= goal
-		r.Met, r.Goal = &met, fmt.Sprintf("ratio at most %g", goal)
+		r.Met, r.Goal = &met, fmt.Sprintf("ratio at most %.3g", goal)
 	}
 	return r
 }

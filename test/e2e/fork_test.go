@@ -39,7 +39,7 @@ func TestVirtualMachinesOfOneImageAreForkedAndAreStrangers(t *testing.T) {
 		return nil
 	})
 	machines := c.LaunchMany(clones, withImage(image), cloudtest.WithKey("k"), cloudtest.WithGroups(group))
-	c.Strangers(machines, "admin", key)
+	c.Strangers().Meet(machines, "admin", key)
 	i := machines[0]
 	if got := launchTag(i); got != "forked" {
 		t.Errorf("its launch is told as %q", got)

@@ -378,3 +378,25 @@ func TestATapCarriesIPv6(t *testing.T) {
 		t.Error("the metadata service's address does not answer it")
 	}
 }
+
+func TestASpareTapIsNowhereOnTheHost(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("makes a network namespace")
+	}
+	tap, err := OpenSpareTap()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tap.Close()
+	if _, err := net.InterfaceByName("spare"); err == nil {
+		t.Error("the host has it among its links")
+	}
+	length, err := unix.IoctlGetInt(int(tap.Fd()), unix.TUNGETVNETHDRSZ)
+	if err != nil || length != vnetHeader {
+		t.Errorf("its frames begin with %d bytes, not as those of other taps: %v", length, err)
+	}
+	// Nobody has put it up: what is sent into it is refused, not lost on the way to somebody.
+	if _, err := tap.Write(make([]byte, vnetHeader+60)); !errors.Is(err, unix.EIO) {
+		t.Errorf("a frame into it: %v", err)
+	}
+}
