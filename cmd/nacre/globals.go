@@ -14,6 +14,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/sts"
+	"github.com/nacre-cloud/nacre/internal/awsapi/nacre"
 )
 
 // globals are the flags that every command has.
@@ -47,6 +48,7 @@ func (g *globals) absoluteDir() (dataDir, error) {
 type api struct {
 	ec2  ec2.Client
 	sts  sts.Client
+	own  nacre.Client // nacre's own service
 	raw  *awsapi.Client
 	keys string // directory of private keys
 }
@@ -77,7 +79,7 @@ func (g *globals) connect() (*api, error) {
 		}
 		keys = filepath.Join(home, ".nacre", "keys")
 	}
-	return &api{ec2: ec2.Client{Client: c}, sts: sts.Client{Client: c}, raw: c, keys: keys}, nil
+	return &api{ec2: ec2.Client{Client: c}, sts: sts.Client{Client: c}, own: nacre.Client{Client: c}, raw: c, keys: keys}, nil
 }
 
 func firstOf(list ...string) string {

@@ -27,6 +27,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/control"
 	"github.com/nacre-cloud/nacre/internal/service/ec2"
 	"github.com/nacre-cloud/nacre/internal/service/instanceconnect"
+	"github.com/nacre-cloud/nacre/internal/service/nacre"
 	"github.com/nacre-cloud/nacre/internal/service/sts"
 	"github.com/nacre-cloud/nacre/internal/store"
 	"github.com/nacre-cloud/nacre/internal/upload"
@@ -139,7 +140,7 @@ func bootstrap(ctx context.Context, s *store.Store, o upOptions) (cloud.Region, 
 }
 
 // apiHandler is everything that answers at the endpoint.
-func apiHandler(s *store.Store, region cloud.Region, console ec2.Console, consoles *instanceconnect.Service, uploads *upload.Dir, log *slog.Logger) http.Handler {
+func apiHandler(s *store.Store, region cloud.Region, gateway *control.Gateway, consoles *instanceconnect.Service, uploads *upload.Dir, log *slog.Logger) http.Handler {
 	auth := &awsapi.Authenticator{Region: region.Name, Now: time.Now, Keys: func(_ context.Context, id cloud.AccessKeyID) (string, awsapi.Identity, error) {
 		k, ok := store.Get(s.View(), store.AccessKeys, id)
 		if !ok {
@@ -148,9 +149,10 @@ func apiHandler(s *store.Store, region cloud.Region, console ec2.Console, consol
 		return k.Secret, awsapi.Identity{Account: k.Account, AccessKey: k.ID, ARN: "arn:aws:iam::" + string(k.Account) + ":root", UserID: string(k.Account)}, nil
 	}}
 	registry := awsapi.NewRegistry(gen.Services()...)
-	ec2.New(ec2.Config{Store: s, Console: console, Rand: rand.Reader, Now: time.Now, Logger: log.With("part", "ec2")}).Register(registry)
+	ec2.New(ec2.Config{Store: s, Console: gateway, Rand: rand.Reader, Now: time.Now, Logger: log.With("part", "ec2")}).Register(registry)
 	sts.Register(registry)
 	consoles.Register(registry)
+	nacre.New(nacre.Config{Store: s, Nodes: gateway, Logger: log.With("part", "nacre")}).Register(registry)
 	mux := http.NewServeMux()
 	mux.Handle("/", &awsapi.Server{Registry: registry, Auth: auth, Logger: log.With("part", "api")})
 	mux.HandleFunc("PUT "+uploadPath+"{digest}", uploadHandler(uploads, auth, log.With("part", "uploads")))

@@ -68,6 +68,7 @@ type Agent struct {
 	templates *templates
 	life      context.Context     // of Run
 	launches  *semaphore.Weighted // bounds machines being started at a time
+	looks     *semaphore.Weighted // bounds looks inside
 
 	mu       sync.Mutex
 	region   cloud.Region
@@ -89,8 +90,8 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, node: node, log: cfg.Logger, ids: newIDRanges(), out: newOutbox(),
-		launches: semaphore.NewWeighted(int64(max(4, 2*runtime.NumCPU()))),
-		workers:  map[cloud.InstanceID]*worker{}, statuses: map[cloud.InstanceID]agentrpc.MachineStatus{},
+		launches: semaphore.NewWeighted(int64(max(4, 2*runtime.NumCPU()))), looks: semaphore.NewWeighted(inspectAtOnce),
+		workers: map[cloud.InstanceID]*worker{}, statuses: map[cloud.InstanceID]agentrpc.MachineStatus{},
 	}
 	a.vpcs = newVPCs(a)
 	a.imports = newImports(a)

@@ -225,6 +225,14 @@ func (a *Agent) answer(ctx context.Context, q agentrpc.Query) {
 			ans.Error, ans.Console = "", &agentrpc.ConsoleAnswer{Output: out, Written: at}
 		}
 	}
+	if q.Inspect != nil {
+		found, err := a.inspect(ctx, *q.Inspect)
+		if err != nil {
+			ans.Error = err.Error()
+		} else {
+			ans.Error, ans.Inspect = "", found
+		}
+	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return
 	}

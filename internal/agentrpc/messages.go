@@ -152,13 +152,20 @@ type Query struct {
 	Console *ConsoleQuery `json:",omitempty"`
 	Tunnel  *TunnelQuery  `json:",omitempty"`
 	// Break sends a break down a virtual machine's serial line.
-	Break cloud.InstanceID `json:",omitempty"`
+	Break   cloud.InstanceID `json:",omitempty"`
+	Inspect *InspectQuery    `json:",omitempty"`
 }
 
 // ConsoleQuery asks for the end of a machine's console, Limit bytes at most.
 type ConsoleQuery struct {
 	Instance cloud.InstanceID
 	Limit    int
+}
+
+// InspectQuery asks to look inside a machine that runs.
+type InspectQuery struct {
+	Instance cloud.InstanceID
+	Look     cloud.Look
 }
 
 // FromAgent is one message from a node to the control plane. Exactly one field is set.
@@ -279,10 +286,17 @@ type Answer struct {
 	Number  uint64
 	Error   string
 	Console *ConsoleAnswer `json:",omitempty"`
+	Inspect *InspectAnswer `json:",omitempty"`
 }
 
 // ConsoleAnswer is the end of a console and when it was last written to.
 type ConsoleAnswer struct {
 	Output  []byte
 	Written time.Time
+}
+
+// InspectAnswer is what was found, or why what the look asks for can't be: in words for whoever asked.
+type InspectAnswer struct {
+	Inspection *cloud.Inspection `json:",omitempty"`
+	Refused    string            `json:",omitempty"`
 }

@@ -186,6 +186,18 @@ func (g *Gateway) Console(ctx context.Context, node cloud.NodeID, id cloud.Insta
 	return ans.Console.Output, ans.Console.Written, nil
 }
 
+// Inspect asks an instance's node to look inside it. refused says, for whoever asked, why what the look asks for can't be found.
+func (g *Gateway) Inspect(ctx context.Context, node cloud.NodeID, id cloud.InstanceID, look cloud.Look) (found *cloud.Inspection, refused string, err error) {
+	ans, err := g.ask(ctx, node, agentrpc.Query{Inspect: &agentrpc.InspectQuery{Instance: id, Look: look}})
+	if err != nil {
+		return nil, "", fmt.Errorf("look inside %s: %w", id, err)
+	}
+	if ans.Inspect == nil {
+		return nil, "", fmt.Errorf("look inside %s: %s", id, ans.Error)
+	}
+	return ans.Inspect.Inspection, ans.Inspect.Refused, nil
+}
+
 func (g *Gateway) ask(ctx context.Context, node cloud.NodeID, q agentrpc.Query) (agentrpc.Answer, error) {
 	g.mu.Lock()
 	ses := g.nodes[node]

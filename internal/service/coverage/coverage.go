@@ -15,6 +15,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen"
 	"github.com/nacre-cloud/nacre/internal/service/ec2"
 	"github.com/nacre-cloud/nacre/internal/service/instanceconnect"
+	"github.com/nacre-cloud/nacre/internal/service/nacre"
 	"github.com/nacre-cloud/nacre/internal/service/sts"
 )
 
@@ -35,6 +36,7 @@ func Page() []byte {
 	ec2.New(ec2.Config{}).Register(registry)
 	sts.Register(registry)
 	instanceconnect.New(instanceconnect.Config{}).Register(registry)
+	nacre.New(nacre.Config{}).Register(registry)
 	built := map[string]awsapi.Coverage{}
 	for _, c := range registry.Coverage() {
 		built[c.Service+"/"+c.Action] = c

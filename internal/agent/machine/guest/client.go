@@ -11,8 +11,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/nacre-cloud/nacre/internal/agent/machine/guest/wire"
 )
@@ -271,4 +274,31 @@ func (c *Client) Stats(ctx context.Context) (wire.Stats, error) {
 		return wire.Stats{}, err
 	}
 	return *r.Stats, nil
+}
+
+// Pages returns where a process's memory is, as the guest has it: it may lie about its own. The page entries are not checked.
+func (c *Client) Pages(ctx context.Context, want wire.Pages) (wire.ProcessPages, error) {
+	if !slices.Contains(c.Welcome.Capabilities, wire.CallPages) {
+		return wire.ProcessPages{}, errors.New("the guest's program is of an older version that can't tell; instances that are launched from now on can, and --address works without it")
+	}
+	r, err := c.call(ctx, wire.Request{Call: wire.CallPages, Pages: &want})
+	switch {
+	case r.Error != "":
+		return wire.ProcessPages{}, fmt.Errorf("the guest says: %.300s", printable(r.Error))
+	case err != nil:
+		return wire.ProcessPages{}, err
+	case r.Pages == nil || len(r.Pages.Pages) > wire.MaxPages || len(r.Pages.Anchors) > wire.MaxAnchors:
+		return wire.ProcessPages{}, errors.New("the guest's reply holds no pages, or too many")
+	}
+	return *r.Pages, nil
+}
+
+// printable is a guest's text without what would steer a terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text)
 }

@@ -36,6 +36,8 @@ func (m *fakeMachine) Connect(wire.Interface) error { return nil }
 func (m *fakeMachine) Shutdown(bool) error          { return errors.New("not now") }
 func (m *fakeMachine) Stats() (wire.Stats, error)   { return wire.Stats{MemoryTotal: 5}, nil }
 
+func (m *fakeMachine) Pages(p wire.Pages) (wire.ProcessPages, error) { return inside.PagesOf(p) }
+
 func socketPair(t testing.TB) (a, b net.Conn) {
 	t.Helper()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)

@@ -59,6 +59,7 @@ func Run(t *testing.T, newHost func(t *testing.T) Host) {
 		{"the launch key lets the ordinary user in", launchKey},
 		{"processes are bounded", boundsProcesses},
 		{"limits change while it runs", updates},
+		{"a look inside tells what runs and what confines it", looksInside},
 		{"a driver's death is survived, and ends meanwhile are seen", recovers},
 		{"machines start side by side", sideBySide},
 	} {

@@ -72,6 +72,14 @@ func binaryOf(architecture string) (string, error) {
 	return "", fmt.Errorf("no hypervisor here runs the architecture %q", architecture)
 }
 
+// modelOf names the processor that a machine sees.
+func modelOf(vm *machine.VM) string {
+	if vm.Accelerator == "kvm" {
+		return "host"
+	}
+	return "max"
+}
+
 // device names a kind of device for a machine.
 func device(vm *machine.VM, kind string) string {
 	if vm.Devices == cloud.DevicesEmulated {
@@ -90,12 +98,10 @@ func device(vm *machine.VM, kind string) string {
 func (l *line) board(s machine.Spec, from sources) {
 	vm := s.VM
 	accelerator := vm.Accelerator
-	model := "host"
 	if accelerator != "kvm" {
 		accelerator = fmt.Sprintf("tcg,thread=multi,tb-size=%d", translated)
-		model = "max"
 	}
-	l.add("-name", "guest="+string(s.ID)+",debug-threads=on", "-nodefaults", "-no-user-config", "-display", "none", "-accel", accelerator, "-cpu", model,
+	l.add("-name", "guest="+string(s.ID)+",debug-threads=on", "-nodefaults", "-no-user-config", "-display", "none", "-accel", accelerator, "-cpu", modelOf(vm),
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny", "-msg", "timestamp=off", "-rtc", "base=utc")
 	kind := "pc"
 	if vm.Architecture == "arm64" {

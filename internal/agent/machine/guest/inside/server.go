@@ -18,6 +18,7 @@ type Machine interface {
 	Shutdown(reboot bool) error
 	Stats() (wire.Stats, error)
 	Connect(wire.Interface) error
+	Pages(wire.Pages) (wire.ProcessPages, error)
 }
 
 // Server serves one port.
@@ -103,7 +104,7 @@ func (s *Server) hello(f wire.Frame) {
 		s.hangUp()
 		s.session = &session{server: s, nonce: h.Nonce, procs: map[uint32]*process{}}
 	}
-	w := wire.Welcome{Version: wire.Version, Nonce: h.Nonce, Capabilities: []string{wire.CallIdentify, wire.CallShutdown, wire.CallStats, wire.CallConnect}}
+	w := wire.Welcome{Version: wire.Version, Nonce: h.Nonce, Capabilities: []string{wire.CallIdentify, wire.CallShutdown, wire.CallStats, wire.CallConnect, wire.CallPages}}
 	s.Machine.Welcome(&w)
 	s.session.message(wire.TypeHello, 0, w)
 }
@@ -133,6 +134,12 @@ func (s *Server) answer(ses *session, r wire.Request) wire.Reply {
 		}
 		st.Processes = ses.count()
 		return wire.Reply{Stats: &st}
+	case r.Call == wire.CallPages && r.Pages != nil:
+		pages, err := s.Machine.Pages(*r.Pages)
+		if err != nil {
+			return fail(err)
+		}
+		return wire.Reply{Pages: &pages}
 	}
 	return wire.Reply{Error: fmt.Sprintf("unknown or incomplete call %q", r.Call)}
 }

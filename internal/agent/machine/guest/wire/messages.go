@@ -39,6 +39,7 @@ const (
 	CallShutdown = "shutdown" // Shutdown, answered before the machine goes down
 	CallStats    = "stats"    // answered by Stats
 	CallConnect  = "connect"  // Interface, of a machine that has its identity; answered when it is in force. It may be repeated
+	CallPages    = "pages"    // Pages, answered by ProcessPages
 )
 
 // Request is a call; one field beside Call is set, or none.
@@ -46,14 +47,16 @@ type Request struct {
 	Call     string
 	Identity *Identity `json:",omitempty"`
 	Shutdown *Shutdown `json:",omitempty"`
+	Pages    *Pages    `json:",omitempty"`
 
 	Interface *Interface `json:",omitempty"`
 }
 
 // Reply answers a Request.
 type Reply struct {
-	Error string `json:",omitempty"`
-	Stats *Stats `json:",omitempty"`
+	Error string        `json:",omitempty"`
+	Stats *Stats        `json:",omitempty"`
+	Pages *ProcessPages `json:",omitempty"`
 	// HostKeys are the public keys that the machine's SSH server has now, in authorized_keys form, after CallIdentify.
 	HostKeys []string `json:",omitempty"`
 	// Notes are what of an identity could not be put in force.
@@ -97,6 +100,37 @@ type Stats struct {
 	Uptime                       int64 // milliseconds
 	Load                         float64
 	Processes                    int // that were started by Exec and run
+}
+
+// Pages asks where a process's memory is.
+type Pages struct {
+	Process string // its id, or its name when only one process has it
+	// Count pages from From on; without From the first Count that are there, or with Count 0 the first of each mapping. At most MaxPages.
+	From  *uint64
+	Count int
+}
+
+const (
+	// MaxPages bounds the pages of one answer.
+	MaxPages = 512
+	// MaxAnchors bounds the anchors of one answer.
+	MaxAnchors = 8
+)
+
+// ProcessPages is where a process's memory is.
+type ProcessPages struct {
+	PID   int
+	Name  string
+	Pages []Page
+	// Anchors are pages that are the process's alone, by which its tables are known.
+	Anchors []Page
+}
+
+// Page is one of a process's.
+type Page struct {
+	Virtual uint64
+	Entry   uint64 // of the guest's page map: see package pagemap
+	Mapping string // such as "rw-p [stack]"; "" where nothing is mapped
 }
 
 // Exec is a process to start; see machine.ExecSpec.

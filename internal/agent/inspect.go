@@ -1,0 +1,93 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nacre-cloud/nacre/internal/agent/machine"
+	"github.com/nacre-cloud/nacre/internal/agentrpc"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+)
+
+const (
+	// inspectLimit is how long a look inside may take, inspectAtOnce how many may be under way: the others wait.
+	inspectLimit  = 30 * time.Second
+	inspectAtOnce = 2
+)
+
+// inspect looks inside a machine: what its driver tells of it, and what its root is made of.
+func (a *Agent) inspect(ctx context.Context, q agentrpc.InspectQuery) (*agentrpc.InspectAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, inspectLimit)
+	defer cancel()
+	if err := a.looks.Acquire(ctx, 1); err != nil {
+		return nil, fmt.Errorf("machine %s: others are being looked at: %w", q.Instance, err)
+	}
+	defer a.looks.Release(1)
+	driver, ok := a.cfg.Driver.(machine.Inspector)
+	if !ok {
+		return nil, errors.New("the drivers of this server don't look inside")
+	}
+	out, err := driver.Inspect(ctx, q.Instance, q.Look)
+	if errors.Is(err, machine.ErrLook) {
+		_, why, _ := strings.Cut(err.Error(), machine.ErrLook.Error()+": ")
+		return &agentrpc.InspectAnswer{Refused: why}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if out.VM != nil {
+		out.VM.Reason = a.reason(out.VM.Architecture, out.VM.Accelerator)
+	}
+	if out.Root, err = a.makeup(ctx, q.Instance); err != nil {
+		return nil, err
+	}
+	return &agentrpc.InspectAnswer{Inspection: &out}, nil
+}
+
+// reason is why a machine is executed as it is.
+func (a *Agent) reason(architecture, accelerator string) string {
+	if architecture != Architecture {
+		return fmt.Sprintf("it is for %s, and this server is %s", architecture, Architecture)
+	}
+	a.mu.Lock()
+	engine := a.node.Engines[cloud.IsolationVM] // such as "QEMU 7.2.22 (tcg: demanded)"
+	a.mu.Unlock()
+	_, verdict, _ := strings.Cut(engine, "(")
+	now, why, _ := strings.Cut(strings.TrimSuffix(verdict, ")"), ": ")
+	if now != accelerator {
+		return fmt.Sprintf("that was this server's verdict when it was started; now it is %s: %s", now, why)
+	}
+	return why
+}
+
+// makeup tells what a machine's root is made of, and which machines of this server stand on the same layers.
+func (a *Agent) makeup(ctx context.Context, id cloud.InstanceID) (*cloud.RootMakeup, error) {
+	rec, ok, err := a.readRecord(id)
+	if err != nil || !ok {
+		return nil, errors.Join(err, errors.New("there is no record of the machine"))
+	}
+	out, err := a.cfg.Images.Makeup(ctx, string(id), rec.Digest)
+	if err != nil {
+		return nil, err
+	}
+	known, err := a.knownMachines()
+	if err != nil {
+		return nil, err
+	}
+	for _, other := range known {
+		its, ok, err := a.readRecord(other)
+		if other == id || err != nil || !ok || a.templates.holds(other) {
+			continue
+		}
+		for n := range out.Layers {
+			if l := &out.Layers[n]; slices.Contains(l.Images, its.Digest) || its.Digest == rec.Digest {
+				l.SharedWith = append(l.SharedWith, other)
+			}
+		}
+	}
+	return &out, nil
+}

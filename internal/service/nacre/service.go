@@ -1,0 +1,36 @@
+// Package nacre answers nacre's own service: what a cloud is asked that AWS has no words for (docs/decisions/0014). It has nothing
+// that AWS's services have an action for, and tells an account about its own resources only; what is about the servers themselves is the operator's.
+package nacre
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/nacre-cloud/nacre/internal/awsapi"
+	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/store"
+)
+
+// Nodes asks an instance's node to look inside it. refused says, for whoever asked, why what the look asks for can't be found.
+type Nodes interface {
+	Inspect(ctx context.Context, node cloud.NodeID, id cloud.InstanceID, look cloud.Look) (found *cloud.Inspection, refused string, err error)
+}
+
+// Config is what the service works with.
+type Config struct {
+	Store  *store.Store
+	Nodes  Nodes
+	Logger *slog.Logger
+}
+
+// Service answers the actions.
+type Service struct {
+	cfg   Config
+	store *store.Store
+}
+
+// New makes the service.
+func New(cfg Config) *Service { return &Service{cfg: cfg, store: cfg.Store} }
+
+// Register adds the service's actions.
+func (s *Service) Register(r *awsapi.Registry) { s.registerInspect(r) }
