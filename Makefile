@@ -31,7 +31,7 @@ deps: build ## install the Debian packages that running and testing need
 	scripts/install-packages awscli openssh-client busybox-static netcat-openbsd iproute2 e2fsprogs qemu-system-x86 qemu-utils iputils-ping grub-pc-bin grub-efi-amd64-bin
 
 deps-bench: deps ## install the peers that the benchmarks compare with
-	scripts/install-packages podman containerd fuse-overlayfs
+	scripts/install-packages podman containerd fuse-overlayfs fio iperf3
 
 test: deps ## run all tests (root, about five minutes on two cores)
 	go vet ./...

@@ -52,7 +52,7 @@ func run() (err error) {
 		name string
 		run  func(*testCloud) ([]row, error)
 	}{{"idle", idle}, {"launches", launches}, {"burst", burst}, {"describes", describes}, {"packets", packets}, {"groupChange", groupChange},
-		{"networkStory", networkStory}, {"machines", machines}, {"wholeDebian", wholeDebian}} {
+		{"networkStory", networkStory}, {"machines", machines}, {"wholeDebian", wholeDebian}, {"machineIO", machineIO}} {
 		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], m.name) {
 			continue
 		}
