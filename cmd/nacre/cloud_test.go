@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
-	gen "github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
+	"github.com/nacre-cloud/nacre/internal/awsapi/gen"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/control"
+	"github.com/nacre-cloud/nacre/internal/service/billing"
 	"github.com/nacre-cloud/nacre/internal/service/ec2"
 	"github.com/nacre-cloud/nacre/internal/store"
 )
@@ -39,8 +40,9 @@ func newTestCloud(t *testing.T) *testCloud {
 		store.Put(tx, store.Nodes, &cloud.Node{ID: cloud.NewID[cloud.NodeID](rand.Reader), Zone: "us-east-1a", Architecture: "x86_64", CPUs: 8, MemoryMiB: 16 << 10,
 			Engines: map[cloud.Isolation]string{cloud.IsolationContainer: "runc", cloud.IsolationVM: "QEMU"}, CPUFactor: 1, MemoryFactor: 1})
 	})
-	registry := awsapi.NewRegistry(gen.Service)
+	registry := awsapi.NewRegistry(gen.Services()...)
 	ec2.New(ec2.Config{Store: c.store, Rand: rand.Reader, Now: time.Now, Logger: slog.New(slog.DiscardHandler)}).Register(registry)
+	billing.New(c.store).Register(registry)
 	keys := func(context.Context, cloud.AccessKeyID) (string, awsapi.Identity, error) {
 		return key.Secret, awsapi.Identity{Account: key.Account, AccessKey: key.ID, ARN: "arn:aws:iam::" + string(key.Account) + ":root"}, nil
 	}

@@ -59,7 +59,7 @@ with AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY any other.`,
 		root.AddCommand(c)
 	}
 	for _, c := range []*cobra.Command{runCommand(g), lsCommand(g), sshCommand(g), logsCommand(g), consoleCommand(g), stopCommand(g), startCommand(g),
-		rebootCommand(g), resizeCommand(g), inspectCommand(g), rmCommand(g), imageCommand(g), volumeCommand(g)} {
+		rebootCommand(g), resizeCommand(g), inspectCommand(g), rmCommand(g), imageCommand(g), volumeCommand(g), billCommand(g), pricesCommand(g)} {
 		c.GroupID = "use"
 		root.AddCommand(c)
 	}

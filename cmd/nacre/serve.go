@@ -25,6 +25,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/control"
+	"github.com/nacre-cloud/nacre/internal/service/billing"
 	"github.com/nacre-cloud/nacre/internal/service/ec2"
 	"github.com/nacre-cloud/nacre/internal/service/instanceconnect"
 	"github.com/nacre-cloud/nacre/internal/service/nacre"
@@ -153,6 +154,7 @@ func apiHandler(s *store.Store, region cloud.Region, gateway *control.Gateway, c
 	sts.Register(registry)
 	consoles.Register(registry)
 	nacre.New(nacre.Config{Store: s, Nodes: gateway, Logger: log.With("part", "nacre")}).Register(registry)
+	billing.New(s).Register(registry)
 	mux := http.NewServeMux()
 	mux.Handle("/", &awsapi.Server{Registry: registry, Auth: auth, Logger: log.With("part", "api")})
 	mux.HandleFunc("PUT "+uploadPath+"{digest}", uploadHandler(uploads, auth, log.With("part", "uploads")))

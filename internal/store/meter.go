@@ -132,3 +132,12 @@ func (tx *Tx) lastUsage(resource string) *cloud.Usage {
 	}
 	return last
 }
+
+// PriceLists are the operator's; the default prices aren't among them.
+var PriceLists = newTable("price-lists", func(l *cloud.PriceList) PriceListKey { return PriceListKey(l.Effective.Format(time.DateOnly)) })
+
+// PriceListKey is the day from which a list holds.
+type PriceListKey string
+
+// PriceBook is what everything costs, and did.
+func PriceBook(r Reader) cloud.PriceBook { return cloud.NewPriceBook(List(r, PriceLists)) }

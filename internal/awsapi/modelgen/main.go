@@ -187,6 +187,16 @@ func exported(name string) string {
 	return string(r)
 }
 
+// typeName is the Go name of a structure: those that every generated package has are taken.
+func typeName(shape string) string {
+	switch name := exported(shape); name {
+	case "Service", "Client":
+		return name + "Shape"
+	default:
+		return name
+	}
+}
+
 func (g *generator) goType(name string, elem bool) string {
 	s := g.model.Shapes[name]
 	pointer := "*"
@@ -195,7 +205,7 @@ func (g *generator) goType(name string, elem bool) string {
 	}
 	switch s.Type {
 	case "structure":
-		return pointer + exported(name)
+		return pointer + typeName(name)
 	case "list":
 		return "[]" + g.goType(s.Member.Shape, true)
 	case "map":
@@ -237,7 +247,7 @@ func (g *generator) writeShapes(b *bytes.Buffer) {
 	var body bytes.Buffer
 	for _, name := range sortedKeys(g.shapes) {
 		s := g.model.Shapes[name]
-		fmt.Fprintf(&body, "// %s is the model's shape of that name.\ntype %s struct {\n", exported(name), exported(name))
+		fmt.Fprintf(&body, "// %s is the model's shape of that name.\ntype %s struct {\n", typeName(name), typeName(name))
 		required := map[string]bool{}
 		for _, r := range s.Required {
 			required[r] = true
@@ -409,10 +419,10 @@ func (g *generator) types(action string) (in, out string) {
 	op := g.model.Operations[action]
 	in, out = action+"Request", action+"Result"
 	if op.Input != nil {
-		in = exported(op.Input.Shape)
+		in = typeName(op.Input.Shape)
 	}
 	if op.Output != nil {
-		out = exported(op.Output.Shape)
+		out = typeName(op.Output.Shape)
 	}
 	return in, out
 }

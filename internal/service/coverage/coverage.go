@@ -13,6 +13,7 @@ import (
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen"
+	"github.com/nacre-cloud/nacre/internal/service/billing"
 	"github.com/nacre-cloud/nacre/internal/service/ec2"
 	"github.com/nacre-cloud/nacre/internal/service/instanceconnect"
 	"github.com/nacre-cloud/nacre/internal/service/nacre"
@@ -37,6 +38,7 @@ func Page() []byte {
 	sts.Register(registry)
 	instanceconnect.New(instanceconnect.Config{}).Register(registry)
 	nacre.New(nacre.Config{}).Register(registry)
+	billing.New(nil).Register(registry)
 	built := map[string]awsapi.Coverage{}
 	for _, c := range registry.Coverage() {
 		built[c.Service+"/"+c.Action] = c

@@ -77,6 +77,8 @@ var chapters = map[string]struct {
 }{
 	"ec2":                  {"EC2", ec2Groups},
 	"ec2-instance-connect": {"EC2 Instance Connect", []group{open("Keys for a minute", `.`)}},
+	"ce":                   {"Cost Explorer", []group{open("Costs and usage", `.`)}},
+	"pricing":              {"Price List", []group{open("Products and prices", `.`)}},
 	"sts":                  {"STS", []group{open("Callers and sessions", `.`)}},
 	"nacre":                {"nacre's own", []group{open("What AWS has no words for", `.`)}},
 }
