@@ -88,7 +88,7 @@ func (a *api) findImage(ctx context.Context, word string) (imageView, error) {
 var bakes = []string{"debian-12", "debian-12-server", "debian-12-cloud", "busybox", "linux"}
 
 func bakeHint(word string) string {
-	if slices.Contains(bakes, word) {
+	if base := strings.TrimSuffix(strings.TrimSuffix(word, "-arm64"), "-amd64"); slices.Contains(bakes, base) {
 		return word
 	}
 	return "debian-12"
@@ -107,7 +107,10 @@ func imageBakeCommand(g *globals) *cobra.Command {
   debian-12-cloud   a whole disk of it with its own kernel, boot loader (BIOS and UEFI) and cloud-init, which virtual
                     machines start as they would on EC2; some minutes
   linux             the kernel of virtual machines and its RAM disk alone; some seconds
-  busybox           a tiny system of one program; a second`,
+  busybox           a tiny system of one program; a second
+
+With -arm64 or -amd64 behind it, a recipe bakes for that architecture. Where that is not the server's own, the image is one of
+virtual machines, and Debian's programs run under emulation meanwhile, which takes many minutes.`,
 		Args: cobra.ExactArgs(1), ValidArgs: bakes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return g.importImage(cmd, importOf("bake:"+args[0], firstOf(name, args[0])))
@@ -118,17 +121,28 @@ func imageBakeCommand(g *globals) *cobra.Command {
 }
 
 func imagePullCommand(g *globals) *cobra.Command {
-	var name string
+	var name, arch string
 	cmd := &cobra.Command{
 		Use: "pull REFERENCE", Short: "Bring in an image from a registry", Example: "  nacre image pull docker.io/library/nginx:1.27 --name nginx",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return g.importImage(cmd, importOf("docker://"+args[0], firstOf(name, shortName(args[0]))))
+			req := importOf("docker://"+args[0], firstOf(name, shortName(args[0])))
+			req.Architecture = given(firstOf(architectures[arch], arch))
+			return g.importImage(cmd, req)
 		},
 	}
+	archFlag(cmd, &arch)
 	cmd.Flags().StringVar(&name, "name", "", "`NAME` of the image (default the last part of the reference)")
 	return cmd
 }
+
+// archFlag has a command take an architecture.
+func archFlag(cmd *cobra.Command, to *string) {
+	cmd.Flags().StringVar(to, "arch", "", "`ARCHITECTURE` of the variant to take, x86_64 or arm64 (default the server's); another than the server's is for virtual machines")
+}
+
+// architectures are the words that people have for what EC2 calls otherwise.
+var architectures = map[string]string{"amd64": "x86_64", "aarch64": "arm64"}
 
 // shortName is the last part of a reference without tag and digest: "nginx" of "docker.io/library/nginx:1.27".
 func shortName(ref string) string {
@@ -164,7 +178,7 @@ system partition by UEFI.`,
 			}
 			base, _, _ := strings.Cut(filepath.Base(args[0]), ".")
 			req := importOf(source, firstOf(name, base))
-			req.DiskContainers[0].Format, req.Architecture, req.BootMode = given(format), given(arch), given(bootMode)
+			req.DiskContainers[0].Format, req.Architecture, req.BootMode = given(format), given(firstOf(architectures[arch], arch)), given(bootMode)
 			if devices != "" && devices != "virtio" {
 				tags := &req.TagSpecifications[0].Tags
 				*tags = append(*tags, ec2.Tag{Key: new(cloud.TagDevices), Value: &devices})
@@ -175,7 +189,7 @@ system partition by UEFI.`,
 	f := cmd.Flags()
 	f.StringVar(&name, "name", "", "`NAME` of the image (default the file's, up to its first dot)")
 	f.StringVar(&format, "format", "", "refuse the file unless it is a whole disk of this `FORMAT`: qcow2, raw, vmdk, vdi")
-	f.StringVar(&arch, "arch", "", "the disk is for this `ARCHITECTURE`: x86_64, arm64 (default the server's)")
+	archFlag(cmd, &arch)
 	f.StringVar(&bootMode, "boot-mode", "", "start the disk with `FIRMWARE`: legacy-bios, uefi (default what it can be started with)")
 	f.StringVar(&devices, "devices", "", "`KIND` of devices that machines of the disk see: virtio, emulated (default virtio)")
 	return cmd

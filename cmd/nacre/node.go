@@ -50,9 +50,9 @@ func (n *node) close() error {
 	return errors.Join(problems...)
 }
 
-// guestFiles are what the disks of virtual machines get.
-func guestFiles() ([]image.File, error) {
-	files, err := program.Files(agent.Architecture)
+// guestFiles are what the disks of an architecture's virtual machines get.
+func guestFiles(architecture string) ([]image.File, error) {
+	files, err := program.Files(architecture)
 	if err != nil {
 		return nil, err
 	}
@@ -133,6 +133,7 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 	}
 	driver := &machine.Choice{Containers: containers}
 	n.closes = append(n.closes, driver.Close)
+	var guests []string
 	engines := map[cloud.Isolation]string{cloud.IsolationContainer: containers.Engine()}
 	var hypervisor agent.Hypervisor
 	var accelerator func(context.Context, string) (string, error)
@@ -142,7 +143,7 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 		log.Info("this server runs no virtual machines", "reason", err)
 	} else {
 		driver.VMs, hypervisor = vms, vms
-		engines[cloud.IsolationVM] = vms.Engine()
+		engines[cloud.IsolationVM], guests = vms.Engine(), qemu.Architectures()
 	}
 	if hypervisor != nil && o.accelerator != "" { // whoever only removes starts nothing
 		version, _ := strings.CutPrefix(vms.Engine(), "QEMU ")
@@ -169,7 +170,7 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 		return n, err
 	}
 	n.agent, err = agent.New(ctx, agent.Config{
-		Node: cloud.Node{ID: id.ID, Zone: region.Zones[0].Name, Engines: engines,
+		Node: cloud.Node{ID: id.ID, Zone: region.Zones[0].Name, Engines: engines, Guests: guests,
 			CPUFactor: o.cpuFactor, MemoryFactor: o.memoryFactor},
 		TemplateMiB: o.templateMiB,
 		MachinesDir: o.dir.machines(), FlowLogsDir: o.dir.flowLogs(), Driver: driver, VMs: hypervisor, Accelerator: accelerator,

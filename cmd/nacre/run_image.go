@@ -7,6 +7,7 @@ import (
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
+	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
 // vmSuffix is what the names of virtual machines' images have after those of the containers' of the same layers.
@@ -52,7 +53,7 @@ func (a *api) registerVM(cmd *cobra.Command, img imageView) (imageView, error) {
 		}
 	}
 	if kernel.ID == "" {
-		return imageView{}, fmt.Errorf("there is no image %s%s, and no kernel for %s to make it with; `nacre image bake debian-12` brings one", img.Name, vmSuffix, img.Architecture)
+		return imageView{}, fmt.Errorf("there is no image %s%s, and no kernel for %s to make it with; `nacre image bake linux-%s` brings one", img.Name, vmSuffix, img.Architecture, cloud.DebianArchitecture(img.Architecture))
 	}
 	name := img.Name + vmSuffix
 	out, err := a.ec2.RegisterImage(cmd.Context(), &ec2.RegisterImageRequest{Name: &name, ImageLocation: &img.ID, KernelId: &kernel.ID})

@@ -26,7 +26,7 @@ func (c *testCloud) launched(args ...string) (instanceView, string) {
 func TestRunVMMakesTheImageOfVirtualMachinesOnce(t *testing.T) {
 	c := newTestCloud(t)
 	plain := c.image("", "debian-12")
-	if _, _, err := c.nacre("run", "debian-12", "--vm"); err == nil || !strings.Contains(err.Error(), "nacre image bake debian-12") {
+	if _, _, err := c.nacre("run", "debian-12", "--vm"); err == nil || !strings.Contains(err.Error(), "nacre image bake linux-amd64") {
 		t.Errorf("without a kernel it says %v", err)
 	}
 	c.image(cloud.ImageKernel, "linux")

@@ -119,7 +119,7 @@ func (im *imports) bring(ctx context.Context, task cloud.ImportTask, p image.Pro
 		}
 		return bakedImages(baked), nil
 	case "docker":
-		img, err = images.Pull(ctx, strings.TrimPrefix(rest, "//"), p)
+		img, err = images.Pull(ctx, strings.TrimPrefix(rest, "//"), task.Architecture, p)
 	case "upload":
 		var r io.ReadCloser
 		if r, err = im.a.cfg.OpenUpload(ctx, rest); err == nil {
@@ -135,6 +135,9 @@ func (im *imports) bring(ctx context.Context, task cloud.ImportTask, p image.Pro
 func imported(img image.Image, suffix string) agentrpc.Imported {
 	out := agentrpc.Imported{Suffix: suffix, Digest: img.Digest, Name: img.Name, Type: cloud.ImageMachine, Isolation: cloud.IsolationContainer, Architecture: img.Architecture,
 		System: img.Config.System, LoginUser: img.Config.LoginUser, SizeMiB: (img.Size + 1<<20 - 1) >> 20}
+	if foreign(img) {
+		out.Isolation = cloud.IsolationVM // with the newest kernel, where it is not baked with one
+	}
 	switch img.Kind {
 	case image.KindKernel:
 		out.Type, out.Isolation, out.Hardware.Content = cloud.ImageKernel, "", cloud.ContentFile
@@ -145,6 +148,11 @@ func imported(img image.Image, suffix string) agentrpc.Imported {
 		out.Hardware = cloud.Hardware{Content: cloud.ContentDisk, Firmware: img.Firmware, Devices: img.Devices}
 	}
 	return out
+}
+
+// foreign tells whether an image's programs are another architecture's than this server's: only virtual machines run them.
+func foreign(img image.Image) bool {
+	return img.Kind == image.KindLayers && img.Architecture != Architecture
 }
 
 // bakedImages are all that a recipe made: those that others refer to come first.
@@ -162,6 +170,10 @@ func bakedImages(b image.Baked) []agentrpc.Imported {
 	vm := imported(b.Image, "-vm")
 	vm.Isolation = cloud.IsolationVM
 	vm.Hardware = cloud.Hardware{KernelDigest: b.Kernel.Digest, RamdiskDigest: b.Ramdisk.Digest}
+	if foreign(b.Image) {
+		vm.Suffix = ""
+		return []agentrpc.Imported{ramdisk, kernel, vm}
+	}
 	return []agentrpc.Imported{ramdisk, kernel, imported(b.Image, ""), vm}
 }
 
@@ -177,12 +189,12 @@ func (im *imports) fromUpload(ctx context.Context, r io.ReadCloser, task cloud.I
 		return im.a.cfg.Images.ImportDisk(ctx, in, image.DiskOptions{Name: task.Name, Format: diskheader.Format(task.Format), Firmware: task.Firmware, Devices: task.Devices,
 			Architecture: task.Architecture}, p)
 	}
-	found, err := im.a.cfg.Images.Import(ctx, in, task.Name, p)
+	found, err := im.a.cfg.Images.Import(ctx, in, task.Name, task.Architecture, p)
 	if err != nil {
 		return image.Image{}, err
 	}
 	if len(found) != 1 {
-		return image.Image{}, fmt.Errorf("the archive holds %d images for this server's architecture; an import takes exactly one", len(found))
+		return image.Image{}, fmt.Errorf("the archive holds %d images for the architecture; an import takes exactly one", len(found))
 	}
 	return found[0], nil
 }

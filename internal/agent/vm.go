@@ -57,7 +57,7 @@ const rootVolume = 8 << 30
 
 // systemLine is the kernel's command line of machines made of layers; init is added. Memory that is plugged in is used at once, and as
 // much of it as can be is such that it can be taken out again.
-const systemLine = "console=ttyS0 root=/dev/vda rw quiet panic=-1 net.ifnames=0 memhp_default_state=online memory_hotplug.online_policy=auto-movable init="
+const systemLine = "root=/dev/vda rw quiet panic=-1 net.ifnames=0 memhp_default_state=online memory_hotplug.online_policy=auto-movable init="
 
 // vmSpec adds what makes a machine a virtual one.
 func (w *worker) vmSpec(ctx context.Context, d *agentrpc.Machine, img image.Image, spec *machine.Spec) error {

@@ -70,7 +70,7 @@ const (
 
 // OfDisk tells whether a task can only be one of a whole disk.
 func (t *ImportTask) OfDisk() bool {
-	return t.Format != "" || t.Firmware != FirmwareNone || t.Devices != DevicesVirtio || t.Architecture != ""
+	return t.Format != "" || t.Firmware != FirmwareNone || t.Devices != DevicesVirtio
 }
 
 // ImportTask makes an AMI out of an archive, a whole disk, a registry's image or a recipe.
@@ -82,9 +82,9 @@ type ImportTask struct {
 	Source       string
 	Name         string // of the AMI to register
 	Description  string
-	Architecture string
+	Architecture string // wanted, "" for the node's; of the AMI, when it is there
 	// Of an upload that is a whole disk: what it must be ("raw", "qcow2", "vmdk", "vdi"), what its machines start with and what they see. What isn't
-	// said is found out by looking. Any of them, and an architecture, makes an archive unacceptable.
+	// said is found out by looking. Any of them makes an archive unacceptable.
 	Format   string   `json:",omitempty"`
 	Firmware Firmware `json:",omitempty"`
 	Devices  Devices  `json:",omitempty"`

@@ -120,3 +120,11 @@ func InstanceTypes() []InstanceTypeInfo {
 	})
 	return list
 }
+
+// DebianArchitecture is Debian's word for an architecture in EC2's, by which recipes of images are named.
+func DebianArchitecture(ec2 string) string {
+	if ec2 == "x86_64" {
+		return "amd64"
+	}
+	return ec2
+}

@@ -110,7 +110,7 @@ func registerImported(tx *store.Tx, t *cloud.ImportTask, st agentrpc.ImportStatu
 			return err
 		}
 		if brought.Suffix == "" {
-			t.Image = id
+			t.Image, t.Architecture = id, brought.Architecture
 		}
 	}
 	t.State, t.Progress, t.Message = cloud.ImportCompleted, 100, ""

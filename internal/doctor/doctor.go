@@ -39,30 +39,32 @@ type Finding struct {
 	Package string  `json:"package,omitempty"`
 }
 
-// programs are the Debian packages' programs that nacre drives.
-var programs = []struct {
+// program is a Debian package's program that nacre drives.
+type program struct {
 	name, pkg, cost string
 	args            []string
 	required        bool
-}{
+}
+
+var programs = append([]program{
 	{"runc", "runc", "no container instances", []string{"--version"}, true},
 	{"conmon", "conmon", "no container instances", []string{"--version"}, true},
 	{"nft", "nftables", "no security groups, so no instances", []string{"--version"}, true},
 	{"mmdebstrap", "mmdebstrap", "`nacre image bake debian-12` does not work; images can still be imported and pulled", []string{"--version"}, false},
 	{"busybox", "busybox-static", "`nacre image bake busybox` does not work", []string{"--help"}, false},
-	{"qemu-system-x86_64", "qemu-system-x86", "no virtual machines; containers are not concerned", []string{"--version"}, false},
 	{"qemu-img", "qemu-utils", "no virtual machines and no volumes", []string{"--version"}, false},
 	{"qemu-storage-daemon", "qemu-system-common", "no volumes", []string{"--version"}, false},
-	{"qemu-system-aarch64", "qemu-system-arm", "no virtual machines of the architecture arm64", []string{"--version"}, false},
 	{"grub-mkimage", "grub-common", "`nacre image bake debian-12-cloud` does not work; disks can still be imported", []string{"--version"}, false},
 	{"sfdisk", "fdisk", "`nacre image bake debian-12-cloud` does not work; disks can still be imported", []string{"--version"}, false},
 	{"mformat", "mtools", "`nacre image bake debian-12-cloud` does not work; disks can still be imported", []string{"--version"}, false},
 	{"mkfs.ext4", "e2fsprogs", "no virtual machines from images of layers, and no file systems on volumes", []string{"-V"}, false},
 	{"ssh", "openssh-client", "`nacre ssh` does not work", []string{"-V"}, false},
-}
+}, ofArchitectures(runtime.GOARCH)...)
 
 // firmware is what virtual machines without a kernel of nacre's boot with.
-var firmware = []struct{ name, file, pkg, cost string }{
+type firmware struct{ name, file, pkg, cost string }
+
+var firmwares = []firmware{
 	{"UEFI for x86_64", "/usr/share/ovmf/OVMF.fd", "ovmf", "no virtual machines of the architecture x86_64 that boot with UEFI"},
 	{"UEFI for arm64", "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", "qemu-efi-aarch64", "no virtual machines of the architecture arm64 that boot from their disk"},
 }
@@ -70,7 +72,7 @@ var firmware = []struct{ name, file, pkg, cost string }{
 // Examine looks at everything. The findings come in a fixed order. verdictFile is where `nacre up` keeps what it found out of KVM
 // (package accel); it need not be there.
 func Examine(ctx context.Context, verdictFile string) []Finding {
-	findings := []Finding{privileges(), kernel(), cgroups(), userNamespaces(), overlay(), idmappedMounts(), packetFilter(), kvm(verdictFile)}
+	findings := []Finding{privileges(), kernel(), cgroups(), userNamespaces(), overlay(), idmappedMounts(), packetFilter(), kvm(verdictFile), emulation()}
 	for _, p := range programs {
 		f := Finding{Name: p.name, Verdict: OK}
 		path, err := exec.LookPath(p.name)
@@ -85,7 +87,7 @@ func Examine(ctx context.Context, verdictFile string) []Finding {
 		}
 		findings = append(findings, f)
 	}
-	for _, x := range firmware {
+	for _, x := range firmwares {
 		f := Finding{Name: x.name, Verdict: OK, Found: x.file}
 		if _, err := os.Stat(x.file); err != nil {
 			f.Verdict, f.Found, f.Cost, f.Package, f.Fix = Limited, "not installed", x.cost, x.pkg, "nacre doctor --install"

@@ -32,9 +32,25 @@ func TestAProgramThatIsNotInstalledIsFoundMissingWithItsPackage(t *testing.T) {
 			missing[f.Name] = f.Package
 		}
 	}
-	for name, pkg := range map[string]string{"runc": "runc", "conmon": "conmon", "nft": "nftables", "mmdebstrap": "mmdebstrap", "busybox": "busybox-static"} {
+	for name, pkg := range map[string]string{"runc": "runc", "conmon": "conmon", "nft": "nftables", "mmdebstrap": "mmdebstrap", "busybox": "busybox-static",
+		"qemu-system-x86_64": "qemu-system-x86", "qemu-system-aarch64": "qemu-system-arm"} {
 		if missing[name] != pkg {
 			t.Errorf("%s: package %q, want %q", name, missing[name], pkg)
+		}
+	}
+}
+
+func TestAServersOwnArchitectureIsToldFromTheOther(t *testing.T) {
+	for own, want := range map[string][]string{
+		"amd64": {"qemu-system-x86_64", "qemu-system-aarch64", "qemu-aarch64-static"},
+		"arm64": {"qemu-system-aarch64", "qemu-system-x86_64", "qemu-x86_64-static"},
+	} {
+		var names []string
+		for _, p := range ofArchitectures(own) {
+			names = append(names, p.name)
+		}
+		if !slices.Equal(names, want) {
+			t.Errorf("on %s it looks for %q", own, names)
 		}
 	}
 }

@@ -1,12 +1,14 @@
 package image
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"runtime"
+	"path"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
@@ -25,44 +27,46 @@ type Baked struct {
 }
 
 // recipes are all that Bake knows.
-const recipes = "debian-12, debian-12-server, debian-12-cloud, busybox and linux"
+const recipes = "debian-12, debian-12-server, debian-12-cloud, busybox and linux; all but the disk also with -arm64 or -amd64 for another architecture"
 
 // Bake makes an image by a recipe: "debian-12" from Debian's packages, "debian-12-server" with systemd and an SSH server of its own,
-// "debian-12-cloud", a whole disk of such a Debian, "busybox", one program, or "linux", the kernel of virtual machines alone.
+// "debian-12-cloud", a whole disk of such a Debian, "busybox", one program, or "linux", the kernel of virtual machines alone. A recipe with
+// "-arm64" or "-amd64" behind it bakes for that architecture, whichever this server's is; whole disks are of this server's.
 func (s *Store) Bake(ctx context.Context, recipe string, p Progress) (b Baked, err error) {
-	switch recipe {
+	base, architecture := cutArchitecture(recipe)
+	switch base {
 	case "debian-12", "debian-12-server":
 		var more []string
-		if recipe != "debian-12" {
+		if base != "debian-12" {
 			more = serverPackages
 		}
-		if b.Image, err = s.bakeDebian(ctx, recipe, more, p); err != nil {
+		if b.Image, err = s.bakeDebian(ctx, recipe, architecture, more, p); err != nil {
 			return b, err
 		}
-		kernel, ramdisk, err := s.bakeKernel(ctx, p)
+		kernel, ramdisk, err := s.bakeKernel(ctx, architecture, p)
 		if err != nil {
 			return b, err
 		}
 		b.Kernel, b.Ramdisk = &kernel, &ramdisk
 		return b, nil
 	case "debian-12-cloud":
-		b.Image, err = s.bakeCloudDisk(ctx, p)
+		b.Image, err = s.bakeCloudDisk(ctx, recipe, architecture, p)
 		return b, err
 	case "linux":
-		kernel, ramdisk, err := s.bakeKernel(ctx, p)
+		kernel, ramdisk, err := s.bakeKernel(ctx, architecture, p)
 		b.Kernel, b.Ramdisk = &kernel, &ramdisk
 		return b, err
 	case "busybox":
-		b.Image, err = s.bakeBusybox(ctx, p)
+		b.Image, err = s.bakeBusybox(ctx, recipe, architecture, p)
 		return b, err
 	}
 	return b, fmt.Errorf("there is no recipe %q; there are %s", recipe, recipes)
 }
 
 // systemImage is the configuration of an operating system's image.
-func systemImage(user string) ocispec.Image {
+func systemImage(user, architecture string) ocispec.Image {
 	return ocispec.Image{
-		Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH},
+		Platform: ocispec.Platform{OS: "linux", Architecture: architecture},
 		Config: ocispec.ImageConfig{
 			Env:    []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"},
 			Labels: map[string]string{systemLabel: "true", loginUserLabel: user},
@@ -96,7 +100,7 @@ func (s *Store) ImportRootFS(ctx context.Context, r io.Reader, config ocispec.Im
 		if err != nil {
 			return err
 		}
-		img, err = s.add(ctx, desc, name, p)
+		img, err = s.add(ctx, desc, name, config.Architecture, p)
 		return err
 	})
 	return img, err
@@ -125,12 +129,47 @@ func (s *Store) putLayer(ctx context.Context, r io.Reader, name string) (ocispec
 	return desc, nil
 }
 
-// bakeBusybox makes a system of one static program, with root and the user admin.
-func (s *Store) bakeBusybox(ctx context.Context, p Progress) (Image, error) {
+// bakeBusybox makes a system of one static program, with root and the user admin. This server's own architecture's is installed here,
+// another's is fetched.
+func (s *Store) bakeBusybox(ctx context.Context, name, architecture string, p Progress) (Image, error) {
 	report(p, 0, 1, "packing busybox")
-	root, err := busybox.RootFS(ctx)
+	var program []byte
+	if architecture != native {
+		var err error
+		if program, err = s.foreignBusybox(ctx, name, architecture); err != nil {
+			return Image{}, err
+		}
+	}
+	root, err := busybox.RootFS(ctx, program)
 	if err != nil {
 		return Image{}, err
 	}
-	return s.ImportRootFS(ctx, bytes.NewReader(root), systemImage(busybox.LoginUser), "busybox", p)
+	return s.ImportRootFS(ctx, bytes.NewReader(root), systemImage(busybox.LoginUser, architecture), name, p)
+}
+
+// foreignBusybox takes the program out of another architecture's package.
+func (s *Store) foreignBusybox(ctx context.Context, name, architecture string) (program []byte, err error) {
+	err = s.debstrap(ctx, name, architecture, []string{extract, "--include=busybox-static"}, nil, func(_ context.Context, r io.Reader) error {
+		in := tar.NewReader(r)
+		for {
+			h, err := in.Next()
+			if errors.Is(err, io.EOF) {
+				_, err := io.Copy(io.Discard, r)
+				return err
+			}
+			if err != nil {
+				return fmt.Errorf("read busybox's package: %w", err)
+			}
+			if path.Clean("/"+h.Name) != busybox.Program || h.Typeflag != tar.TypeReg {
+				continue
+			}
+			if program, err = io.ReadAll(io.LimitReader(in, maxKernel)); err != nil {
+				return fmt.Errorf("read busybox's package: %w", err)
+			}
+		}
+	})
+	if err == nil && program == nil {
+		err = fmt.Errorf("the package busybox-static of %s has no %s", architecture, busybox.Program)
+	}
+	return program, err
 }

@@ -150,7 +150,7 @@ func TestDebianIsBakedForItsUsers(t *testing.T) {
 	}
 	s := newStore(t)
 	began := time.Now()
-	s.loadGuest(func() ([]File, error) {
+	s.loadGuest(func(string) ([]File, error) {
 		return []File{{Path: "/" + guestProgram, Mode: 0o755, Content: []byte("x")}}, nil
 	})
 	baked, err := s.Bake(t.Context(), "debian-12", func(done, total int64, what string) {
@@ -195,4 +195,64 @@ func TestDebianIsBakedForItsUsers(t *testing.T) {
 	if err != nil || strings.Contains(string(mounts), "mmdebstrap") {
 		t.Errorf("a bake's mounts show on the host, %v", err)
 	}
+}
+
+func TestARecipeMayNameAnArchitecture(t *testing.T) {
+	for recipe, want := range map[string][2]string{"debian-12": {"debian-12", native}, "debian-12-arm64": {"debian-12", "arm64"}, "linux-amd64": {"linux", "amd64"}, "arm64": {"arm64", native}} {
+		if base, architecture := cutArchitecture(recipe); base != want[0] || architecture != want[1] {
+			t.Errorf("%s is %s for %s", recipe, base, architecture)
+		}
+	}
+}
+
+// formats are what the kernel shows and what Debian registers.
+const (
+	shownFormat = "enabled\ninterpreter /usr/libexec/qemu-binfmt/aarch64-binfmt-P\nflags: POF\noffset 0\nmagic 7f45\n"
+	arm64Format = `:qemu-aarch64:M::\x7f\x45:\xff\xff:/usr/libexec/qemu-binfmt/aarch64-binfmt-P:OPF` + "\n"
+)
+
+func TestABakeOfAnotherArchitectureRunsByTheHostsEmulatorOrItsOwnOrSaysWhatIsMissing(t *testing.T) {
+	foreign := map[string]string{"amd64": "arm64", "arm64": "amd64"}[native]
+	name := emulators[foreign]
+	for what, c := range map[string]struct {
+		architecture, shown, registered string
+		own                             bool
+		refused                         string
+	}{
+		"this server's own":            {architecture: native},
+		"the host's":                   {architecture: foreign, shown: shownFormat},
+		"the host's, switched off":     {architecture: foreign, shown: strings.Replace(shownFormat, "enabled", "disabled", 1), registered: arm64Format, own: true},
+		"the host's, by its path":      {architecture: foreign, shown: strings.Replace(shownFormat, "POF", "PO", 1), registered: arm64Format, own: true},
+		"the bake's own":               {architecture: foreign, registered: arm64Format, own: true},
+		"the bake's own, by its path":  {architecture: foreign, registered: strings.Replace(arm64Format, "OPF", "OP", 1), refused: "flag F"},
+		"the bake's own, of two lines": {architecture: foreign, registered: arm64Format + arm64Format, refused: "flag F"},
+		"none":                         {architecture: foreign, refused: "qemu-user-static"},
+		"of what nothing emulates":     {architecture: "riscv64", refused: "riscv64"},
+	} {
+		formats, registrations := t.TempDir(), t.TempDir()
+		for path, text := range map[string]string{filepath.Join(formats, name): c.shown, filepath.Join(registrations, name+".conf"): c.registered} {
+			if text != "" {
+				if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		text, err := emulation(c.architecture, formats, registrations)
+		switch {
+		case c.refused != "" && (err == nil || !strings.Contains(err.Error(), c.refused)):
+			t.Errorf("%s: %v", what, err)
+		case c.refused == "" && (err != nil || (text != "") != c.own):
+			t.Errorf("%s: %q, %v", what, text, err)
+		}
+	}
+}
+
+func FuzzRegistrations(f *testing.F) {
+	f.Add(arm64Format)
+	f.Add(":a:E::x::/b:F")
+	f.Fuzz(func(t *testing.T, line string) {
+		if registrationHolds(line) && (strings.Contains(line, "\n") || len(line) > maxRegistration) {
+			t.Errorf("%q", line)
+		}
+	})
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/nacre-cloud/nacre/internal/agent/image/bootdisk"
@@ -78,10 +77,9 @@ func part(p Progress, from, to int64) Progress {
 }
 
 // bakeCloudDisk makes a whole disk of Debian's packages, which starts by BIOS and by UEFI and is set up by its own cloud-init.
-func (s *Store) bakeCloudDisk(ctx context.Context, p Progress) (img Image, err error) {
-	const name = "debian-12-cloud"
-	if runtime.GOARCH != "amd64" {
-		return img, fmt.Errorf("bake %s: its boot loaders are for x86_64, and this server is %s", name, runtime.GOARCH)
+func (s *Store) bakeCloudDisk(ctx context.Context, name, architecture string, p Progress) (img Image, err error) {
+	if native != "amd64" || architecture != native {
+		return img, fmt.Errorf("bake %s: its boot loaders are for x86_64, made on such a server; this one is %s", name, ec2Architecture(native))
 	}
 	if err := bootdisk.Check(); err != nil {
 		return img, fmt.Errorf("bake %s: %w", name, err)
@@ -101,7 +99,7 @@ func (s *Store) bakeCloudDisk(ctx context.Context, p Progress) (img Image, err e
 	options := []string{"--variant=minbase", "--include=" + strings.Join(cloudPackages, ","),
 		`--dpkgopt=path-exclude=/usr/share/man/*`, `--dpkgopt=path-exclude=/usr/share/doc/*`, `--dpkgopt=path-include=/usr/share/doc/*/copyright`,
 		"--customize-hook=/tmp/customize-cloud"}
-	if err := s.debstrap(ctx, name, options, part(p, 0, cloudTree), func(ctx context.Context, r io.Reader) error { return untar(ctx, r, tree) }); err != nil {
+	if err := s.debstrap(ctx, name, architecture, options, part(p, 0, cloudTree), func(ctx context.Context, r io.Reader) error { return untar(ctx, r, tree) }); err != nil {
 		return img, err
 	}
 	w, err := s.newWorkbench()

@@ -205,31 +205,40 @@ type guestFiles struct {
 	mark  string
 }
 
-// loadGuest reads the guest's files, once.
-func (s *Store) loadGuest(get func() ([]File, error)) {
-	s.guest = sync.OnceValues(func() (g guestFiles, err error) {
-		if get != nil {
-			g.files, err = get()
+// loadGuest has the guest's files of each architecture read once, when they are needed.
+func (s *Store) loadGuest(get func(architecture string) ([]File, error)) {
+	load := map[string]func() (guestFiles, error){}
+	for _, architecture := range ec2Words {
+		load[architecture] = sync.OnceValues(func() (g guestFiles, err error) {
+			if get != nil {
+				g.files, err = get(architecture)
+			}
+			h := sha256.New()
+			for _, f := range g.files {
+				fmt.Fprintf(h, "%s %v %d %s\n", f.Path, f.Mode, len(f.Content), f.Symlink)
+				h.Write(f.Content)
+			}
+			g.mark = hex.EncodeToString(h.Sum(nil)[:6])
+			return g, err
+		})
+	}
+	s.guest = func(architecture string) (guestFiles, error) {
+		if f, ok := load[architecture]; ok {
+			return f()
 		}
-		h := sha256.New()
-		for _, f := range g.files {
-			fmt.Fprintf(h, "%s %v %d %s\n", f.Path, f.Mode, len(f.Content), f.Symlink)
-			h.Write(f.Content)
-		}
-		g.mark = hex.EncodeToString(h.Sum(nil)[:6])
-		return g, err
-	})
+		return guestFiles{}, fmt.Errorf("there is no guest program for the architecture %q", architecture)
+	}
 }
 
 // baseName is what the base of an image is called: it changes with the image and with the files that are put in.
-func (s *Store) baseName(digest string) (string, error) {
-	g, err := s.guest()
-	return strings.TrimPrefix(digest, "sha256:") + "-" + g.mark + ".ext4", err
+func (s *Store) baseName(img Image) (string, error) {
+	g, err := s.guest(img.Architecture)
+	return strings.TrimPrefix(img.Digest, "sha256:") + "-" + g.mark + ".ext4", err
 }
 
 // base returns the name of an image's base, which is built when there is none. Several that ask at once wait for one build.
 func (s *Store) base(ctx context.Context, r record) (string, error) {
-	name, err := s.baseName(r.Image.Digest)
+	name, err := s.baseName(r.Image)
 	if err != nil {
 		return "", err
 	}
@@ -250,7 +259,7 @@ func (s *Store) base(ctx context.Context, r record) (string, error) {
 
 // build makes an ext4 file system of an image's layers and the guest's files.
 func (s *Store) build(ctx context.Context, r record, name string) error {
-	g, err := s.guest()
+	g, err := s.guest(r.Image.Architecture)
 	if err != nil {
 		return err
 	}
@@ -394,7 +403,7 @@ func (s *Store) sweepBases() error {
 	}
 	for _, img := range list {
 		if img.Kind == KindLayers {
-			name, err := s.baseName(img.Digest)
+			name, err := s.baseName(img)
 			if err != nil {
 				return err
 			}

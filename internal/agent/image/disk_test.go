@@ -34,11 +34,11 @@ func reopen(t *testing.T, s *Store) *Store {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	g, err := s.guest()
+	g, err := s.guest(ec2Architecture(native))
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := Open(t.Context(), StoreConfig{Root: s.root, Logger: s.log, Guest: func() ([]File, error) { return g.files, nil }})
+	again, err := Open(t.Context(), StoreConfig{Root: s.root, Logger: s.log, Guest: func(string) ([]File, error) { return g.files, nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func reopen(t *testing.T, s *Store) *Store {
 
 func TestADiskHoldsWhatTheLayersHoldAndTheGuestsFiles(t *testing.T) {
 	s := openStore(t, t.TempDir())
-	s.loadGuest(func() ([]File, error) {
+	s.loadGuest(func(string) ([]File, error) {
 		return []File{{Path: "/usr/lib/nacre/guest", Mode: 0o755, Content: []byte("program")}, {Path: "/etc/on", Mode: fs.ModeSymlink | 0o777, Symlink: "/usr/lib/nacre/guest"}}, nil
 	})
 	lower := imagetest.Tar(t, append(hello(), imagetest.Entry{Header: tar.Header{Name: "gone"}, Body: "x"},

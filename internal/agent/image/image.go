@@ -18,7 +18,7 @@ import (
 
 // Image is one image in the store.
 type Image struct {
-	Digest       string // of the manifest for this node's platform, or of the file that it is: "sha256:…"
+	Digest       string // of the manifest for its platform, or of the file that it is: "sha256:…"
 	Name         string // the reference or recipe it came from, such as "docker.io/library/nginx:1.27"
 	Architecture string // EC2's word: "x86_64" or "arm64"
 	Created      time.Time

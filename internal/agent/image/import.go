@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -18,7 +17,6 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -44,13 +42,17 @@ const (
 	loginUserLabel = "cloud.nacre.login-user" // its ordinary user
 )
 
-// Import brings in the images of an OCI or docker archive, as it is or compressed with gzip or zstd, that are for this
-// node's architecture. Everything is verified by its digest; an archive that lies, climbs out of its root, or
+// Import brings in the images of an OCI or docker archive, as it is or compressed with gzip or zstd, that are for an
+// architecture, EC2's word for it; "" is this server's. Everything is verified by its digest; an archive that lies, climbs out of its root, or
 // is past a limit is refused with ErrInvalid, and nothing of it stays. Importing an image again
 // is cheap.
-func (s *Store) Import(ctx context.Context, r io.Reader, name string, p Progress) ([]Image, error) {
+func (s *Store) Import(ctx context.Context, r io.Reader, name, architecture string, p Progress) ([]Image, error) {
 	var list []Image
-	err := s.leased(ctx, func(ctx context.Context) error {
+	architecture, err := ociArchitecture(architecture)
+	if err != nil {
+		return nil, err
+	}
+	err = s.leased(ctx, func(ctx context.Context) error {
 		plain, err := compression.DecompressStream(r)
 		if err != nil {
 			return invalid("read the archive: %w", err)
@@ -61,7 +63,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, name string, p Progress
 		if err != nil {
 			return err
 		}
-		list, err = s.addIndex(ctx, index, name, p)
+		list, err = s.addIndex(ctx, index, name, architecture, p)
 		return err
 	})
 	return list, err
@@ -194,13 +196,8 @@ func (l *limited) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// host matches this node's platform.
-func host() platforms.MatchComparer {
-	return platforms.Only(platforms.Normalize(ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}))
-}
-
-// addIndex adds every image of an index that is for this node.
-func (s *Store) addIndex(ctx context.Context, desc ocispec.Descriptor, name string, p Progress) ([]Image, error) {
+// addIndex adds every image of an index that is for an architecture.
+func (s *Store) addIndex(ctx context.Context, desc ocispec.Descriptor, name, architecture string, p Progress) ([]Image, error) {
 	b, err := s.readSmall(ctx, desc)
 	if err != nil {
 		return nil, err
@@ -212,10 +209,10 @@ func (s *Store) addIndex(ctx context.Context, desc ocispec.Descriptor, name stri
 	var list []Image
 	seen := map[string]bool{}
 	for _, entry := range index.Manifests {
-		if entry.Platform != nil && !host().Match(*entry.Platform) {
+		if entry.Platform != nil && !platform(architecture).Match(*entry.Platform) {
 			continue
 		}
-		img, err := s.add(ctx, entry, name, p)
+		img, err := s.add(ctx, entry, name, architecture, p)
 		if len(index.Manifests) > 1 && (errors.Is(err, errPlatform) || errdefs.IsNotFound(err)) {
 			continue // for another platform, or not part of the archive
 		}
@@ -228,7 +225,7 @@ func (s *Store) addIndex(ctx context.Context, desc ocispec.Descriptor, name stri
 		}
 	}
 	if len(list) == 0 {
-		return nil, invalid("the archive holds no image for linux/%s", runtime.GOARCH)
+		return nil, invalid("the archive holds no image for linux/%s", architecture)
 	}
 	return list, nil
 }
@@ -265,8 +262,8 @@ func (s *Store) readSmall(ctx context.Context, desc ocispec.Descriptor) ([]byte,
 }
 
 // add makes an image, whose content is there, ready for machines: its layers unpacked, its record written.
-func (s *Store) add(ctx context.Context, target ocispec.Descriptor, name string, p Progress) (Image, error) {
-	manifestDesc, manifest, err := s.manifest(ctx, target, 0)
+func (s *Store) add(ctx context.Context, target ocispec.Descriptor, name, architecture string, p Progress) (Image, error) {
+	manifestDesc, manifest, err := s.manifest(ctx, target, architecture, 0)
 	if err != nil {
 		return Image{}, err
 	}
@@ -287,8 +284,8 @@ func (s *Store) add(ctx context.Context, target ocispec.Descriptor, name string,
 	if len(config.RootFS.DiffIDs) != len(manifest.Layers) {
 		return Image{}, invalid("the configuration names %d layers and the manifest %d", len(config.RootFS.DiffIDs), len(manifest.Layers))
 	}
-	if config.Architecture != runtime.GOARCH || config.OS != "" && config.OS != "linux" {
-		return Image{}, invalid("%w: it is for %s/%s and this server is linux/%s", errPlatform, config.OS, config.Architecture, runtime.GOARCH)
+	if config.Architecture != architecture || config.OS != "" && config.OS != "linux" {
+		return Image{}, invalid("%w: it is for %s/%s and linux/%s is wanted; `nacre image import --arch` wants another", errPlatform, config.OS, config.Architecture, architecture)
 	}
 	for _, d := range config.RootFS.DiffIDs {
 		if err := sound(d); err != nil {
@@ -305,7 +302,7 @@ func (s *Store) add(ctx context.Context, target ocispec.Descriptor, name string,
 		size += weight
 	}
 	chain := identity.ChainID(config.RootFS.DiffIDs).String()
-	img := Image{Digest: manifestDesc.Digest.String(), Name: name, Architecture: ec2Architecture(runtime.GOARCH), Created: time.Now().UTC(), Size: size, Layers: len(manifest.Layers)}
+	img := Image{Digest: manifestDesc.Digest.String(), Name: name, Architecture: ec2Architecture(architecture), Created: time.Now().UTC(), Size: size, Layers: len(manifest.Layers)}
 	if img.Config, err = s.describe(ctx, config, chain); err != nil {
 		return Image{}, err
 	}
@@ -313,17 +310,10 @@ func (s *Store) add(ctx context.Context, target ocispec.Descriptor, name string,
 }
 
 // errPlatform is an image for another kind of computer.
-var errPlatform = errors.New("the image can't run here")
+var errPlatform = errors.New("the image is not for the architecture")
 
-func ec2Architecture(goarch string) string {
-	if goarch == "amd64" {
-		return "x86_64"
-	}
-	return goarch
-}
-
-// manifest finds the manifest for this node behind a descriptor, which may be that of an index.
-func (s *Store) manifest(ctx context.Context, desc ocispec.Descriptor, depth int) (ocispec.Descriptor, ocispec.Manifest, error) {
+// manifest finds the manifest for an architecture behind a descriptor, which may be that of an index.
+func (s *Store) manifest(ctx context.Context, desc ocispec.Descriptor, architecture string, depth int) (ocispec.Descriptor, ocispec.Manifest, error) {
 	var m ocispec.Manifest
 	if depth > 3 {
 		return desc, m, invalid("the index is nested more than 3 deep")
@@ -337,13 +327,13 @@ func (s *Store) manifest(ctx context.Context, desc ocispec.Descriptor, depth int
 		if err := json.Unmarshal(b, &index); err != nil {
 			return desc, m, invalid("read the index: %w", err)
 		}
-		match := host()
+		match := platform(architecture)
 		for _, entry := range index.Manifests {
 			if entry.Platform == nil || match.Match(*entry.Platform) {
-				return s.manifest(ctx, entry, depth+1)
+				return s.manifest(ctx, entry, architecture, depth+1)
 			}
 		}
-		return desc, m, invalid("%w: none of its variants is for linux/%s", errPlatform, runtime.GOARCH)
+		return desc, m, invalid("%w: none of its variants is for linux/%s", errPlatform, architecture)
 	}
 	if !images.IsManifestType(desc.MediaType) {
 		return desc, m, invalid("%q is not the media type of an image's manifest", desc.MediaType)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"runtime"
 	"strings"
 )
 
@@ -32,18 +31,18 @@ var bootModules = []string{"drivers/virtio/virtio_ring", "drivers/virtio/virtio"
 
 // bakeKernel fetches Debian's kernel for virtual machines and makes a RAM disk for it: the modules above and the guest's program,
 // which loads them, mounts the root and goes on there.
-func (s *Store) bakeKernel(ctx context.Context, p Progress) (kernel, ramdisk Image, err error) {
+func (s *Store) bakeKernel(ctx context.Context, architecture string, p Progress) (kernel, ramdisk Image, err error) {
 	report(p, int64(len(debianSteps)), int64(len(debianSteps)+1), "fetching the kernel of virtual machines")
-	name, ok := kernelPackages[runtime.GOARCH]
+	name, ok := kernelPackages[architecture]
 	if !ok {
-		return kernel, ramdisk, fmt.Errorf("bake a kernel: there is no package of one for %s", runtime.GOARCH)
+		return kernel, ramdisk, fmt.Errorf("bake a kernel: there is no package of one for %s", architecture)
 	}
-	program, err := s.guestProgram()
+	program, err := s.guestProgram(architecture)
 	if err != nil {
 		return kernel, ramdisk, err
 	}
 	found := kernelFiles{modules: map[string][]byte{}}
-	err = s.debstrap(ctx, "kernel", []string{"--variant=extract", "--include=" + name}, nil, func(_ context.Context, r io.Reader) error { return found.read(r) })
+	err = s.debstrap(ctx, "kernel", architecture, []string{extract, "--include=" + name}, nil, func(_ context.Context, r io.Reader) error { return found.read(r) })
 	if err != nil {
 		return kernel, ramdisk, err
 	}
@@ -54,16 +53,15 @@ func (s *Store) bakeKernel(ctx context.Context, p Progress) (kernel, ramdisk Ima
 	if err != nil {
 		return kernel, ramdisk, err
 	}
-	architecture := ec2Architecture(runtime.GOARCH)
-	if kernel, err = s.AddFile(ctx, bytes.NewReader(found.kernel), Image{Name: found.version, Kind: KindKernel, Architecture: architecture}); err != nil {
+	if kernel, err = s.AddFile(ctx, bytes.NewReader(found.kernel), Image{Name: found.version, Kind: KindKernel, Architecture: ec2Architecture(architecture)}); err != nil {
 		return kernel, ramdisk, err
 	}
-	ramdisk, err = s.AddFile(ctx, bytes.NewReader(disk), Image{Name: found.version, Kind: KindRamdisk, Architecture: architecture})
+	ramdisk, err = s.AddFile(ctx, bytes.NewReader(disk), Image{Name: found.version, Kind: KindRamdisk, Architecture: ec2Architecture(architecture)})
 	return kernel, ramdisk, err
 }
 
-func (s *Store) guestProgram() ([]byte, error) {
-	g, err := s.guest()
+func (s *Store) guestProgram(architecture string) ([]byte, error) {
+	g, err := s.guest(ec2Architecture(architecture))
 	if err != nil {
 		return nil, err
 	}

@@ -134,7 +134,15 @@ func (s *Store) contents(ctx context.Context, digest string) []string {
 	if err != nil {
 		return nil
 	}
-	_, manifest, err := s.manifest(ctx, img.Target, 0)
+	known, err := s.find(digest)
+	if err != nil {
+		return nil
+	}
+	architecture, err := ociArchitecture(known.Image.Architecture)
+	if err != nil {
+		return nil
+	}
+	_, manifest, err := s.manifest(ctx, img.Target, architecture, 0)
 	if err != nil {
 		return nil
 	}

@@ -42,33 +42,46 @@ if [ -s /tmp/proxy.conf ]; then install -m 0644 /tmp/proxy.conf "$1/etc/apt/apt.
 : > "$1/etc/machine-id"
 `
 
+// extract is the option by which packages are unpacked only, and none of their programs is run.
+const extract = "--variant=extract"
+
 // baking is run in namespaces of its own: mmdebstrap's mounts of the host's /dev, /proc and /sys never show on the
 // host, and everything ends with the first process. The bake's directory is its /tmp, so that apt can
 // fetch as its own user.
-const baking = `mount --bind "$1" /tmp && shift && exec mmdebstrap "$@"`
+const (
+	baking    = `mount --bind "$1" /tmp && shift || exit 1` + "\n"
+	bootstrap = `exec mmdebstrap "$@"`
+)
 
 // debianSteps are the words by which mmdebstrap tells how far it is.
 var debianSteps = []string{"running apt-get update", "downloading packages with apt", "extracting archives", "installing essential packages",
 	"installing remaining packages inside the chroot", "running --customize-hook", "cleaning package lists", "creating tarball"}
 
-func (s *Store) bakeDebian(ctx context.Context, name string, more []string, p Progress) (img Image, err error) {
+func (s *Store) bakeDebian(ctx context.Context, name, architecture string, more []string, p Progress) (img Image, err error) {
 	options := []string{"--variant=minbase", "--include=" + strings.Join(slices.Concat(debianPackages, more), ","),
 		`--dpkgopt=path-exclude=/usr/share/man/*`, `--dpkgopt=path-exclude=/usr/share/doc/*`, `--dpkgopt=path-include=/usr/share/doc/*/copyright`,
 		"--customize-hook=/tmp/customize"}
-	err = s.debstrap(ctx, name, options, p, func(ctx context.Context, tar io.Reader) error {
-		img, err = s.ImportRootFS(ctx, tar, systemImage("admin"), name,
+	err = s.debstrap(ctx, name, architecture, options, p, func(ctx context.Context, tar io.Reader) error {
+		img, err = s.ImportRootFS(ctx, tar, systemImage("admin", architecture), name,
 			func(_, _ int64, what string) { report(p, int64(len(debianSteps)), int64(len(debianSteps)+1), what) })
 		return err
 	})
 	return img, err
 }
 
-// debstrap has mmdebstrap make a root file system of Debian's packages and gives use its tar stream, whose end is seen only
+// debstrap has mmdebstrap make a root file system of an architecture's Debian packages and gives use its tar stream, whose end is seen only
 // when mmdebstrap has succeeded.
-func (s *Store) debstrap(ctx context.Context, name string, options []string, p Progress, use func(ctx context.Context, tar io.Reader) error) error {
+func (s *Store) debstrap(ctx context.Context, name, architecture string, options []string, p Progress, use func(ctx context.Context, tar io.Reader) error) error {
 	for _, program := range []string{"mmdebstrap", "unshare"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return fmt.Errorf("baking %s needs %s; `nacre doctor --install` installs it", name, program)
+		}
+	}
+	emulator := ""
+	if !slices.Contains(options, extract) {
+		var err error
+		if emulator, err = emulation(architecture, formatsDir, registrationsDir); err != nil {
+			return fmt.Errorf("bake %s: %w", name, err)
 		}
 	}
 	dir, err := os.MkdirTemp(filepath.Join(s.root, bakesDir), name+"-")
@@ -80,14 +93,27 @@ func (s *Store) debstrap(ctx context.Context, name string, options []string, p P
 	if err != nil {
 		return fmt.Errorf("bake %s: %w", name, err)
 	}
+	args = append([]string{"--architectures=" + architecture}, args...)
+	script, process := baking+bootstrap, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if architecture != native {
+		args = append([]string{"--skip=check/qemu"}, args...) // that was seen to
+	}
+	if emulator != "" {
+		if err := os.WriteFile(filepath.Join(dir, "registration"), []byte(emulator), 0o644); err != nil {
+			return fmt.Errorf("bake %s: %w", name, err)
+		}
+		script = baking + registering + bootstrap
+		ownFormats(process)
+		args = append([]string{"--skip=chroot/mount/sys"}, args...) // who has the network of others may not
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// A bake ends with nacre, whichever way that ends. The kernel looks at the thread that started it, so this one
 	// stays until the end.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	cmd := exec.CommandContext(ctx, "unshare", append([]string{"--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "sh", "-c", baking, "sh", dir}, args...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd := exec.CommandContext(ctx, "unshare", append([]string{"--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "sh", "-c", script, "sh", dir}, args...)...)
+	cmd.SysProcAttr = process
 	cmd.WaitDelay = 10 * time.Second
 	cmd.Dir = "/" // where nacre was started may be below the host's /tmp, which the bake doesn't see
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+fmt.Sprint(bakedAt.Unix()), "LC_ALL=C.UTF-8", "TMPDIR=")

@@ -23,10 +23,14 @@ import (
 // parallelFetches is how many layers of an image are fetched at a time.
 const parallelFetches = 3
 
-// Pull brings in an image from a registry by its reference, such as "docker.io/library/nginx:1.27". Content that is
-// here is not fetched again. Registries on this machine's loopback may speak plain HTTP; credentials are those of
+// Pull brings in an image from a registry by its reference, such as "docker.io/library/nginx:1.27", for an architecture, EC2's word for
+// it; "" is this server's. Content that is here is not fetched again. Registries on this machine's loopback may speak plain HTTP; credentials are those of
 // ~/.docker/config.json.
-func (s *Store) Pull(ctx context.Context, ref string, p Progress) (Image, error) {
+func (s *Store) Pull(ctx context.Context, ref, architecture string, p Progress) (Image, error) {
+	architecture, err := ociArchitecture(architecture)
+	if err != nil {
+		return Image{}, err
+	}
 	named, err := reference.ParseDockerRef(ref)
 	if err != nil {
 		return Image{}, fmt.Errorf("%q is not an image's reference: %w", ref, err)
@@ -47,10 +51,10 @@ func (s *Store) Pull(ctx context.Context, ref string, p Progress) (Image, error)
 		if err != nil {
 			return fmt.Errorf("fetch %s: %w", named, err)
 		}
-		if err := s.fetch(ctx, fetcher, desc, p); err != nil {
+		if err := s.fetch(ctx, fetcher, desc, architecture, p); err != nil {
 			return fmt.Errorf("fetch %s: %w", named, err)
 		}
-		img, err = s.add(ctx, desc, named.String(), func(done, total int64, what string) { report(p, total+done, 2*total, what) })
+		img, err = s.add(ctx, desc, named.String(), architecture, func(done, total int64, what string) { report(p, total+done, 2*total, what) })
 		return err
 	})
 	return img, err
@@ -64,8 +68,8 @@ func registries() *http.Client {
 	return &http.Client{Transport: t}
 }
 
-// fetch brings everything that the image for this node needs into the content store, which checks each digest.
-func (s *Store) fetch(ctx context.Context, fetcher remotes.Fetcher, desc ocispec.Descriptor, p Progress) error {
+// fetch brings everything that the image for an architecture needs into the content store, which checks each digest.
+func (s *Store) fetch(ctx context.Context, fetcher remotes.Fetcher, desc ocispec.Descriptor, architecture string, p Progress) error {
 	cs := s.db.ContentStore()
 	var done, total atomic.Int64
 	guard := images.HandlerFunc(func(_ context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
@@ -92,7 +96,8 @@ func (s *Store) fetch(ctx context.Context, fetcher remotes.Fetcher, desc ocispec
 		}
 		return list, err
 	})
-	children := images.LimitManifests(images.FilterPlatforms(all, host()), host(), 1)
+	wanted := platform(architecture)
+	children := images.LimitManifests(images.FilterPlatforms(all, wanted), wanted, 1)
 	return images.Dispatch(ctx, images.Handlers(guard, remotes.FetchHandler(cs, fetcher), count, children), semaphore.NewWeighted(parallelFetches), desc)
 }
 

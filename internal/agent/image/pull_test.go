@@ -44,7 +44,7 @@ func TestAPulledImageIsTheOneThatItsArchiveHolds(t *testing.T) {
 	})
 	s := newStore(t)
 	last := int64(-1)
-	img, err := s.Pull(t.Context(), host+"/team/app:1", func(done, total int64, what string) {
+	img, err := s.Pull(t.Context(), host+"/team/app:1", "", func(done, total int64, what string) {
 		if total > 0 && done > total {
 			t.Errorf("%d of %d %s", done, total, what)
 		}
@@ -60,7 +60,7 @@ func TestAPulledImageIsTheOneThatItsArchiveHolds(t *testing.T) {
 		t.Error(err)
 	}
 	before := blobs.Load()
-	if _, err := s.Pull(t.Context(), host+"/team/app@"+want.Digest, nil); err != nil {
+	if _, err := s.Pull(t.Context(), host+"/team/app@"+want.Digest, "", nil); err != nil {
 		t.Errorf("by its digest: %v", err)
 	}
 	if blobs.Load() != before {
@@ -103,7 +103,7 @@ func TestAFetchThatIsCutOffGoesOnWhereItWas(t *testing.T) {
 		})
 	})
 	s := newStore(t)
-	if _, err := s.Pull(t.Context(), host+"/app:1", nil); err != nil {
+	if _, err := s.Pull(t.Context(), host+"/app:1", "", nil); err != nil {
 		t.Fatal(err)
 	}
 	mu.Lock()
@@ -149,14 +149,14 @@ func TestARegistryThatLiesIsRefusedAndLeavesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStore(t)
-			if img, err := s.Pull(t.Context(), imagetest.NewRegistry(t, archive).Serve(t, nil)+"/app:1", nil); err == nil {
+			if img, err := s.Pull(t.Context(), imagetest.NewRegistry(t, archive).Serve(t, nil)+"/app:1", "", nil); err == nil {
 				t.Errorf("it became %+v", img)
 			}
 			nothingOnDisk(t, s)
 		})
 	}
 	for _, ref := range []string{"", "UPPER", "a b", "http://x/y", "127.0.0.1:1/x:1"} {
-		if _, err := newStore(t).Pull(t.Context(), ref, nil); err == nil {
+		if _, err := newStore(t).Pull(t.Context(), ref, "", nil); err == nil {
 			t.Errorf("%q was pulled", ref)
 		}
 	}
@@ -178,7 +178,7 @@ func TestACollectionNeitherWaitsForAPullNorDisturbsIt(t *testing.T) {
 	s := newStore(t)
 	pulled := make(chan error, 1)
 	go func() {
-		_, err := s.Pull(t.Context(), host+"/app:1", nil)
+		_, err := s.Pull(t.Context(), host+"/app:1", "", nil)
 		pulled <- err
 	}()
 	<-reached
@@ -207,7 +207,7 @@ func TestAPullThatIsGivenUpLeavesNothing(t *testing.T) {
 		})
 	})
 	s := newStore(t)
-	if _, err := s.Pull(ctx, host+"/app:1", nil); !errors.Is(err, context.Canceled) {
+	if _, err := s.Pull(ctx, host+"/app:1", "", nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("it ended with %v", err)
 	}
 	nothingOnDisk(t, s)

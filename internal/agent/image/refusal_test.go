@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -72,7 +71,7 @@ func TestWhatLiesOrClimbsIsRefusedAndLeavesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStore(t)
-			if list, err := s.Import(t.Context(), bytes.NewReader(archive), "bad", nil); !errors.Is(err, ErrInvalid) {
+			if list, err := s.Import(t.Context(), bytes.NewReader(archive), "bad", "", nil); !errors.Is(err, ErrInvalid) {
 				t.Errorf("%d images, %v", len(list), err)
 			}
 			if content, layers, err := s.Usage(t.Context()); err != nil || content != 0 || layers != 0 {
@@ -95,16 +94,35 @@ func manyFiles(t testing.TB, count int) []byte {
 	return imagetest.Tar(t, list...)
 }
 
-func TestOnlyTheHostsVariantOfAnImageIsTaken(t *testing.T) {
-	foreign := "arm64"
-	if runtime.GOARCH == foreign {
-		foreign = "amd64"
-	}
+func TestTheVariantOfAnImageThatIsTakenIsTheHostsUnlessAnotherIsAskedFor(t *testing.T) {
+	foreign := map[string]string{"amd64": "arm64", "arm64": "amd64"}[native]
 	archive := imagetest.Archive(t, ocispec.ImageConfig{}, [][]byte{imagetest.Tar(t, hello()...)}, func(_ *ocispec.Manifest, img *ocispec.Image, _ map[digest.Digest][]byte) {
 		img.Architecture = foreign
 	})
-	if _, err := newStore(t).Import(t.Context(), bytes.NewReader(archive), "foreign", nil); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), foreign) {
+	s := newStore(t)
+	if _, err := s.Import(t.Context(), bytes.NewReader(archive), "foreign", "", nil); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), foreign) {
 		t.Errorf("an image for %s: %v", foreign, err)
+	}
+	if _, err := s.Import(t.Context(), bytes.NewReader(archive), "foreign", "riscv64", nil); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "riscv64") {
+		t.Errorf("an image for a machine that there is none of: %v", err)
+	}
+	list, err := s.Import(t.Context(), bytes.NewReader(archive), "foreign", ec2Architecture(foreign), nil)
+	if err != nil || len(list) != 1 || list[0].Architecture != ec2Architecture(foreign) {
+		t.Fatalf("asked for, it is %+v, %v", list, err)
+	}
+	// A disk can be made of it, with the program of its own architecture; a container's root can't.
+	s.loadGuest(func(architecture string) ([]File, error) {
+		return []File{{Path: "/guest", Mode: 0o755, Content: []byte("for " + architecture)}}, nil
+	})
+	disk, err := s.PrepareDisk(t.Context(), "vm", list[0].Digest, diskSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := debugfs(t, disk.Base, "cat guest"); got != "for "+list[0].Architecture {
+		t.Errorf("the disk's program is %q", got)
+	}
+	if err := s.PrepareRoot(t.Context(), "c", list[0].Digest, 0x10000000, target(t, s, "c"), nil); err == nil || !strings.Contains(err.Error(), "virtual machines run it") {
+		t.Errorf("a container's root of it: %v", err)
 	}
 }
 
@@ -121,7 +139,7 @@ func TestASparseFileIsWeighedAtItsFullSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newStore(t)
-	if _, err := s.ImportRootFS(t.Context(), bytes.NewReader(layer), systemImage(""), "sparse", nil); !errors.Is(err, ErrInvalid) {
+	if _, err := s.ImportRootFS(t.Context(), bytes.NewReader(layer), systemImage("", native), "sparse", nil); !errors.Is(err, ErrInvalid) {
 		t.Errorf("a hole of 64 GiB in %d bytes: %v", len(layer), err)
 	}
 	nothingOnDisk(t, s)
@@ -186,7 +204,7 @@ func FuzzArchives(f *testing.F) {
 	f.Add(imagetest.Archive(f, ocispec.ImageConfig{}, [][]byte{imagetest.Tar(f, hello()...)}))
 	f.Add([]byte("\x1f\x8b"))
 	f.Fuzz(func(t *testing.T, archive []byte) {
-		s.Import(t.Context(), bytes.NewReader(archive), "fuzz", nil)
+		s.Import(t.Context(), bytes.NewReader(archive), "fuzz", "", nil)
 		if list, _ := os.ReadDir(filepath.Dir(s.root)); len(list) != 1 {
 			t.Errorf("something was written beside the store: %v", list)
 		}

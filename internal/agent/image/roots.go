@@ -66,6 +66,9 @@ func (s *Store) rootSnapshot(ctx context.Context, name, digest, mapping, target 
 	info, err := s.snap.Stat(ctx, name)
 	if errdefs.IsNotFound(err) {
 		r, err := s.find(digest)
+		if err == nil {
+			err = runsHere(r.Image)
+		}
 		if err != nil {
 			return nil, err
 		}

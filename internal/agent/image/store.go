@@ -49,8 +49,8 @@ var (
 type StoreConfig struct {
 	Root   string // content, layers and writable roots; on a file system that overlayfs can use
 	Logger *slog.Logger
-	// Guest returns the files that disks made of layers get; nil for none.
-	Guest func() ([]File, error)
+	// Guest returns the files that disks made of layers get, of an architecture in EC2's word; nil for none.
+	Guest func(architecture string) ([]File, error)
 }
 
 // Store keeps images, their layers, and the root file systems that machines write to. It is safe for
@@ -74,7 +74,7 @@ type Store struct {
 
 	collector *collector
 
-	guest    func() (guestFiles, error)
+	guest    func(architecture string) (guestFiles, error)
 	building singleflight.Group // of disks, by name
 
 	converting chan struct{} // holds one for each disk image that is being converted

@@ -90,7 +90,7 @@ func hello() []imagetest.Entry {
 
 func importOne(t testing.TB, s *Store, archive []byte) Image {
 	t.Helper()
-	list, err := s.Import(t.Context(), bytes.NewReader(archive), "test", nil)
+	list, err := s.Import(t.Context(), bytes.NewReader(archive), "test", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func TestImportsOfOneArchiveAtOnceMakeOneImage(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			if _, err := s.Import(t.Context(), bytes.NewReader(archive), "same", nil); err != nil {
+			if _, err := s.Import(t.Context(), bytes.NewReader(archive), "same", "", nil); err != nil {
 				t.Error(err)
 			}
 			if err := s.GC(t.Context()); err != nil { // in the middle of the others
@@ -230,7 +230,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("NACRE_IMAGE_TEST_IMPORT"); dir != "" {
 		s, err := Open(context.Background(), StoreConfig{Root: dir, Logger: slog.New(slog.DiscardHandler)})
 		if err == nil {
-			_, err = s.Import(context.Background(), os.Stdin, "killed", nil)
+			_, err = s.Import(context.Background(), os.Stdin, "killed", "", nil)
 		}
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

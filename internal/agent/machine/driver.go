@@ -81,7 +81,7 @@ type VM struct {
 	Firmware     cloud.Firmware
 	Kernel       string // host paths of read-only files, with cloud.FirmwareNone
 	Initrd       string // may be empty
-	Cmdline      string
+	Cmdline      string // of the kernel, without the console, which is the driver's to say
 	Devices      cloud.Devices
 	Accelerator  string // "kvm" or "tcg", as proved or demanded
 	Disks        []Disk // the first is the root

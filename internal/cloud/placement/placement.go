@@ -113,6 +113,8 @@ func unfit(c Candidate, r Request) string {
 		return fmt.Sprintf("it is %s and %s is %s", n.Architecture, r.Type.Name, r.Type.Architecture)
 	case n.Engines[r.Isolation] == "":
 		return fmt.Sprintf("it runs no instances of isolation %q", r.Isolation)
+	case r.Isolation == cloud.IsolationVM && !n.Virtualizes(r.Type.Architecture):
+		return fmt.Sprintf("it has no hypervisor for %s; `nacre doctor --install` brings it one, which the next `nacre up` there finds", r.Type.Architecture)
 	case r.Type.VCPUs > max(n.CPUs, smallestCPUs):
 		return fmt.Sprintf("%s has %d vCPUs and the server %d", r.Type.Name, r.Type.VCPUs, n.CPUs)
 	case r.Type.MemoryMiB > n.MemoryMiB:

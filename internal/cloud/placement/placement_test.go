@@ -91,6 +91,11 @@ func TestAVirtualMachineOfAnotherArchitectureIsTranslatedWhereNoServerHasIt(t *t
 		t.Error("a virtual machine runs without an engine")
 	}
 	foreign.Node.Engines, own.Node.Engines, own.Node.Architecture = engines, engines, "arm64"
+	foreign.Node.Guests = []string{"x86_64"}
+	if res := placement.Place([]placement.Candidate{foreign}, r); res.Node != "" || !strings.Contains(res.Reason(), "no hypervisor for arm64; `nacre doctor --install`") {
+		t.Errorf("without a hypervisor for it, it is placed on %q: %s", res.Node, res.Reason())
+	}
+	foreign.Node.Guests = []string{"x86_64", "arm64"}
 	if res := placement.Place([]placement.Candidate{foreign}, r); res.Node != "node-a" {
 		t.Errorf("placed on %q: %s", res.Node, res.Reason())
 	}

@@ -46,6 +46,9 @@ func (s *Service) importImage(ctx context.Context, call *awsapi.Call, req *ec2.I
 	default:
 		return nil, awsapi.InvalidParameterValue("DiskContainer.1.Url '%s' is none of upload:sha256:DIGEST, docker://REGISTRY/NAME:TAG and bake:RECIPE", source)
 	}
+	if deref(req.Architecture) != "" && recipeSource.MatchString(source) {
+		return nil, awsapi.InvalidCombination("A recipe names its architecture itself, such as bake:debian-12-arm64; Architecture is for other sources")
+	}
 	specs, err := tagsFor(req.TagSpecifications, "import-image-task")
 	if err != nil {
 		return nil, err
@@ -57,7 +60,7 @@ func (s *Service) importImage(ctx context.Context, call *awsapi.Call, req *ec2.I
 	}
 	t := &cloud.ImportTask{ID: newID[cloud.ImportTaskID](s), Account: call.Account, Source: source, Name: name, Description: deref(req.Description),
 		TaskTags: tags, State: cloud.ImportActive, Message: "pending", Created: call.Now}
-	if err := wholeDisk(t, req); err != nil {
+	if err := importedAs(t, req); err != nil {
 		return nil, err
 	}
 	hash := awsapi.RequestHash(req)
@@ -102,8 +105,8 @@ func (s *Service) importImage(ctx context.Context, call *awsapi.Call, req *ec2.I
 // diskFormats are those of whole disks, by the words that DiskContainer.Format has for them.
 var diskFormats = []string{"raw", "vmdk", "qcow2", "vdi"}
 
-// wholeDisk takes over what a request says that has a meaning for whole disks only.
-func wholeDisk(t *cloud.ImportTask, req *ec2.ImportImageRequest) error {
+// importedAs takes over what a request says of the image: its architecture, and what has a meaning for whole disks only.
+func importedAs(t *cloud.ImportTask, req *ec2.ImportImageRequest) error {
 	format := deref(req.DiskContainers[0].Format)
 	switch word := strings.ToLower(format); {
 	case format == "":
@@ -138,7 +141,7 @@ func wholeDisk(t *cloud.ImportTask, req *ec2.ImportImageRequest) error {
 	}
 	switch {
 	case t.OfDisk() && !uploadSource.MatchString(t.Source):
-		return awsapi.InvalidCombination("DiskContainer.1.Format, Architecture, BootMode and the tag %s are for whole disks, which are uploaded; %s is none", cloud.TagDevices, t.Source)
+		return awsapi.InvalidCombination("DiskContainer.1.Format, BootMode and the tag %s are for whole disks, which are uploaded; %s is none", cloud.TagDevices, t.Source)
 	case t.Architecture == ec2.ArchitectureValuesArm64 && (t.Firmware == cloud.FirmwareBIOS || t.Devices == cloud.DevicesEmulated):
 		return awsapi.InvalidCombination("The boot mode legacy-bios and emulated devices are not for the architecture arm64")
 	}

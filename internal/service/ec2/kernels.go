@@ -97,7 +97,7 @@ func bootable(tx *store.Tx, account cloud.AccountID, img *cloud.Image, kernel, r
 	if kernel == "" && img.VM() && h.Content == cloud.ContentLayers && h.Kernel == "" {
 		k := newestKernel(tx.View(), account, img.Architecture)
 		if k == nil {
-			return h, awsapi.InvalidCombination("The image %s has no kernel, and there is none for %s in this account: `nacre image bake debian-12` brings one; or give a KernelId", img.ID, img.Architecture)
+			return h, awsapi.InvalidCombination("The image %s has no kernel, and there is none for %s in this account: `nacre image bake linux-%s` brings one; or give a KernelId", img.ID, img.Architecture, cloud.DebianArchitecture(img.Architecture))
 		}
 		kernel = string(k.ID)
 	}

@@ -13,11 +13,12 @@ import (
 	"github.com/nacre-cloud/nacre/internal/store"
 )
 
-// withVMs gives the node an engine for virtual machines.
-func (w *world) withVMs() *world {
+// withVMs gives the node an engine for virtual machines, of its own architecture unless others are named.
+func (w *world) withVMs(guests ...string) *world {
 	w.update(func(tx *store.Tx) {
 		node, _ := store.Get(tx, store.Nodes, w.node)
 		node.Engines = map[cloud.Isolation]string{cloud.IsolationContainer: "runc", cloud.IsolationVM: "QEMU"}
+		node.Guests = guests
 		store.Put(tx, store.Nodes, node)
 	})
 	return w
@@ -171,7 +172,7 @@ func TestAVirtualMachineWithoutAKernelTakesTheNewest(t *testing.T) {
 	bare := w.addImage(w.key.Account, "bare", "x86_64", func(i *cloud.Image) { i.Isolation = cloud.IsolationVM })
 	w.unchanged(func() {
 		_, err := w.run(ofImage(bare))
-		refused(t, err, "InvalidParameterCombination", "nacre image bake debian-12")
+		refused(t, err, "InvalidParameterCombination", "nacre image bake linux-amd64")
 	})
 	w.kernel("old", "x86_64", func(i *cloud.Image) { i.Created = time.Now().Add(-time.Hour) })
 	newest, _ := w.kernel("new", "x86_64")
@@ -193,6 +194,9 @@ func TestVirtualMachinesOfAnotherArchitectureRunWhereThereIsAnEngine(t *testing.
 	_, err = w.run(ofImage(vm), ofType("t4g.small"))
 	refused(t, err, "InsufficientInstanceCapacity", "isolation \"vm\"")
 	w.withVMs()
+	_, err = w.run(ofImage(vm), ofType("t4g.small"))
+	refused(t, err, "InsufficientInstanceCapacity", "no hypervisor for arm64")
+	w.withVMs("x86_64", "arm64")
 	if i := w.launch(ofImage(vm), ofType("t4g.small"))[0]; i.Architecture != "arm64" {
 		t.Errorf("it is %s", i.Architecture)
 	}
@@ -320,5 +324,22 @@ func TestALaunchTemplateNamesAKernelAndHibernation(t *testing.T) {
 	data, err := w.GetLaunchTemplateData(t.Context(), &sdk.GetLaunchTemplateDataInput{InstanceId: i.InstanceId})
 	if err != nil || *data.LaunchTemplateData.KernelId != kernel || *data.LaunchTemplateData.RamDiskId != otherDisk || !*data.LaunchTemplateData.HibernationOptions.Configured {
 		t.Errorf("one more of it is %+v, %v", data, err)
+	}
+}
+
+func TestAnImportIsOfAnArchitectureThatMachinesHave(t *testing.T) {
+	w := newWorld(t)
+	imported := func(source, architecture string) (*sdk.ImportImageOutput, error) {
+		return w.ImportImage(t.Context(), &sdk.ImportImageInput{Architecture: &architecture, Description: aws.String("foreign"), DiskContainers: []types.ImageDiskContainer{{Url: &source}}})
+	}
+	_, err := imported("docker://debian:12", "i386")
+	refused(t, err, "UnsupportedOperation", "i386")
+	_, err = imported("docker://debian:12", "riscv64")
+	refused(t, err, "UnsupportedOperation", "riscv64")
+	_, err = imported("bake:debian-12", "arm64")
+	refused(t, err, "InvalidParameterCombination", "bake:debian-12-arm64")
+	out, err := imported("docker://debian:12", "arm64")
+	if err != nil || aws.ToString(out.Architecture) != "arm64" {
+		t.Errorf("%+v, %v", out, err)
 	}
 }

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// program is where Debian's package busybox-static installs it.
-const program = "/bin/busybox"
+// Program is where Debian's package busybox-static installs it.
+const Program = "/bin/busybox"
 
 // Time is that of all files.
 var Time = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -29,18 +29,22 @@ const LoginUser = "admin"
 // notApplets are names that an instance gets from nacre's init: the program's own would act on a real init or a real kernel.
 var notApplets = []string{"busybox", "poweroff", "halt", "reboot", "shutdown", "init", "linuxrc"}
 
-// RootFS is the system's root file system as a tar archive.
-func RootFS(ctx context.Context) ([]byte, error) {
-	body, err := os.ReadFile(program)
+// RootFS is the system's root file system as a tar archive. body is the program, of any architecture, in the version that is
+// installed here, which tells its names; nil is that one itself.
+func RootFS(ctx context.Context, body []byte) ([]byte, error) {
+	own, err := os.ReadFile(Program)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.New("a busybox system needs Debian's busybox-static; `nacre doctor --install` installs it")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("pack a busybox system: %w", err)
 	}
-	list, err := exec.CommandContext(ctx, program, "--list").Output()
+	list, err := exec.CommandContext(ctx, Program, "--list").Output()
 	if err != nil {
 		return nil, fmt.Errorf("pack a busybox system: list its programs: %w", err)
+	}
+	if body == nil {
+		body = own
 	}
 	var b bytes.Buffer
 	w := tarWriter{w: tar.NewWriter(&b)}

@@ -123,7 +123,7 @@ func AppArchive(t testing.TB, config ocispec.ImageConfig, layers int) string {
 
 func busyboxLayers(t testing.TB, count int) [][]byte {
 	t.Helper()
-	root, err := busybox.RootFS(t.Context())
+	root, err := busybox.RootFS(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,23 +61,12 @@ func object(v map[string]any) string {
 	return string(b)
 }
 
-// binaryOf is the hypervisor for an architecture.
-func binaryOf(architecture string) (string, error) {
-	switch architecture {
-	case "x86_64":
-		return "qemu-system-x86_64", nil
-	case "arm64":
-		return "qemu-system-aarch64", nil
-	}
-	return "", fmt.Errorf("no hypervisor here runs the architecture %q", architecture)
-}
-
 // modelOf names the processor that a machine sees.
 func modelOf(vm *machine.VM) string {
 	if vm.Accelerator == "kvm" {
 		return "host"
 	}
-	return "max"
+	return boards[vm.Architecture].cpu
 }
 
 // device names a kind of device for a machine.
@@ -93,20 +82,15 @@ func device(vm *machine.VM, kind string) string {
 	return map[string]string{"net": "virtio-net-pci", "disk": "virtio-blk-pci"}[kind]
 }
 
-// board says what the machine is: processors, memory, firmware. The PC is the old one, the i440FX: all of its slots take
-// devices while it runs, and every operating system for PCs knows it.
-func (l *line) board(s machine.Spec, from sources) {
+// machine says what the machine is: processors, memory, firmware.
+func (l *line) machine(b board, s machine.Spec, from sources) {
 	vm := s.VM
-	accelerator := vm.Accelerator
-	if accelerator != "kvm" {
-		accelerator = fmt.Sprintf("tcg,thread=multi,tb-size=%d", translated)
+	accelerator, kind := "kvm", b.kind+b.kvm
+	if vm.Accelerator != accelerator {
+		accelerator, kind = fmt.Sprintf("tcg,thread=multi,tb-size=%d", translated), b.kind+b.tcg
 	}
 	l.add("-name", "guest="+string(s.ID)+",debug-threads=on", "-nodefaults", "-no-user-config", "-display", "none", "-accel", accelerator, "-cpu", modelOf(vm),
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny", "-msg", "timestamp=off", "-rtc", "base=utc")
-	kind := "pc"
-	if vm.Architecture == "arm64" {
-		kind = "virt,gic-version=2"
-	}
 	l.add("-machine", kind+",memory-backend="+memoryID)
 	l.add("-smp", fmt.Sprintf("cpus=%d,maxcpus=%d", vm.CPUs, vm.MaxCPUs))
 	from.memory(l, vm)
@@ -114,25 +98,26 @@ func (l *line) board(s machine.Spec, from sources) {
 	l.add("-smbios", "type=1,manufacturer=Amazon EC2,product="+strings.ReplaceAll(vm.Product, ",", "")+",serial="+machineUUID(s.ID))
 	switch vm.Firmware {
 	case cloud.FirmwareNone:
-		l.add("-kernel", kernelTarget, "-append", vm.Cmdline)
+		l.add("-kernel", kernelTarget, "-append", "console="+b.console+" "+vm.Cmdline)
 		if vm.Initrd != "" {
 			l.add("-initrd", initrdTarget)
 		}
 	case cloud.FirmwareUEFI:
 		l.add("-bios", uefiTarget)
 	}
+	l.addPorts(b)
 }
 
 // maxCPUs is up to how many processors a machine may grow while it runs.
 func maxCPUs(s machine.Spec) int {
-	if s.VM.Architecture == "arm64" {
+	if !boards[s.VM.Architecture].plugsCPUs {
 		return max(1, s.Resources.VCPUs)
 	}
 	return max(1, s.Resources.VCPUs, min(2*hostCPUs, 64))
 }
 
 // channels are the ways in and out: console, monitor, the guest's program.
-func (l *line) channels(s machine.Spec, monitor, port *os.File) {
+func (l *line) channels(b board, s machine.Spec, monitor, port *os.File) {
 	l.add("-chardev", "stdio,id="+consoleID+",signal=off", "-serial", "chardev:"+consoleID)
 	l.add("-chardev", fmt.Sprintf("socket,id=monitor,fd=%d,server=on,wait=off", l.hand(monitor)), "-mon", "chardev=monitor,mode=control")
 	if s.VM.Devices == cloud.DevicesEmulated {
@@ -141,7 +126,7 @@ func (l *line) channels(s machine.Spec, monitor, port *os.File) {
 	} else {
 		l.add("-device", "virtio-rng-pci,rng=random", "-object", "rng-builtin,id=random", "-device",
 			"virtio-balloon-pci,id=balloon,deflate-on-oom=on,page-poison=off,free-page-reporting="+map[bool]string{true: "off", false: "on"}[s.VM.Mapped])
-		if s.VM.Architecture == "x86_64" {
+		if b.generationID {
 			l.add("-device", "vmgenid,guid=auto")
 		}
 	}
@@ -217,9 +202,7 @@ func (l *line) block(node, path, format, backing string, readOnly bool) error {
 // nicDevice is a card's front end. Direct boots need no option ROM.
 func nicDevice(vm *machine.VM, n machine.NIC) map[string]any {
 	dev := map[string]any{"driver": device(vm, "net"), "id": "nic-" + string(n.Interface), "netdev": "net-" + string(n.Interface), "mac": n.MAC, "romfile": ""}
-	if n.Slot > 0 {
-		dev["addr"] = fmt.Sprintf("%#x", n.Slot)
-	}
+	boards[vm.Architecture].place(dev, n.Slot)
 	if n.MTU > 0 && vm.Devices != cloud.DevicesEmulated {
 		dev["host_mtu"] = n.MTU
 	}

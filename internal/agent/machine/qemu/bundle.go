@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 
@@ -39,9 +38,6 @@ const hugePages = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"
 
 // links are those of a host whose /usr is merged.
 var links = map[string]string{"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64"}
-
-// uefi is the firmware of each architecture.
-var uefi = map[string]string{"x86_64": "/usr/share/ovmf/OVMF.fd", "arm64": "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"}
 
 // makeRoot makes the directory that all hypervisors have as their root: empty but for places to mount on.
 func makeRoot(root string) error {
@@ -109,15 +105,15 @@ func (d *Driver) bundle(_ context.Context, s machine.Spec) (b confined.Bundle, e
 	if err := from.hand(l, s.VM); err != nil { // first, to be memoryFD
 		return b, err
 	}
-	name, err := binaryOf(s.VM.Architecture)
+	board, err := boardOf(s.VM.Architecture)
 	if err != nil {
 		return b, err
 	}
-	path, err := exec.LookPath(name)
+	path, err := board.find()
 	if err != nil {
-		return b, fmt.Errorf("virtual machines need %s, which is not installed; `nacre doctor --install` installs it", name)
+		return b, err
 	}
-	if firmware := uefi[s.VM.Architecture]; s.VM.Firmware == cloud.FirmwareUEFI {
+	if firmware := board.uefi; s.VM.Firmware == cloud.FirmwareUEFI {
 		if _, err := os.Stat(firmware); err != nil {
 			return b, fmt.Errorf("it starts by UEFI, and %s is not installed; `nacre doctor --install` installs it", firmware)
 		}
@@ -133,8 +129,8 @@ func (d *Driver) bundle(_ context.Context, s machine.Spec) (b confined.Bundle, e
 			return b, err
 		}
 	}
-	l.channels(s, monitor, port)
-	l.board(s, from)
+	l.channels(board, s, monitor, port)
+	l.machine(board, s, from)
 	if err := l.disks(s.VM); err != nil {
 		return b, err
 	}
@@ -165,7 +161,7 @@ func (d *Driver) container(s machine.Spec, args []string) *specs.Spec {
 		}
 	}
 	if s.VM.Firmware == cloud.FirmwareUEFI {
-		spec.Mounts = append(spec.Mounts, confined.ReadOnly(uefi[s.VM.Architecture], uefiTarget))
+		spec.Mounts = append(spec.Mounts, confined.ReadOnly(boards[s.VM.Architecture].uefi, uefiTarget))
 	}
 	if s.VM.Accelerator == "kvm" {
 		var st unix.Stat_t

@@ -12,11 +12,9 @@ package qemu
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -79,33 +77,18 @@ func New(ctx context.Context, cfg Config) (*Driver, error) {
 	return d, nil
 }
 
-// Version asks QEMU for its version. The error says what to do when it isn't there.
-func Version(ctx context.Context) (string, error) {
-	path, err := exec.LookPath("qemu-system-x86_64")
-	if err != nil {
-		return "", errors.New("virtual machines need qemu-system-x86_64, which is not installed; `nacre doctor --install` installs it")
-	}
-	out, err := exec.CommandContext(ctx, path, "--version").Output()
-	if err != nil {
-		return "", fmt.Errorf("ask %s for its version: %w", path, err)
-	}
-	_, rest, _ := strings.Cut(string(out), "version ")
-	version, _, _ := strings.Cut(rest, " ")
-	return strings.TrimSpace(version), nil
-}
-
 // Engine is the hypervisor's name and version.
 func (d *Driver) Engine() string { return "QEMU " + d.version }
 
 // Build changes whenever the hypervisor's program for an architecture does: what one has frozen, another may not be able to read.
 func (d *Driver) Build(architecture string) (string, error) {
-	name, err := binaryOf(architecture)
+	b, err := boardOf(architecture)
 	if err != nil {
 		return "", err
 	}
-	path, err := exec.LookPath(name)
+	path, err := b.find()
 	if err != nil {
-		return "", fmt.Errorf("virtual machines need %s, which is not installed; `nacre doctor --install` installs it", name)
+		return "", err
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
@@ -196,7 +179,7 @@ func (d *Driver) ready(ctx context.Context, p confined.Process) error {
 		if from.forked() {
 			before = min(before, from.template.cards)
 			if !p.Spec.VM.Mapped {
-				if err := overlay(ctx, m, p.PID, from.template, p.Spec.VM.Memory); err != nil {
+				if err := overlay(ctx, m, p.PID, from.template, p.Spec.VM); err != nil {
 					return err
 				}
 			}

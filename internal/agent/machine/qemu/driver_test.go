@@ -117,7 +117,7 @@ func (h *host) spec() machine.Spec {
 	return machine.Spec{ID: id, Boot: 1, Dir: dir, Hostname: fmt.Sprintf("vm-%d", h.next), IDBase: uint32(testBase + 65536*h.next),
 		Args: []string{"sh", "-c", "trap 'echo told to end; exit 0' TERM; trap '' HUP; while :; do sleep 0.1; done"}, StopSignal: "SIGTERM",
 		Resources: machine.Resources{VCPUs: 1, Weight: 100, Memory: 192 << 20, PIDs: 100},
-		VM: &machine.VM{Architecture: "x86_64", Kernel: kernel, Initrd: dir + "/initrd", Cmdline: "console=ttyS0 quiet panic=-1 memhp_default_state=online memory_hotplug.online_policy=auto-movable", Accelerator: "tcg", GuestAgent: true,
+		VM: &machine.VM{Architecture: "x86_64", Kernel: kernel, Initrd: dir + "/initrd", Cmdline: "quiet panic=-1 memhp_default_state=online memory_hotplug.online_policy=auto-movable", Accelerator: "tcg", GuestAgent: true,
 			Product: "t3.micro", Disks: []machine.Disk{{Path: dir + "/disk", Format: "raw"}}}}
 }
 
@@ -383,9 +383,11 @@ func TestAMachineOfUEFINeedsTheFirmware(t *testing.T) {
 	h := newHost(t)
 	s := h.spec()
 	s.VM.Firmware = cloud.FirmwareUEFI
-	had := uefi[s.VM.Architecture]
-	uefi[s.VM.Architecture] = "/usr/share/none/OVMF.fd"
-	defer func() { uefi[s.VM.Architecture] = had }()
+	had := boards[s.VM.Architecture]
+	without := had
+	without.uefi = "/usr/share/none/OVMF.fd"
+	boards[s.VM.Architecture] = without
+	defer func() { boards[s.VM.Architecture] = had }()
 	if _, err := h.d.Start(within(t), s); err == nil || !strings.Contains(err.Error(), "/usr/share/none/OVMF.fd is not installed; `nacre doctor --install`") {
 		t.Error(err)
 	}

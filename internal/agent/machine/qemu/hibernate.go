@@ -81,7 +81,7 @@ func (d *Driver) save(ctx context.Context, s machine.Spec) error {
 	plugged := 0
 	err = d.withMonitor(ctx, s.ID, func(m *qmp.Client) error {
 		var err error
-		if _, plugged, err = pluggedCPUs(ctx, m); err != nil {
+		if _, plugged, err = pluggedCPUs(ctx, m, s.VM); err != nil {
 			return err
 		}
 		// The disk is a stopped machine's from here on: what comes after can only be its end, or that it goes on.

@@ -64,9 +64,6 @@ const (
 
 // slots are a machine's cards, each with a slot of its own.
 func slots(vm *machine.VM) []machine.NIC {
-	if vm.Architecture != "x86_64" {
-		return vm.NICs
-	}
 	taken := map[int]bool{}
 	for _, n := range vm.NICs {
 		taken[n.Slot] = true
@@ -212,8 +209,11 @@ type cpuSlot struct {
 	Path  string         `json:"qom-path"` // "" when it is empty
 }
 
-// pluggedCPUs are a machine's places for processors, and how many hold one.
-func pluggedCPUs(ctx context.Context, m *qmp.Client) (slots []cpuSlot, have int, err error) {
+// pluggedCPUs are a machine's places for processors, and how many hold one. A board that takes no more has no such places.
+func pluggedCPUs(ctx context.Context, m *qmp.Client, vm *machine.VM) (slots []cpuSlot, have int, err error) {
+	if !boards[vm.Architecture].plugsCPUs {
+		return nil, vm.CPUs, nil
+	}
 	err = m.Run(ctx, "query-hotpluggable-cpus", nil, &slots)
 	for _, slot := range slots {
 		if slot.Path != "" {
@@ -227,7 +227,7 @@ func pluggedCPUs(ctx context.Context, m *qmp.Client) (slots []cpuSlot, have int,
 // the guest puts those that are too many to rest, and the quota holds whatever it does.
 func (d *Driver) plugCPUs(ctx context.Context, s machine.Spec, want int) error {
 	err := d.withMonitor(ctx, s.ID, func(m *qmp.Client) error {
-		slots, have, err := pluggedCPUs(ctx, m)
+		slots, have, err := pluggedCPUs(ctx, m, s.VM)
 		if err != nil {
 			return err
 		}

@@ -47,7 +47,7 @@ func hostMemory() int64 {
 
 // maxMemory is the most that a machine can have while it runs.
 func maxMemory(s machine.Spec) int64 {
-	if s.VM.Architecture != "x86_64" || s.VM.Devices == cloud.DevicesEmulated {
+	if !boards[s.VM.Architecture].plugsMemory || s.VM.Devices == cloud.DevicesEmulated {
 		return s.Resources.Memory
 	}
 	more := min(growth*s.Resources.Memory, hostMemory()) - s.Resources.Memory

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nacre-cloud/nacre/internal/agent/machine"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/qemu/qmp"
 )
 
@@ -55,9 +56,9 @@ func overlays() bool {
 // file by itself, and then would never give a page back: it punches a hole into the file before it drops the page, which a file
 // that others use can't allow. Over memory that QEMU takes for its own, what it drops is its copy; and where the template holds
 // nothing, the memory is its own indeed.
-func overlay(ctx context.Context, m *qmp.Client, pid int, t *Template, size int64) error {
+func overlay(ctx context.Context, m *qmp.Client, pid int, t *Template, vm *machine.VM) error {
 	var said string
-	if err := m.Run(ctx, "human-monitor-command", map[string]any{"command-line": "gpa2hva 0"}, &said); err != nil {
+	if err := m.Run(ctx, "human-monitor-command", map[string]any{"command-line": fmt.Sprintf("gpa2hva %#x", boards[vm.Architecture].memoryAt)}, &said); err != nil {
 		return err
 	}
 	_, text, ok := strings.Cut(said, " is 0x")
@@ -65,7 +66,7 @@ func overlay(ctx context.Context, m *qmp.Client, pid int, t *Template, size int6
 	if _, err := fmt.Sscanf(text, "%x", &at); !ok || err != nil {
 		return fmt.Errorf("ask where its memory is: it says %q", said)
 	}
-	if err := ownMemory(pid, at, uint64(size)); err != nil {
+	if err := ownMemory(pid, at, uint64(vm.Memory)); err != nil {
 		return err
 	}
 	return mapOver(pid, at, memoryFD, t.extents)

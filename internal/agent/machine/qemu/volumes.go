@@ -102,12 +102,10 @@ func plugVolume(ctx context.Context, m *qmp.Client, d volume.Door, vm *machine.V
 		return err
 	}
 	dev := map[string]any{"driver": device(vm, "disk"), "id": volumeDevice(v.Graph.ID), "drive": volume.Top(v.Graph.ID), "serial": VolumeSerial(v.Graph.ID)}
-	if vm.Architecture == "x86_64" && v.Slot == 0 {
+	if v.Slot == 0 {
 		return fmt.Errorf("volume %s: all slots of the machine are taken", v.Graph.ID)
 	}
-	if vm.Architecture == "x86_64" {
-		dev["addr"] = fmt.Sprintf("0x%x", v.Slot)
-	}
+	boards[vm.Architecture].place(dev, v.Slot)
 	if err := m.Run(ctx, "device_add", dev, nil); err != nil {
 		return errors.Join(fmt.Errorf("volume %s: %w", v.Graph.ID, err), volume.Shut(context.WithoutCancel(ctx), m, v.Graph.ID))
 	}
