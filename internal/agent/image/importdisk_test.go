@@ -235,3 +235,23 @@ func TestWhatACrashLeavesOfADiskIsGoneWithTheNextStart(t *testing.T) {
 		t.Errorf("%d bakes stay, %v", len(left), err)
 	}
 }
+
+// The devices are the image's that is registered; the bytes are stored once.
+func TestOneDiskIsImportedWithEitherKindOfDevices(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	raw := diskImage(t, "raw")
+	var digest string
+	for _, want := range []cloud.Devices{cloud.DevicesEmulated, cloud.DevicesVirtio, cloud.DevicesEmulated} {
+		img, err := s.ImportDisk(t.Context(), bytes.NewReader(raw), DiskOptions{Name: "d", Devices: want}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if digest == "" {
+			digest = img.Digest
+		}
+		if img.Devices != want || img.Digest != digest {
+			t.Errorf("imported with the devices %q: %+v; the first one is %s", want, img, digest)
+		}
+	}
+	tidy(t, s)
+}
