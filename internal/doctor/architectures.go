@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"runtime"
@@ -36,9 +37,9 @@ func ofArchitectures(own string) []program {
 	return list
 }
 
-// emulation tells whether bakes can run programs of another architecture: by the host's own settings, or by their own, in which the
-// kernel must have a hand.
-func emulation() Finding {
+// emulation tells whether bakes can run programs of another architecture: by the host's own settings, or by a list of program formats of
+// their own, which is tried in namespaces that end with the trial.
+func emulation(ctx context.Context) Finding {
 	f := Finding{Name: "programs of other architectures", Verdict: OK, Found: "a bake has its own list of program formats"}
 	for _, a := range architectures {
 		if _, err := os.Stat("/proc/sys/fs/binfmt_misc/" + a.emulation); err == nil && a.debian != runtime.GOARCH {
@@ -46,10 +47,11 @@ func emulation() Finding {
 			return f
 		}
 	}
-	b, err := os.ReadFile("/proc/filesystems")
-	if (err != nil || !strings.Contains(string(b), "\tbinfmt_misc\n")) && exec.Command("modprobe", "binfmt_misc").Run() != nil {
-		f.Verdict, f.Found, f.Cost = Limited, "not in this kernel", "`nacre image bake` makes whole systems of this server's architecture only; images can still be imported and pulled"
-		f.Fix = "use a kernel with CONFIG_BINFMT_MISC"
+	out, err := exec.CommandContext(ctx, "unshare", "--user", "--map-root-user", "--mount", "mount", "-t", "binfmt_misc", "binfmt_misc", "/proc/sys/fs/binfmt_misc").CombinedOutput()
+	if err != nil {
+		f.Verdict, f.Found = Limited, "a bake can't have its own list of program formats: "+lastLines(strings.TrimSpace(string(out)+" "+err.Error()), 1)
+		f.Cost = "`nacre image bake` makes whole systems of this server's architecture only; images can still be imported and pulled"
+		f.Fix = "use Linux 6.7 or newer, or have the host run them (systemctl restart systemd-binfmt, with qemu-user-static)"
 	}
 	return f
 }

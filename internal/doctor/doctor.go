@@ -72,7 +72,7 @@ var firmwares = []firmware{
 // Examine looks at everything. The findings come in a fixed order. verdictFile is where `nacre up` keeps what it found out of KVM
 // (package accel); it need not be there.
 func Examine(ctx context.Context, verdictFile string) []Finding {
-	findings := []Finding{privileges(), kernel(), cgroups(), userNamespaces(), overlay(), idmappedMounts(), packetFilter(), kvm(verdictFile), emulation()}
+	findings := []Finding{privileges(), kernel(), cgroups(), userNamespaces(), overlay(), idmappedMounts(), packetFilter(), kvm(verdictFile), emulation(ctx)}
 	for _, p := range programs {
 		f := Finding{Name: p.name, Verdict: OK}
 		path, err := exec.LookPath(p.name)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -19,17 +20,17 @@ import (
 	"github.com/nacre-cloud/nacre/test/e2e/cloudtest"
 )
 
-// foreign is the architecture that this server only translates: Debian's word, EC2's, the kernel's, and a type of it.
+// foreign is the architecture that this server only translates: Debian's word, EC2's, the kernel's, what firmware starts, and a type of it.
 type foreign struct {
-	debian, ec2, kernel string
-	size                types.InstanceType
+	debian, ec2, kernel, efi string
+	size                     types.InstanceType
 }
 
 func foreigner() foreign {
 	if runtime.GOARCH == "arm64" {
-		return foreign{"amd64", "x86_64", "x86_64", types.InstanceTypeT3Micro}
+		return foreign{"amd64", "x86_64", "x86_64", "BOOTX64.EFI", types.InstanceTypeT3Micro}
 	}
-	return foreign{"arm64", "arm64", "aarch64", types.InstanceTypeT4gMicro}
+	return foreign{"arm64", "arm64", "aarch64", "BOOTAA64.EFI", types.InstanceTypeT4gMicro}
 }
 
 // bake takes the time that emulation takes.
@@ -72,7 +73,29 @@ func TestADebianOfAnotherArchitectureIsAnInstanceLikeAnyOther(t *testing.T) {
 	}
 	boot := m.Run("cat /proc/sys/kernel/random/boot_id; echo kept >kept; sync")
 
-	// It outlives the manager, gets a card while it runs, and goes on where it hibernated.
+	// The next ones are forked, and strangers to each other.
+	c.WaitFor(10*time.Minute, "a template", func() error {
+		if !strings.Contains(c.Log(), "a template was made") {
+			return fmt.Errorf("there is none")
+		}
+		return nil
+	})
+	forks := c.LaunchMany(2, of(other.size), cloudtest.WithKey("k"), cloudtest.WithGroups(group))
+	c.Strangers().Meet(forks, "admin", key)
+	for _, f := range forks {
+		how := ""
+		for _, tag := range c.Describe(*f.InstanceId).Tags {
+			if *tag.Key == "aws:nacre:launch" {
+				how = *tag.Value
+			}
+		}
+		if how != "forked" {
+			t.Errorf("the launch of %s is told as %q", *f.InstanceId, how)
+		}
+	}
+	c.Terminate(*forks[0].InstanceId, *forks[1].InstanceId)
+
+	// It outlives the manager, gets a card and loses it while it runs, and boots anew.
 	c.Kill()
 	c.Up()
 	if got := m.WaitLogin().Run("cat /proc/sys/kernel/random/boot_id"); got != boot {
@@ -117,23 +140,6 @@ func TestADebianOfAnotherArchitectureIsAnInstanceLikeAnyOther(t *testing.T) {
 		t.Errorf("after a stop its disk says %q", got)
 	}
 
-	// The next ones are forked, and strangers to each other.
-	c.WaitFor(10*time.Minute, "a template", func() error {
-		if !strings.Contains(c.Log(), "a template was made") {
-			return fmt.Errorf("there is none")
-		}
-		return nil
-	})
-	forks := c.LaunchMany(2, of(other.size), cloudtest.WithKey("k"), cloudtest.WithGroups(group))
-	c.Strangers().Meet(forks, "admin", key)
-	for _, f := range forks {
-		f = c.Describe(*f.InstanceId)
-		for _, tag := range f.Tags {
-			if *tag.Key == "aws:nacre:launch" && *tag.Value != "forked" {
-				t.Errorf("the launch of %s is told as %q", *f.InstanceId, *tag.Value)
-			}
-		}
-	}
 	// A type of the server's own architecture is refused.
 	own := types.InstanceTypeT3Micro
 	if other.size == own {
@@ -141,7 +147,7 @@ func TestADebianOfAnotherArchitectureIsAnInstanceLikeAnyOther(t *testing.T) {
 	}
 	_, err = c.EC2.RunInstances(t.Context(), &ec2.RunInstancesInput{ImageId: &image, InstanceType: own, MinCount: new(int32(1)), MaxCount: new(int32(1))})
 	cloudtest.WantCode(t, err, "InvalidParameterValue")
-	c.Terminate(*i.InstanceId, *forks[0].InstanceId, *forks[1].InstanceId)
+	c.Terminate(*i.InstanceId)
 }
 
 func TestABusyboxOfAnotherArchitectureTakesTheNewestKernelOfIts(t *testing.T) {
@@ -156,4 +162,46 @@ func TestABusyboxOfAnotherArchitectureTakesTheNewestKernelOfIts(t *testing.T) {
 	if got := c.SSH(i, "admin", key).WaitLogin().Run("uname -m"); got != other.kernel {
 		t.Errorf("it says %q", got)
 	}
+}
+
+func TestADiskOfAnotherArchitectureStartsByUEFI(t *testing.T) {
+	other := foreigner()
+	c := cloudtest.New(t)
+	c.Up()
+	c.Nacre("image", "bake", "linux-"+other.debian)
+	disk := t.TempDir() + "/disk.raw"
+	// A kernel is a program of the firmware's too. The largest file that this cloud has is one.
+	out, err := exec.Command("sh", "-ec", `cd "$1"
+kernel=$(ls -S "$2"/* | head -n 1)
+truncate -s 96M esp
+mformat -i esp -F -T 196608 ::
+mmd -i esp ::EFI ::EFI/BOOT
+mcopy -i esp "$kernel" "::EFI/BOOT/$3"
+truncate -s 100M disk.raw
+printf 'label: gpt\nstart=2048, size=196608, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B\n' | sfdisk -q disk.raw
+dd if=esp of=disk.raw bs=1M seek=1 conv=notrunc status=none`, "sh", filepath.Dir(disk), c.Dir+"/images/content/blobs/sha256", other.efi).CombinedOutput()
+	if err != nil {
+		t.Fatalf("make a disk: %v\n%s", err, out)
+	}
+	c.Nacre("image", "import", disk, "--arch", other.ec2, "--name", "disk")
+	c.Nacre("run", "disk", "--name", "d")
+	found, err := c.EC2.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{Filters: []types.Filter{{Name: new("tag:Name"), Values: []string{"d"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := found.Reservations[0].Instances[0]
+	if i.InstanceType != other.size || i.BootMode != types.BootModeValuesUefi {
+		t.Errorf("it is a %s that starts by %q", i.InstanceType, i.BootMode)
+	}
+	c.WaitFor(5*time.Minute, "the firmware starts what is on the disk", func() error {
+		out, err := c.EC2.GetConsoleOutput(t.Context(), &ec2.GetConsoleOutputInput{InstanceId: i.InstanceId, Latest: new(true)})
+		if err != nil {
+			return err
+		}
+		text, err := base64.StdEncoding.DecodeString(*out.Output)
+		if err == nil && !strings.Contains(string(text), "BdsDxe: starting") && !strings.Contains(string(text), "Unable to mount root fs") {
+			err = fmt.Errorf("its console says %q", text)
+		}
+		return err
+	})
 }
