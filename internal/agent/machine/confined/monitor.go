@@ -98,6 +98,9 @@ func (k *Keeper) run(ctx context.Context, id cloud.InstanceID, b *Bundle) (int, 
 	if err != nil {
 		return 0, fmt.Errorf("machine %s: %w", id, err)
 	}
+	if err := neverBlock(b.Pass); err != nil {
+		return 0, fmt.Errorf("machine %s: %w", id, err)
+	}
 	return pid, nil
 }
 

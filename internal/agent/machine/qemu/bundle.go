@@ -185,32 +185,7 @@ func limits(s machine.Spec) *specs.LinuxResources {
 
 // listen makes a socket in the machine's directory, which the hypervisor takes over.
 func (d *Driver) listen(id cloud.InstanceID, name string) (*os.File, error) {
-	dir, err := os.Open(d.Bundle(id))
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	// Names of sockets may have 108 bytes only; the way through the descriptor is short.
-	path := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, fmt.Errorf("make %s: %w", name, err)
-	}
-	l.SetUnlinkOnClose(false)
-	defer l.Close()
-	f, err := l.File()
-	if err != nil {
-		return nil, err
-	}
-	// Two of its threads may wake up for one connection: the second must not wait for another one for ever.
-	if err := unix.SetNonblock(int(f.Fd()), true); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	return confined.Listen(d.Bundle(id), name)
 }
 
 // dial connects to a socket in the machine's directory.

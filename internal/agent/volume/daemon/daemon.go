@@ -23,7 +23,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/confined"
@@ -316,7 +315,7 @@ func (s *Server) bundle(_ context.Context, spec machine.Spec) (b confined.Bundle
 			err = fmt.Errorf("confine the daemon of volume %s: %w", VolumeOf(spec.ID), err)
 		}
 	}()
-	monitor, err := s.listen(spec.ID)
+	monitor, err := confined.Listen(s.Bundle(spec.ID), monitorSocket)
 	if err != nil {
 		return b, err
 	}
@@ -345,34 +344,4 @@ func (s *Server) bundle(_ context.Context, spec machine.Spec) (b confined.Bundle
 	c.Linux.Seccomp = confined.SeccompProfile(c)
 	b.Config, b.Engine = c, "qemu-storage-daemon"
 	return b, nil
-}
-
-// listen makes the monitor's socket, which the daemon takes over.
-func (s *Server) listen(k cloud.InstanceID) (*os.File, error) {
-	dir, err := os.Open(s.Bundle(k))
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	// Names of sockets may have 108 bytes only; the way through the descriptor is short.
-	path := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), monitorSocket)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	l.SetUnlinkOnClose(false)
-	defer l.Close()
-	f, err := l.File()
-	if err != nil {
-		return nil, err
-	}
-	// Two of its threads may wake up for one connection: the second must not wait for another one for ever.
-	if err := unix.SetNonblock(int(f.Fd()), true); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
