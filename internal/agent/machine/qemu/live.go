@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -126,6 +127,12 @@ func (d *Driver) AttachNIC(ctx context.Context, id cloud.InstanceID, n machine.N
 	return nil
 }
 
+// deleted tells whether an event says that the guest has let go of just this device: others may go at the same time.
+func deleted(e qmp.Event, device string) bool {
+	var of struct{ Device string }
+	return e.Name == "DEVICE_DELETED" && json.Unmarshal(e.Data, &of) == nil && of.Device == device
+}
+
 // DetachNIC takes a network card from a running machine. A guest that does not let go of it in time loses the link all the same:
 // the card stays without one until the next boot.
 func (d *Driver) DetachNIC(ctx context.Context, id cloud.InstanceID, nic cloud.InterfaceID) error {
@@ -139,7 +146,7 @@ func (d *Driver) DetachNIC(ctx context.Context, id cloud.InstanceID, nic cloud.I
 			defer cancel()
 			for {
 				e, err := m.Next(wait)
-				if err != nil || e.Name == "DEVICE_DELETED" {
+				if err != nil || deleted(e, device) {
 					break
 				}
 			}

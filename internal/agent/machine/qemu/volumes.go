@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -231,8 +230,7 @@ func unplugVolume(ctx context.Context, m *qmp.Client, vol cloud.VolumeID) error 
 		if err != nil {
 			return errors.Join(fmt.Errorf("the guest does not let go of %s", vol), asked)
 		}
-		var of struct{ Device string }
-		if e.Name == "DEVICE_DELETED" && json.Unmarshal(e.Data, &of) == nil && of.Device == volumeDevice(vol) {
+		if deleted(e, volumeDevice(vol)) {
 			return nil
 		}
 	}
