@@ -31,7 +31,7 @@ const (
 
 type runOptions struct {
 	size, name, key, userData string
-	groups                    []string
+	groups, volumes           []string
 	count                     int64
 	wait, vm                  bool
 }
@@ -46,9 +46,11 @@ func runCommand(g *globals) *cobra.Command {
 Without --key the key pair "nacre" is used, which is made the first time; "nacre ssh" then finds its private half.
 Without --group the security group "nacre-ssh" is used, which lets in SSH. A COMMAND replaces the image's own.
 
+With --volume a new volume comes and goes with the instance: of SIZE GiB, seen as DEVICE, and in containers mounted at PATH ("nacre volume --help" tells more).
+
 With --vm the instance is a virtual machine: of the image IMAGE-vm, which is made of the layers of IMAGE and the newest kernel
 when it isn't there.`,
-		Example: "  nacre run debian-12 --name web\n  nacre run debian-12 --type t3.large --count 3\n  nacre run debian-12 --vm\n  nacre run nginx -- nginx -g 'daemon off;'",
+		Example: "  nacre run debian-12 --name web\n  nacre run debian-12 --type t3.large --count 3\n  nacre run debian-12 --vm\n  nacre run debian-12 --volume 20:/var/lib/data\n  nacre run nginx -- nginx -g 'daemon off;'",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if n := cmd.ArgsLenAtDash(); len(args) == 0 || n == 0 || n < 0 && len(args) > 1 || n > 1 {
 				return errors.New("name one IMAGE, and a command only after --; `nacre image ls` shows the images")
@@ -75,6 +77,7 @@ when it isn't there.`,
 	f.StringVar(&o.key, "key", "", "`KEY` pair that may log in (default \""+defaultKey+"\")")
 	f.StringSliceVar(&o.groups, "group", nil, "security `GROUPS` by name or id (default \""+sshGroup+"\")")
 	f.StringVar(&o.userData, "user-data", "", "`FILE` that the instance runs on its first boot")
+	f.StringSliceVar(&o.volumes, "volume", nil, "new `VOLUME` of it, as SIZE[:DEVICE][:PATH]; may be given several times")
 	f.Int64Var(&o.count, "count", 1, "how many to launch")
 	f.BoolVar(&o.wait, "wait", true, "wait until it runs")
 	g.completeTypes(cmd)
@@ -105,6 +108,14 @@ func (a *api) launch(cmd *cobra.Command, o runOptions, image string, command []s
 	}
 	if len(tags) > 0 {
 		in.TagSpecifications = []ec2.TagSpecification{{ResourceType: new("instance"), Tags: tags}}
+	}
+	mappings, mount, err := launchVolumes(o.volumes)
+	if err != nil {
+		return nil, err
+	}
+	in.BlockDeviceMappings = mappings
+	if mount != "" {
+		in.TagSpecifications = append(in.TagSpecifications, ec2.TagSpecification{ResourceType: new("volume"), Tags: []ec2.Tag{{Key: new(mountTag), Value: &mount}}})
 	}
 	if o.userData != "" {
 		b, err := os.ReadFile(o.userData)

@@ -69,6 +69,9 @@ func (w *worker) open(ctx context.Context, d *agentrpc.Machine, rec *record, v a
 	if parts == nil {
 		return errNoVolumes
 	}
+	if err := w.a.volumes.ensure(ctx, v.Volume); err != nil {
+		return err
+	}
 	if err := w.noteAttachment(rec, v); err != nil {
 		return err
 	}

@@ -131,9 +131,13 @@ func (v *volumes) converge(ctx context.Context, w *agentrpc.Volume) error {
 	return err
 }
 
+func specOf(w *agentrpc.Volume) volume.Spec {
+	return volume.Spec{ID: w.ID, Size: w.Size, Snapshot: w.Snapshot, Limits: w.Limits}
+}
+
 // shape makes a volume be there with the size and the limits that it should have.
 func (v *volumes) shape(ctx context.Context, parts *Volumes, w *agentrpc.Volume) error {
-	in, err := parts.Backend.Create(ctx, volume.Spec{ID: w.ID, Size: w.Size, Snapshot: w.Snapshot, Limits: w.Limits})
+	in, err := parts.Backend.Create(ctx, specOf(w))
 	if err != nil {
 		return err
 	}
@@ -149,6 +153,22 @@ func (v *volumes) shape(ctx context.Context, parts *Volumes, w *agentrpc.Volume)
 		}
 	}
 	return parts.Backend.Limit(ctx, w.ID, w.Limits, open)
+}
+
+// ensure makes a volume that is wished for and not there yet, for a machine that is started with it.
+func (v *volumes) ensure(ctx context.Context, id cloud.VolumeID) error {
+	v.mu.Lock()
+	w, ok := v.wishes[string(id)].(*agentrpc.Volume)
+	v.mu.Unlock()
+	parts := v.a.cfg.Volumes
+	if !ok || w.Delete || parts == nil {
+		return nil
+	}
+	if _, err := parts.Backend.Info(id); !errors.Is(err, volume.ErrNotFound) {
+		return err
+	}
+	_, err := parts.Backend.Create(ctx, specOf(w))
+	return err
 }
 
 // snapshot makes or deletes a snapshot. One whose volume or source is gone can't be made any more.

@@ -11,6 +11,16 @@ import (
 	"github.com/nacre-cloud/nacre/internal/store"
 )
 
+// Place has an instance's node keep the volumes that are made with it.
+func Place(tx *store.Tx, i *cloud.Instance) {
+	for _, v := range store.ListBy(tx, store.VolumesByInstance, i.ID) {
+		if v.Node == "" {
+			v.Node = i.Node
+			store.Put(tx, store.Volumes, v)
+		}
+	}
+}
+
 // Settle ends what is under way between an instance and its volumes when its node has done what it could of the newest wish: have are
 // the volumes that the machine has, problems what kept others from being attached or detached.
 //
@@ -22,6 +32,7 @@ func Settle(tx *store.Tx, i *cloud.Instance, have []cloud.VolumeID, problems map
 		switch {
 		case v.Attach == cloud.Attaching && has:
 			v.Attach = cloud.Attached
+			v.Made() // it was made with the machine
 		case v.Attach == cloud.Attaching:
 			v.Free()
 			v.Busy = problems[v.ID]
@@ -52,9 +63,13 @@ func Rest(tx *store.Tx, i *cloud.Instance) {
 	}
 }
 
-// Leave is what becomes of an instance's volumes when it ends: those that are to go with it go.
+// Leave is what becomes of an instance's volumes when it ends: those that are to go with it go, and those that no node was ever asked to make.
 func Leave(tx *store.Tx, i *cloud.Instance) {
 	for _, v := range store.ListBy(tx, store.VolumesByInstance, i.ID) {
+		if v.Node == "" {
+			store.Delete(tx, store.Volumes, v.ID)
+			continue
+		}
 		goes := v.DeleteOnTermination
 		v.Free()
 		if goes {

@@ -30,6 +30,9 @@ func candidates(r store.Reader, without cloud.InstanceID) []placement.Candidate 
 // Wanted is what an instance needs of a server; ok is false when its type isn't known any more.
 func Wanted(r store.Reader, i *cloud.Instance) (req placement.Request, ok bool) {
 	req = placement.Request{Zone: i.Zone, Isolation: i.Isolation}
+	if i.Node == "" {
+		volumesOf(r, i, &req)
+	}
 	if req.Type, ok = i.Reserved(); !ok || i.PlacementGroup == "" {
 		return req, ok
 	}
@@ -37,6 +40,16 @@ func Wanted(r store.Reader, i *cloud.Instance) (req placement.Request, ok bool) 
 		req.Group = &placement.Group{ID: g.ID, Name: g.Name, Strategy: g.Strategy, Partitions: g.Partitions, Partition: i.Partition}
 	}
 	return req, true
+}
+
+// volumesOf adds what the volumes that are made with an instance need of the server.
+func volumesOf(r store.Reader, i *cloud.Instance, req *placement.Request) {
+	for _, v := range store.ListBy(r, store.VolumesByInstance, i.ID) {
+		req.VolumeGiB = max(req.VolumeGiB, v.SizeGiB)
+		if s, ok := store.Get(r, store.Snapshots, v.Snapshot); ok {
+			req.Keeper = s.Node
+		}
+	}
 }
 
 // Waiting is the instances that no node has yet, in the order in which they are placed: oldest first.

@@ -24,7 +24,7 @@ type Volume struct {
 	ID         VolumeID
 	Account    AccountID
 	Zone       string
-	Node       NodeID // that keeps its bytes
+	Node       NodeID // that keeps its bytes; "" while the instance that it is made with has none
 	Type       VolumeType
 	SizeGiB    int
 	IOPS       int // operations a second; 0 for types that promise none
@@ -220,6 +220,18 @@ func (s VolumeShape) Baseline() int64 {
 // Shape is what a volume is asked to be.
 func (v *Volume) Shape() VolumeShape {
 	return VolumeShape{Type: v.Type, SizeGiB: v.SizeGiB, IOPS: v.IOPS, Throughput: v.Throughput}
+}
+
+// Made notes that its node has made a volume, and tells whether that is news.
+func (v *Volume) Made() bool {
+	if v.State != VolumeCreating {
+		return false
+	}
+	v.State = VolumeAvailable
+	if v.Instance != "" { // it was made for it
+		v.State = VolumeInUse
+	}
+	return true
 }
 
 // Free lets a volume go from its instance.

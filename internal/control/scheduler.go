@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nacre-cloud/nacre/internal/attachments"
 	"github.com/nacre-cloud/nacre/internal/capacity"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/cloud/placement"
@@ -44,6 +45,7 @@ func schedule(ctx context.Context, s *store.Store, now func() time.Time) error {
 				}
 			} else {
 				i.Node, i.Partition = res.Node, res.Partition
+				attachments.Place(tx, i)
 			}
 			store.Put(tx, store.Instances, i)
 		}

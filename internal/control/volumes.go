@@ -94,9 +94,7 @@ func advanceVolume(v *cloud.Volume, node cloud.NodeID, st agentrpc.VolumeStatus,
 			return true
 		}
 	case agentrpc.VolumeReady:
-		if v.State == cloud.VolumeCreating {
-			v.State, changed = cloud.VolumeAvailable, true
-		}
+		changed = v.Made()
 	}
 	c := v.Change
 	if c == nil || !c.Ended.IsZero() || st.Wished != c.Wished || c.Wished != v.Wished {

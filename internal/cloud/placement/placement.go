@@ -71,6 +71,9 @@ type Request struct {
 	Zone      string
 	Isolation cloud.Isolation
 	Group     *Group // nil for an instance that stands alone
+	VolumeGiB int    // the largest volume that is to be made for it there
+	// Keeper is the node that has what its volumes are made of, "" for none.
+	Keeper cloud.NodeID
 }
 
 // Result is the choice, and for the nodes that were ruled out the reason.
@@ -115,6 +118,12 @@ func unfit(c Candidate, r Request) string {
 		return fmt.Sprintf("it runs no instances of isolation %q", r.Isolation)
 	case r.Isolation == cloud.IsolationVM && !n.Virtualizes(r.Type.Architecture):
 		return fmt.Sprintf("it has no hypervisor for %s; `nacre doctor --install` brings it one, which the next `nacre up` there finds", r.Type.Architecture)
+	case r.Keeper != "" && n.ID != r.Keeper:
+		return "what the instance's volumes are made of is on another server"
+	case r.VolumeGiB > n.VolumeGiB && n.VolumeGiB == 0:
+		return "it keeps no volumes"
+	case r.VolumeGiB > n.VolumeGiB:
+		return fmt.Sprintf("a volume of %d GiB is larger than its disk, which has %d", r.VolumeGiB, n.VolumeGiB)
 	case r.Type.VCPUs > max(n.CPUs, smallestCPUs):
 		return fmt.Sprintf("%s has %d vCPUs and the server %d", r.Type.Name, r.Type.VCPUs, n.CPUs)
 	case r.Type.MemoryMiB > n.MemoryMiB:

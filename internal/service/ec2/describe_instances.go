@@ -20,7 +20,10 @@ var launchHonours = []string{"LaunchTemplate", "ImageId", "KernelId", "RamdiskId
 	"NetworkInterfaces.PrivateIpAddress", "NetworkInterfaces.AssociatePublicIpAddress", "NetworkInterfaces.DeleteOnTermination",
 	"NetworkInterfaces.NetworkInterfaceId", "NetworkInterfaces.PrivateIpAddresses", "NetworkInterfaces.SecondaryPrivateIpAddressCount",
 	"NetworkInterfaces.Ipv6AddressCount", "NetworkInterfaces.Ipv6Addresses.Ipv6Address", "NetworkInterfaces.InterfaceType", "NetworkInterfaces.NetworkCardIndex",
-	"Ipv6AddressCount", "Ipv6Addresses.Ipv6Address"}
+	"Ipv6AddressCount", "Ipv6Addresses.Ipv6Address",
+	"BlockDeviceMappings.DeviceName", "BlockDeviceMappings.NoDevice", "BlockDeviceMappings.Ebs.DeleteOnTermination", "BlockDeviceMappings.Ebs.Encrypted",
+	"BlockDeviceMappings.Ebs.Iops", "BlockDeviceMappings.Ebs.SnapshotId", "BlockDeviceMappings.Ebs.Throughput", "BlockDeviceMappings.Ebs.VolumeSize",
+	"BlockDeviceMappings.Ebs.VolumeType"}
 
 func (s *Service) registerInstances(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionRunInstances, s.runInstances, awsapi.Honours(launchHonours...))

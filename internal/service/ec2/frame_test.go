@@ -268,12 +268,16 @@ func (w *world) settleVolumes(tx *store.Tx) {
 		case v.State == cloud.VolumeDeleting:
 			store.Delete(tx, store.Volumes, v.ID)
 			continue
-		case v.State == cloud.VolumeCreating:
-			v.State = cloud.VolumeAvailable
+		case v.State == cloud.VolumeCreating && v.Instance == "":
+			v.Made()
 		case v.Attach == cloud.Attaching:
 			v.Attach = cloud.Attached
+			v.Made()
 		case v.Attach == cloud.Detaching:
 			v.Free()
+		}
+		if v.Node == "" {
+			v.Node = w.node
 		}
 		if v.Change != nil && v.Change.Ended.IsZero() {
 			v.Change.Ended = time.Now().UTC()

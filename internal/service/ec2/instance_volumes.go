@@ -10,9 +10,14 @@ import (
 	"github.com/nacre-cloud/nacre/internal/store"
 )
 
-// blockDevices are the volumes that an instance has, by device.
+// volumesByDevice are the volumes that an instance has.
+func volumesByDevice(r store.Reader, i *cloud.Instance) []*cloud.Volume {
+	return slices.SortedFunc(slices.Values(store.ListBy(r, store.VolumesByInstance, i.ID)), func(a, b *cloud.Volume) int { return strings.Compare(a.Device, b.Device) })
+}
+
+// blockDevices are the volumes that an instance has, as EC2 shows them.
 func blockDevices(r store.Reader, i *cloud.Instance) []ec2.InstanceBlockDeviceMapping {
-	list := store.ListBy(r, store.VolumesByInstance, i.ID)
+	list := volumesByDevice(r, i)
 	if len(list) == 0 {
 		return shared.noBlockDevices
 	}
@@ -22,7 +27,6 @@ func blockDevices(r store.Reader, i *cloud.Instance) []ec2.InstanceBlockDeviceMa
 		out = append(out, ec2.InstanceBlockDeviceMapping{DeviceName: text(v.Device), Ebs: &ec2.EbsInstanceBlockDevice{VolumeId: text(v.ID), Status: &status, AttachTime: &v.AttachTime,
 			DeleteOnTermination: new(v.DeleteOnTermination)}})
 	}
-	slices.SortFunc(out, func(a, b ec2.InstanceBlockDeviceMapping) int { return strings.Compare(*a.DeviceName, *b.DeviceName) })
 	return out
 }
 

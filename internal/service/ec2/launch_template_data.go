@@ -280,6 +280,11 @@ func (s *Service) getLaunchTemplateData(_ context.Context, call *awsapi.Call, re
 	if tags := userTags(i.Tags); len(tags) > 0 {
 		out.TagSpecifications = []ec2.LaunchTemplateTagSpecification{{ResourceType: new("instance"), Tags: tagList(tags)}}
 	}
+	for _, v := range volumesByDevice(view, i) {
+		out.BlockDeviceMappings = append(out.BlockDeviceMappings, ec2.LaunchTemplateBlockDeviceMapping{DeviceName: text(v.Device), Ebs: &ec2.LaunchTemplateEbsBlockDevice{
+			DeleteOnTermination: new(v.DeleteOnTermination), Iops: optional(int64(v.IOPS)), SnapshotId: text(v.Snapshot), Throughput: optional(int64(v.Throughput)),
+			VolumeSize: new(int64(v.SizeGiB)), VolumeType: text(v.Type)}})
+	}
 	for _, id := range i.Interfaces {
 		n, ok := store.Get(view, store.Interfaces, id)
 		if !ok {

@@ -28,8 +28,7 @@ const (
 	commandTag = "nacre:command"
 )
 
-// launchTagged are the kinds of resources that a launch tags as it makes them. It makes no volumes: an instance's disk is its
-// server's own, as with EC2's instance stores, where tags for volumes are as true of none.
+// launchTagged are the kinds of resources that a launch tags as it makes them.
 var launchTagged = []string{"instance", "network-interface", "volume"}
 
 // launch is a RunInstances call that was found valid, ready to be committed.
@@ -44,6 +43,11 @@ type launch struct {
 	image    *cloud.Image
 
 	interfaces []launchInterface // by device index
+
+	volumes    []launchVolume
+	volumeTags cloud.Tags
+	volumeGiB  int          // the largest of them
+	keeper     cloud.NodeID // of the snapshots that they are made of, "" for none
 }
 
 func (s *Service) runInstances(ctx context.Context, call *awsapi.Call, req *ec2.RunInstancesRequest) (*ec2.Reservation, error) {
@@ -102,15 +106,20 @@ type launchIDs struct {
 	instances   []cloud.InstanceID
 	nics        []cloud.InterfaceID
 	attachments []cloud.AttachmentID
+	volumes     []cloud.VolumeID
 }
 
 func (s *Service) drawIDs(l *launch) launchIDs {
-	ids := launchIDs{make([]cloud.InstanceID, l.max), make([]cloud.InterfaceID, l.max*len(l.interfaces)), make([]cloud.AttachmentID, l.max*len(l.interfaces))}
+	ids := launchIDs{make([]cloud.InstanceID, l.max), make([]cloud.InterfaceID, l.max*len(l.interfaces)), make([]cloud.AttachmentID, l.max*len(l.interfaces)),
+		make([]cloud.VolumeID, l.max*len(l.volumes))}
 	for n := range ids.instances {
 		ids.instances[n] = newID[cloud.InstanceID](s)
 	}
 	for n := range ids.nics {
 		ids.nics[n], ids.attachments[n] = newID[cloud.InterfaceID](s), newID[cloud.AttachmentID](s)
+	}
+	for n := range ids.volumes {
+		ids.volumes[n] = newID[cloud.VolumeID](s)
 	}
 	return ids
 }
@@ -134,12 +143,16 @@ func (l *launch) write(tx *store.Tx, reservation cloud.ReservationID, ids launch
 		l.image.LastLaunched = l.call.Now
 		store.Put(tx, store.Images, l.image)
 	}
+	if err := roomForVolumes(tx, l.call.Account, count*len(l.volumes)); err != nil {
+		return err
+	}
 	for n := range count {
 		i, k := l.template, len(l.interfaces)
 		i.ID, i.Reservation, i.LaunchIndex = ids.instances[n], reservation, n
 		if err := l.wireAll(tx, &i, ids.nics[n*k:][:k], ids.attachments[n*k:][:k]); err != nil {
 			return err
 		}
+		l.equip(tx, &i, ids.volumes[n*len(l.volumes):])
 		store.Put(tx, store.Instances, &i)
 	}
 	return nil
@@ -205,6 +218,9 @@ func (l *launch) parse() error {
 			return awsapi.InvalidParameterValue("The tag %s must be a JSON list of strings, such as [\"sleep\",\"60\"]", commandTag)
 		}
 	}
+	if err := l.parseVolumes(tags["volume"]); err != nil {
+		return err
+	}
 	return l.parseInterfaces()
 }
 
@@ -257,7 +273,10 @@ func (l *launch) resolve(tx *store.Tx) error {
 	if err := l.resolveGroup(tx); err != nil {
 		return err
 	}
-	return l.resolveInterfaces(tx)
+	if err := l.resolveInterfaces(tx); err != nil {
+		return err
+	}
+	return l.resolveVolumes(tx)
 }
 
 // resolveMetadata takes the metadata options from the call, and else from what the account has chosen.
@@ -319,7 +338,7 @@ func (l *launch) subnet(tx *store.Tx, id string) (*cloud.Subnet, error) {
 
 // wanted is what each instance of a launch that was resolved needs of a server.
 func (l *launch) wanted() placement.Request {
-	return placement.Request{Type: l.size, Zone: l.template.Zone, Isolation: l.template.Isolation, Group: l.group}
+	return placement.Request{Type: l.size, Zone: l.template.Zone, Isolation: l.template.Isolation, Group: l.group, VolumeGiB: l.volumeGiB, Keeper: l.keeper}
 }
 
 // room is how many instances to launch: as many as fit, none when fewer than the minimum do.

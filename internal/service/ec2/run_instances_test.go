@@ -331,7 +331,7 @@ func TestParametersThatAreNotHonouredAreRefusedByName(t *testing.T) {
 				in.IamInstanceProfile = &types.IamInstanceProfileSpecification{Name: aws.String("x")}
 			},
 			"BlockDeviceMapping.1": func(in *order) {
-				in.BlockDeviceMappings = []types.BlockDeviceMapping{{DeviceName: aws.String("/dev/sdb")}}
+				in.BlockDeviceMappings = []types.BlockDeviceMapping{{DeviceName: aws.String("/dev/sdb"), VirtualName: aws.String("ephemeral0")}}
 			},
 			"CpuOptions":     func(in *order) { in.CpuOptions = &types.CpuOptionsRequest{CoreCount: aws.Int32(1)} },
 			"EnclaveOptions": func(in *order) { in.EnclaveOptions = &types.EnclaveOptionsRequest{Enabled: aws.Bool(true)} },

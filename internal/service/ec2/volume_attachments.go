@@ -22,12 +22,17 @@ const maxAttachments = 16
 // deviceNames are those that EC2 knows for Linux.
 var deviceNames = regexp.MustCompile(`^/dev/(sd[b-z]([1-9]|1[0-5])?|xvd[b-z][a-z]?)$`)
 
+// rootDevice tells whether a name is one of the root's.
+func rootDevice(device string) bool {
+	return device == rootDeviceName || device == "/dev/sda1" || device == "/dev/sda"
+}
+
 // freeDevice checks the name that a volume is to have on an instance.
 func freeDevice(r store.Reader, i *cloud.Instance, device string) error {
 	switch {
 	case device == "":
 		return awsapi.MissingParameter("Device")
-	case device == rootDeviceName || device == "/dev/sda1" || device == "/dev/sda":
+	case rootDevice(device):
 		return awsapi.InvalidParameterValue("Invalid value '%s' for unixDevice. Attachment point %s is already in use", device, device)
 	case !deviceNames.MatchString(device):
 		return awsapi.InvalidParameterValue("Value (%s) for parameter device is invalid. %s is not a valid EBS device name.", device, device)
@@ -111,7 +116,7 @@ func (s *Service) detachVolume(ctx context.Context, call *awsapi.Call, req *ec2.
 		}
 		force := deref(req.Force)
 		switch {
-		case v.Instance == "":
+		case v.Instance == "" || v.State == cloud.VolumeCreating:
 			return awsapi.Errorf("IncorrectState", "Volume '%s' is in the '%s' state.", v.ID, v.State)
 		case req.InstanceId != nil && !cloud.ValidID[cloud.InstanceID](*req.InstanceId):
 			return kindInstance.malformed(*req.InstanceId)

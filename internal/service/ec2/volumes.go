@@ -150,7 +150,10 @@ func (s *Service) createVolume(ctx context.Context, call *awsapi.Call, req *ec2.
 		if region, ok := store.Region(tx); !ok || !slices.ContainsFunc(region.Zones, func(z cloud.Zone) bool { return z.Name == *req.AvailabilityZone }) {
 			return awsapi.Errorf("InvalidZone.NotFound", "The zone '%s' does not exist.", *req.AvailabilityZone)
 		}
-		v, err := newVolume(tx, call, id, *req.AvailabilityZone, shape, deref(req.SnapshotId), 1)
+		if err := roomForVolumes(tx, call.Account, 1); err != nil {
+			return err
+		}
+		v, err := newVolume(tx, call, id, *req.AvailabilityZone, shape, deref(req.SnapshotId))
 		if err != nil {
 			return err
 		}
@@ -170,20 +173,31 @@ func (s *Service) createVolume(ctx context.Context, call *awsapi.Call, req *ec2.
 	return &out, nil
 }
 
-// newVolume is a volume that its node has still to make, with others that the call makes counted against the account's limit.
-func newVolume(tx *store.Tx, call *awsapi.Call, id cloud.VolumeID, zone string, shape cloud.VolumeShape, snapshot string, count int) (*cloud.Volume, error) {
-	if len(store.ListBy(tx.View(), store.VolumesByAccount, call.Account))+count > maxVolumes {
-		return nil, awsapi.Errorf("VolumeLimitExceeded", "You have exceeded your maximum number of volumes, %d.", maxVolumes)
+// roomForVolumes counts what a call makes against the account's limit.
+func roomForVolumes(tx *store.Tx, account cloud.AccountID, more int) error {
+	if more > 0 && len(store.ListBy(tx.View(), store.VolumesByAccount, account))+more > maxVolumes {
+		return awsapi.Errorf("VolumeLimitExceeded", "You have exceeded your maximum number of volumes, %d.", maxVolumes)
 	}
+	return nil
+}
+
+// usableSnapshot finds a snapshot that a volume can be made of.
+func usableSnapshot(tx *store.Tx, account cloud.AccountID, id string) (*cloud.Snapshot, error) {
+	from, err := lookup(tx, store.Snapshots, ownerOfSnapshot, kindSnapshot, account, id)
+	if err == nil && from.State == cloud.SnapshotError {
+		err = awsapi.Errorf("IncorrectState", "Snapshot '%s' is in the 'error' state.", from.ID)
+	}
+	return from, err
+}
+
+// newVolume is a volume that its node has still to make.
+func newVolume(tx *store.Tx, call *awsapi.Call, id cloud.VolumeID, zone string, shape cloud.VolumeShape, snapshot string) (*cloud.Volume, error) {
 	v := &cloud.Volume{ID: id, Account: call.Account, Zone: zone, Created: call.Now, State: cloud.VolumeCreating, AutoIO: false}
 	var from *cloud.Snapshot
 	if snapshot != "" {
 		var err error
-		if from, err = lookup(tx, store.Snapshots, ownerOfSnapshot, kindSnapshot, call.Account, snapshot); err != nil {
+		if from, err = usableSnapshot(tx, call.Account, snapshot); err != nil {
 			return nil, err
-		}
-		if from.State == cloud.SnapshotError {
-			return nil, awsapi.Errorf("IncorrectState", "Snapshot '%s' is in the 'error' state.", from.ID)
 		}
 		if shape.SizeGiB == 0 {
 			shape.SizeGiB = from.SizeGiB
