@@ -23,6 +23,8 @@ const (
 	commandTag = "nacre:command"
 	// isolationTag is on the images and instances of virtual machines.
 	isolationTag = "aws:nacre:isolation"
+	// rootDevice is the name of every instance's root device.
+	rootDevice = "/dev/xvda"
 	// defaultKey is the key pair that `nacre run` makes and uses when no other is named.
 	defaultKey = "nacre"
 	// sshGroup is the security group that `nacre run` makes and uses when no other is named.
@@ -32,7 +34,7 @@ const (
 type runOptions struct {
 	size, name, key, userData string
 	groups, volumes           []string
-	count                     int64
+	count, disk               int64
 	wait, vm                  bool
 }
 
@@ -77,6 +79,7 @@ when it isn't there.`,
 	f.StringVar(&o.key, "key", "", "`KEY` pair that may log in (default \""+defaultKey+"\")")
 	f.StringSliceVar(&o.groups, "group", nil, "security `GROUPS` by name or id (default \""+sshGroup+"\")")
 	f.StringVar(&o.userData, "user-data", "", "`FILE` that the instance runs on its first boot")
+	f.Int64Var(&o.disk, "disk", 0, "`GIB` of its root (default 8, or as its image needs)")
 	f.StringSliceVar(&o.volumes, "volume", nil, "new `VOLUME` of it, as SIZE[:DEVICE][:PATH]; may be given several times")
 	f.Int64Var(&o.count, "count", 1, "how many to launch")
 	f.BoolVar(&o.wait, "wait", true, "wait until it runs")
@@ -109,11 +112,14 @@ func (a *api) launch(cmd *cobra.Command, o runOptions, image string, command []s
 	if len(tags) > 0 {
 		in.TagSpecifications = []ec2.TagSpecification{{ResourceType: new("instance"), Tags: tags}}
 	}
+	if o.disk != 0 {
+		in.BlockDeviceMappings = []ec2.BlockDeviceMapping{{DeviceName: new(rootDevice), Ebs: &ec2.EbsBlockDevice{VolumeSize: &o.disk}}}
+	}
 	mappings, mount, err := launchVolumes(o.volumes)
 	if err != nil {
 		return nil, err
 	}
-	in.BlockDeviceMappings = mappings
+	in.BlockDeviceMappings = append(in.BlockDeviceMappings, mappings...)
 	if mount != "" {
 		in.TagSpecifications = append(in.TagSpecifications, ec2.TagSpecification{ResourceType: new("volume"), Tags: []ec2.Tag{{Key: new(mountTag), Value: &mount}}})
 	}

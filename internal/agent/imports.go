@@ -145,6 +145,7 @@ func imported(img image.Image, suffix string) agentrpc.Imported {
 		out.Type, out.Isolation, out.Hardware.Content = cloud.ImageRamdisk, "", cloud.ContentFile
 	case image.KindDisk:
 		out.Isolation = cloud.IsolationVM
+		out.SizeMiB = (img.VirtualSize + 1<<20 - 1) >> 20
 		out.Hardware = cloud.Hardware{Content: cloud.ContentDisk, Firmware: img.Firmware, Devices: img.Devices}
 	}
 	return out

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nacre-cloud/nacre/internal/agent/image"
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
 	"github.com/nacre-cloud/nacre/internal/cloud"
@@ -74,6 +75,9 @@ func (a *Agent) makeup(ctx context.Context, id cloud.InstanceID) (*cloud.RootMak
 	if err != nil {
 		return nil, err
 	}
+	if err := a.rootMakeup(id, &out); err != nil {
+		return nil, err
+	}
 	known, err := a.knownMachines()
 	if err != nil {
 		return nil, err
@@ -90,4 +94,23 @@ func (a *Agent) makeup(ctx context.Context, id cloud.InstanceID) (*cloud.RootMak
 		}
 	}
 	return &out, nil
+}
+
+// rootMakeup tells of the volume that a virtual machine has as its root.
+func (a *Agent) rootMakeup(id cloud.InstanceID, out *cloud.RootMakeup) (err error) {
+	a.mu.Lock()
+	w := a.workers[id]
+	a.mu.Unlock()
+	if w == nil || a.cfg.Volumes == nil {
+		return nil
+	}
+	w.mu.Lock()
+	d := w.desired
+	w.mu.Unlock()
+	if d == nil || d.Root == nil {
+		return nil
+	}
+	image.OfDisk(out)
+	out.Written, out.DiskSize, err = a.cfg.Volumes.Backend.Usage(d.Root.ID)
+	return err
 }

@@ -43,6 +43,11 @@ func (w *worker) noteAttachment(rec *record, v agentrpc.Attachment) error {
 	return w.a.writeRecord(*rec)
 }
 
+// has tells whether a machine should have a volume, as its root or beside it.
+func has(d *agentrpc.Machine, id cloud.VolumeID) bool {
+	return d.Root != nil && d.Root.ID == id || slices.ContainsFunc(d.Volumes, func(v agentrpc.Attachment) bool { return v.Volume == id })
+}
+
 // openAll opens a machine's volumes for its start: as devices of a container, or for its hypervisor to open. Until opened is called, after the start, nothing
 // changes their files behind the hypervisor's back.
 func (w *worker) openAll(ctx context.Context, d *agentrpc.Machine, rec *record, spec *machine.Spec, userNS string) (opened func(), err error) {
@@ -141,7 +146,7 @@ func (w *worker) releaseVolumes(ctx context.Context, d *agentrpc.Machine) error 
 		return err
 	}
 	for _, id := range held {
-		if d != nil && slices.ContainsFunc(d.Volumes, func(v agentrpc.Attachment) bool { return v.Volume == id }) {
+		if d != nil && has(d, id) {
 			continue
 		}
 		if err := w.shut(ctx, id); err != nil {
@@ -180,7 +185,10 @@ func (w *worker) updateVolumes(ctx context.Context, d *agentrpc.Machine, st mach
 	}
 	problems = map[cloud.VolumeID]string{}
 	for _, id := range held {
-		if slices.ContainsFunc(d.Volumes, func(v agentrpc.Attachment) bool { return v.Volume == id }) {
+		if d.Root != nil && d.Root.ID == id {
+			have = append(have, id)
+		}
+		if has(d, id) {
 			continue
 		}
 		if err := w.detach(ctx, d, &rec, id, st); err != nil {

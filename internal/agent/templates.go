@@ -34,6 +34,7 @@ const (
 type mold struct {
 	Image, Kernel, Ramdisk, Cmdline, Architecture, Accelerator, Product, Build string
 	Resources                                                                  machine.Resources
+	Disk                                                                       int64 // bytes
 }
 
 // template is a frozen machine: its memory with the driver, its disk in the image store under an id of its own.
@@ -101,13 +102,13 @@ func (t *templates) holds(id cloud.InstanceID) bool {
 }
 
 // moldOf is what a machine's template must be like; ok is false for those that can't be forked.
-func (t *templates) moldOf(d *agentrpc.Machine, s *machine.Spec) (m mold, ok bool) {
+func (t *templates) moldOf(d *agentrpc.Machine, s *machine.Spec, img image.Image) (m mold, ok bool) {
 	if t.a.cfg.VMs == nil || !s.VM.GuestAgent || d.Instance.Boot != 1 {
 		return m, false
 	}
 	h := d.Instance.Hardware
 	m = mold{Image: d.Instance.ImageDigest, Kernel: h.KernelDigest, Ramdisk: h.RamdiskDigest, Cmdline: s.VM.Cmdline, Architecture: s.VM.Architecture,
-		Accelerator: s.VM.Accelerator, Product: s.VM.Product, Resources: s.Resources}
+		Accelerator: s.VM.Accelerator, Product: s.VM.Product, Resources: s.Resources, Disk: rootSize(d, img)}
 	var err error
 	m.Build, err = t.a.cfg.VMs.Build(s.VM.Architecture)
 	return m, err == nil
@@ -168,7 +169,7 @@ func (t *templates) want(ctx context.Context, m mold, s machine.Spec, img image.
 			return
 		}
 		began := time.Now()
-		made, err := t.make(ctx, s, img)
+		made, err := t.make(ctx, m, s, img)
 		log := t.a.log.With("image", m.Image, "type", m.Product)
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -196,7 +197,7 @@ func (t *templates) want(ctx context.Context, m mold, s machine.Spec, img image.
 }
 
 // make boots and freezes a machine.
-func (t *templates) make(ctx context.Context, s machine.Spec, img image.Image) (*template, error) {
+func (t *templates) make(ctx context.Context, m mold, s machine.Spec, img image.Image) (*template, error) {
 	available, err := memoryMiB("/proc/meminfo", "MemAvailable")
 	if err != nil {
 		return nil, err
@@ -221,10 +222,10 @@ func (t *templates) make(ctx context.Context, s machine.Spec, img image.Image) (
 		t.forget(id)
 		return nil, fmt.Errorf("make a template's directory: %w", err)
 	}
-	disk, err := t.a.cfg.Images.PrepareDisk(ctx, string(id), img.Digest, rootSize(img))
+	disk, err := t.a.cfg.Images.PrepareDisk(ctx, string(id), img.Digest, m.Disk)
 	if err == nil {
 		vm := *s.VM
-		vm.Disks = []machine.Disk{{Path: disk.Path, Format: "qcow2", Base: disk.Base, BaseFormat: disk.BaseFormat, Serial: s.VM.Disks[0].Serial}}
+		vm.Root, vm.Disks = nil, []machine.Disk{{Path: disk.Path, Format: "qcow2", Base: disk.Base, BaseFormat: disk.BaseFormat, Serial: "vol0"}}
 		vm.SSHKeys = nil
 		vm.NICs = []machine.NIC{{MTU: t.a.cfg.Network.MTU(), Tap: network.OpenSpareTap}}
 		s.ID, s.Dir, s.IDBase, s.VM, s.UserData, s.Greeting = id, t.a.machineDir(id), base, &vm, nil, ""

@@ -51,9 +51,8 @@ type Hypervisor interface {
 	AwaitGuest(ctx context.Context, id cloud.InstanceID) error
 }
 
-// rootVolume is how large the root disk of a virtual machine is, in bytes, as the launch asks for no other: EC2's default for
-// Linux images.
-const rootVolume = 8 << 30
+// ownRoot is how large the root disk of a virtual machine is that is no volume, in bytes: EC2's default for Linux images.
+const ownRoot = 8 << 30
 
 // systemLine is the kernel's command line of machines made of layers; init is added. Memory that is plugged in is used at once, and as
 // much of it as can be is such that it can be taken out again.
@@ -98,31 +97,39 @@ func (w *worker) vmSpec(ctx context.Context, d *agentrpc.Machine, img image.Imag
 	return nil
 }
 
-// rootSize is how large an image's machines' root disks are.
-func rootSize(img image.Image) int64 {
-	return max(rootVolume, (img.VirtualSize+1<<20-1)>>20<<20)
+// rootSize is how large a machine's root disk is made.
+func rootSize(d *agentrpc.Machine, img image.Image) int64 {
+	size := int64(ownRoot)
+	if d.Root != nil {
+		size = d.Root.Size
+	}
+	return max(size, (img.VirtualSize+1<<20-1)>>20<<20)
 }
 
 // startVM starts a virtual machine: forked from a template where its first boot finds one, booted where not, and then a
 // template is made for the next. Network cards that are still to be plugged must be there already.
 func (w *worker) startVM(ctx context.Context, d *agentrpc.Machine, img image.Image, spec machine.Spec) (machine.Status, error) {
-	m, forks := w.a.templates.moldOf(d, &spec)
+	m, forks := w.a.templates.moldOf(d, &spec, img)
 	var from *template
 	if forks {
 		from, spec.VM.WhyBooted = w.a.templates.take(m)
 	}
 	if from != nil {
 		defer w.a.templates.giveBack(from)
-		if err := w.a.cfg.Images.CopyDisk(ctx, string(w.id), string(from.id)); err != nil {
+	}
+	if d.Root != nil {
+		// Until the machine has started, nothing changes the volume's files behind its hypervisor's back.
+		defer w.a.volumes.lock(d.Root.ID)()
+	}
+	if from != nil {
+		if err := w.copyRoot(ctx, d, img, from); err != nil {
 			w.log.Warn("the template's disk can't be copied; the machine boots", "error", err)
 			from, spec.VM.WhyBooted = nil, "the template's disk could not be copied"
 		}
 	}
-	disk, err := w.a.cfg.Images.PrepareDisk(ctx, string(w.id), img.Digest, rootSize(img))
-	if err != nil {
+	if err := w.openRoot(ctx, d, img, spec.VM); err != nil {
 		return machine.Status{}, fmt.Errorf("machine %s: root disk: %w", w.id, err)
 	}
-	spec.VM.Disks = []machine.Disk{{Path: disk.Path, Format: "qcow2", Base: disk.Base, BaseFormat: disk.BaseFormat, Serial: "vol0"}}
 	if w.a.cfg.VMs != nil && w.a.cfg.VMs.Hibernated(spec.Dir) {
 		st, err := w.a.cfg.VMs.Resume(ctx, spec)
 		if err == nil || ctx.Err() != nil {

@@ -137,7 +137,10 @@ func specOf(w *agentrpc.Volume) volume.Spec {
 
 // shape makes a volume be there with the size and the limits that it should have.
 func (v *volumes) shape(ctx context.Context, parts *Volumes, w *agentrpc.Volume) error {
-	in, err := parts.Backend.Create(ctx, specOf(w))
+	in, err := parts.Backend.Info(w.ID)
+	if errors.Is(err, volume.ErrNotFound) && w.Make {
+		in, err = parts.Backend.Create(ctx, specOf(w))
+	}
 	if err != nil {
 		return err
 	}
@@ -161,7 +164,7 @@ func (v *volumes) ensure(ctx context.Context, id cloud.VolumeID) error {
 	w, ok := v.wishes[string(id)].(*agentrpc.Volume)
 	v.mu.Unlock()
 	parts := v.a.cfg.Volumes
-	if !ok || w.Delete || parts == nil {
+	if !ok || w.Delete || !w.Make || parts == nil {
 		return nil
 	}
 	if _, err := parts.Backend.Info(id); !errors.Is(err, volume.ErrNotFound) {

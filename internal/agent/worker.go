@@ -218,6 +218,9 @@ func (w *worker) ensureRunning(ctx context.Context, d *agentrpc.Machine, exited 
 	w.stalled = "" // the last boot may have
 	w.mu.Unlock()
 	var have []cloud.VolumeID
+	if d.Root != nil {
+		have = append(have, d.Root.ID)
+	}
 	for _, v := range d.Volumes {
 		have = append(have, v.Volume)
 	}

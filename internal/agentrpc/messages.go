@@ -105,7 +105,9 @@ type Machine struct {
 	Instance   cloud.Instance
 	ImageName  string
 	Interfaces []cloud.Interface // by device index
-	Volumes    []Attachment      `json:",omitempty"` // by device
+	// Root is the volume that a virtual machine has its root on; nil for a container, and for machines of before roots were volumes.
+	Root    *Volume      `json:",omitempty"`
+	Volumes []Attachment `json:",omitempty"` // beside the root, by device
 	// Forced are volumes that are taken from the machine without waiting for its guest.
 	Forced []cloud.VolumeID `json:",omitempty"`
 }
@@ -120,6 +122,7 @@ type Attachment struct {
 // Volume is a volume that a node keeps.
 type Volume struct {
 	ID       cloud.VolumeID
+	Make     bool             // it may still have to be made; without it, one that isn't there is lost, and no empty one takes its place
 	Size     int64            // bytes
 	Snapshot cloud.SnapshotID // its first content
 	Limits   cloud.VolumeLimits

@@ -27,7 +27,7 @@ func Place(tx *store.Tx, i *cloud.Instance) {
 // What could not be attached is free again: the node has undone it. What could not be detached stays busy, and the node goes on trying.
 func Settle(tx *store.Tx, i *cloud.Instance, have []cloud.VolumeID, problems map[cloud.VolumeID]string) {
 	for _, v := range store.ListBy(tx, store.VolumesByInstance, i.ID) {
-		has := slices.Contains(have, v.ID)
+		has := v.Layer || slices.Contains(have, v.ID) // a container that runs has its root
 		before := *v
 		switch {
 		case v.Attach == cloud.Attaching && has:
@@ -54,6 +54,9 @@ func Rest(tx *store.Tx, i *cloud.Instance) {
 		switch v.Attach {
 		case cloud.Attaching:
 			v.Attach = cloud.Attached
+			if v.Root { // of a machine that has run
+				v.Made()
+			}
 		case cloud.Detaching:
 			v.Free()
 		default:
@@ -63,14 +66,15 @@ func Rest(tx *store.Tx, i *cloud.Instance) {
 	}
 }
 
-// Leave is what becomes of an instance's volumes when it ends: those that are to go with it go, and those that no node was ever asked to make.
+// Leave is what becomes of an instance's volumes when it ends: those that are to go with it go, those that no node was ever asked to make, and roots
+// that are their machine's own or that it never ran with.
 func Leave(tx *store.Tx, i *cloud.Instance) {
 	for _, v := range store.ListBy(tx, store.VolumesByInstance, i.ID) {
-		if v.Node == "" {
+		if v.Node == "" || v.Layer {
 			store.Delete(tx, store.Volumes, v.ID)
 			continue
 		}
-		goes := v.DeleteOnTermination
+		goes := v.DeleteOnTermination || v.Root && v.State == cloud.VolumeCreating
 		v.Free()
 		if goes {
 			v.State = cloud.VolumeDeleting

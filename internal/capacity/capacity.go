@@ -45,7 +45,9 @@ func Wanted(r store.Reader, i *cloud.Instance) (req placement.Request, ok bool) 
 // volumesOf adds what the volumes that are made with an instance need of the server.
 func volumesOf(r store.Reader, i *cloud.Instance, req *placement.Request) {
 	for _, v := range store.ListBy(r, store.VolumesByInstance, i.ID) {
-		req.VolumeGiB = max(req.VolumeGiB, v.SizeGiB)
+		if !v.Layer { // which every node that runs containers has room for
+			req.VolumeGiB = max(req.VolumeGiB, v.SizeGiB)
+		}
 		if s, ok := store.Get(r, store.Snapshots, v.Snapshot); ok {
 			req.Keeper = s.Node
 		}

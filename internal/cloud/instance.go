@@ -54,6 +54,8 @@ type Instance struct {
 	// Partition is the one of its placement group, from 1; 0 until the scheduler has chosen, and where there are none.
 	Partition  int
 	Interfaces []InterfaceID // by device index; what is being attached or detached counts
+	// RootVolume says that its root is a volume: false for instances of before they were, whose root is their machine's own.
+	RootVolume bool
 	// Wiring counts what was attached and detached since the launch: a node that reports a number has done all up to it.
 	Wiring int
 

@@ -30,9 +30,13 @@ type Volume struct {
 	IOPS       int // operations a second; 0 for types that promise none
 	Throughput int // MiB a second; 0 but for gp3
 	Snapshot   SnapshotID
-	Tags       Tags
-	Created    time.Time
-	AutoIO     bool // AutoEnableIO: EC2's flag, which nothing here clears IO for
+	// Root says that it was made as an instance's root, of the instance's image and with the instance's machine.
+	Root bool
+	// Layer says that it is a container's root: a layer over the image's, and no device. It goes nowhere without its container.
+	Layer   bool
+	Tags    Tags
+	Created time.Time
+	AutoIO  bool // AutoEnableIO: EC2's flag, which nothing here clears IO for
 
 	State   VolumeState
 	Failure string // why it is in VolumeError
@@ -240,6 +244,22 @@ func (v *Volume) Free() {
 	if v.State == VolumeInUse {
 		v.State = VolumeAvailable
 	}
+}
+
+// RootDevice is the name of every instance's root device. A volume that is attached there is the instance's root.
+const RootDevice = "/dev/xvda"
+
+// rootGiB is how large a root is that nobody chose a size for: EC2's for Linux images.
+const rootGiB = 8
+
+// RootGiB is how large the root of an image's instances is, and the least that it may be.
+func (i *Image) RootGiB() (size, least int) {
+	// A file system made of layers has its own structures, and room for the guest's program.
+	least = int((i.SizeMiB + i.SizeMiB/8 + 128 + 1023) / 1024)
+	if i.Hardware.Content == ContentDisk {
+		least = int((i.SizeMiB + 1023) / 1024)
+	}
+	return max(rootGiB, least), max(1, least)
 }
 
 // TagMount is the tag of a volume by which the agent makes a file system on it and mounts it inside a container: an absolute path.

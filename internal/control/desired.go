@@ -84,6 +84,7 @@ func machineOf(r store.Reader, i *cloud.Instance) *agentrpc.Machine {
 			m.Interfaces = append(m.Interfaces, wish)
 		}
 	}
+	m.Root = rootOf(r, i)
 	m.Volumes, m.Forced = attachmentsOf(r, i)
 	return m
 }

@@ -16,7 +16,7 @@ import (
 func (d desired) wantVolumes(r store.Reader, node cloud.NodeID) {
 	needed := map[cloud.SnapshotID]bool{}
 	for _, v := range store.ListBy(r, store.VolumesByNode, node) {
-		if v.State == cloud.VolumeError {
+		if v.State == cloud.VolumeError || v.Layer || v.Root && v.State == cloud.VolumeCreating { // a root is made with its machine
 			continue
 		}
 		goes := v.State == cloud.VolumeDeleting
@@ -26,8 +26,9 @@ func (d desired) wantVolumes(r store.Reader, node cloud.NodeID) {
 		if v.State == cloud.VolumeCreating && v.Snapshot != "" {
 			needed[v.Snapshot] = true
 		}
-		d.volumes[v.ID] = agentrpc.Volume{ID: v.ID, Size: int64(v.SizeGiB) << 30, Snapshot: v.Snapshot, Limits: v.Shape().Limits(), Wished: v.Wished,
-			Delete: goes}
+		wish := volumeOf(v)
+		wish.Delete = goes
+		d.volumes[v.ID] = wish
 	}
 	list := store.ListBy(r, store.SnapshotsByNode, node)
 	for _, s := range list {
@@ -42,10 +43,25 @@ func (d desired) wantVolumes(r store.Reader, node cloud.NodeID) {
 	}
 }
 
-// attachmentsOf are the volumes that an instance should have, by device, and those that don't wait for its guest to leave.
+func volumeOf(v *cloud.Volume) agentrpc.Volume {
+	return agentrpc.Volume{ID: v.ID, Make: v.State == cloud.VolumeCreating, Size: int64(v.SizeGiB) << 30, Snapshot: v.Snapshot, Limits: v.Shape().Limits(), Wished: v.Wished}
+}
+
+// rootOf is the volume that an instance has as its root, nil for one that is its machine's own.
+func rootOf(r store.Reader, i *cloud.Instance) *agentrpc.Volume {
+	for _, v := range store.ListBy(r, store.VolumesByInstance, i.ID) {
+		if v.Device == cloud.RootDevice && !v.Layer && v.Attach != cloud.Detaching {
+			return new(volumeOf(v))
+		}
+	}
+	return nil
+}
+
+// attachmentsOf are the volumes that an instance should have beside its root, by device, and those that don't wait for its guest to leave.
 func attachmentsOf(r store.Reader, i *cloud.Instance) (list []agentrpc.Attachment, forced []cloud.VolumeID) {
 	for _, v := range store.ListBy(r, store.VolumesByInstance, i.ID) {
 		switch {
+		case v.Device == cloud.RootDevice:
 		case v.Attach != cloud.Detaching:
 			list = append(list, agentrpc.Attachment{Volume: v.ID, Device: v.Device, Mount: v.Tags[cloud.TagMount]})
 		case v.Forced:

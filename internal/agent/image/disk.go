@@ -72,30 +72,57 @@ func (s *Store) PrepareDisk(ctx context.Context, key, digest string, size int64)
 	if d, err := s.overlay(dir); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return d, err
 	}
+	made, err := s.baseOf(ctx, digest, size)
+	if err == nil {
+		err = s.makeOverlay(ctx, dir, made)
+	}
+	if err != nil {
+		return Disk{}, fmt.Errorf("disk %s: %w", key, err)
+	}
+	return s.overlay(dir)
+}
+
+// BaseDisk returns what a disk of an image is laid over, of size bytes: it is kept as long as the image is, and nobody writes it. It has no overlay.
+func (s *Store) BaseDisk(ctx context.Context, digest string, size int64) (Disk, error) {
+	made, err := s.baseOf(ctx, digest, size)
+	if err != nil {
+		return Disk{}, fmt.Errorf("a disk of image %s: %w", digest, err)
+	}
+	return s.standsOn(made)
+}
+
+// baseOf finds what a disk of an image is laid over, and builds it when there is none.
+func (s *Store) baseOf(ctx context.Context, digest string, size int64) (madeOf, error) {
 	r, err := s.find(digest)
 	if err != nil {
-		return Disk{}, err
+		return madeOf{}, err
 	}
 	made := madeOf{Digest: digest, Format: r.Image.Format, Size: size}
 	smallest := r.Image.VirtualSize
 	if r.Image.Kind == KindLayers {
 		if made.Base, err = s.base(ctx, r); err != nil {
-			return Disk{}, fmt.Errorf("disk %s: %w", key, err)
+			return made, err
 		}
 		made.Format = "raw"
 		info, err := os.Stat(s.disks(basesDir, made.Base))
 		if err != nil {
-			return Disk{}, fmt.Errorf("disk %s: %w", key, err)
+			return made, err
 		}
 		smallest = info.Size()
 	}
 	if size < smallest {
-		return Disk{}, fmt.Errorf("disk %s: its image needs %d MiB and it has %d", key, smallest>>20, size>>20)
+		return made, fmt.Errorf("its image needs %d MiB and it has %d", smallest>>20, size>>20)
 	}
-	if err := s.makeOverlay(ctx, dir, made); err != nil {
-		return Disk{}, fmt.Errorf("disk %s: %w", key, err)
+	return made, nil
+}
+
+// standsOn is a disk without its overlay.
+func (s *Store) standsOn(made madeOf) (d Disk, err error) {
+	d = Disk{Base: s.disks(basesDir, made.Base), BaseFormat: made.Format}
+	if made.Base == "" {
+		d.Base, err = s.File(made.Digest)
 	}
-	return s.overlay(dir)
+	return d, err
 }
 
 // PrepareBase builds what disks of an image are laid over, when it isn't there.
@@ -150,10 +177,8 @@ func (s *Store) overlay(dir string) (Disk, error) {
 	if err := json.Unmarshal(b, &made); err != nil {
 		return Disk{}, fmt.Errorf("%s is damaged: %w", filepath.Join(dir, diskFile), err)
 	}
-	d := Disk{Path: filepath.Join(dir, overlayFile), Base: s.disks(basesDir, made.Base), BaseFormat: made.Format}
-	if made.Base == "" {
-		d.Base, err = s.File(made.Digest)
-	}
+	d, err := s.standsOn(made)
+	d.Path = filepath.Join(dir, overlayFile)
 	return d, err
 }
 

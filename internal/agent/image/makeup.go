@@ -71,10 +71,7 @@ func (s *Store) written(ctx context.Context, key string, out *cloud.RootMakeup) 
 	if err != nil {
 		return fmt.Errorf("weigh what %s wrote: %w", key, err)
 	}
-	out.Disk = "a disk image"
-	if len(out.Layers) > 0 {
-		out.Disk = "ext4 made of the layers"
-	}
+	OfDisk(out)
 	for path, to := range map[string]*int64{d.Path: &out.Written, d.Base: &out.DiskSize} {
 		var st unix.Stat_t
 		if err := unix.Stat(path, &st); err != nil {
@@ -83,6 +80,14 @@ func (s *Store) written(ctx context.Context, key string, out *cloud.RootMakeup) 
 		*to = st.Blocks * 512
 	}
 	return nil
+}
+
+// OfDisk notes that a root is a disk, and of what.
+func OfDisk(out *cloud.RootMakeup) {
+	out.Disk = "a disk image"
+	if len(out.Layers) > 0 {
+		out.Disk = "ext4 made of the layers"
+	}
 }
 
 // chain lists a snapshot and those below it.

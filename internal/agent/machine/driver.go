@@ -83,8 +83,9 @@ type VM struct {
 	Initrd       string // may be empty
 	Cmdline      string // of the kernel, without the console, which is the driver's to say
 	Devices      cloud.Devices
-	Accelerator  string // "kvm" or "tcg", as proved or demanded
-	Disks        []Disk // the first is the root
+	Accelerator  string        // "kvm" or "tcg", as proved or demanded
+	Root         *volume.Graph `json:",omitempty"` // the volume that is its root, as it was when the machine was started
+	Disks        []Disk        // the first is the root where that is no volume
 	NICs         []NIC
 	Volumes      []Volume
 	GuestAgent   bool   // the image carries nacre's guest program

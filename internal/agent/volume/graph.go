@@ -18,11 +18,50 @@ type Graph struct {
 	Limits cloud.VolumeLimits
 }
 
-// Layer is one file. Its format is always qcow2, and what its header says of other files is never looked at.
+// Layer is one file. What its header says of other files is never looked at.
 type Layer struct {
 	// Name tells the layer from the volume's others, for good; at most 6 characters, as block nodes' names have 31.
 	Name string
 	Path string // on the host, absolute
+	Raw  bool   // it is no qcow2; only the lowest may be
+}
+
+// nodes are the two of the block layer by which a process reads a layer that it knows as file, over the node below.
+func (l Layer) nodes(id cloud.VolumeID, file, below string, writable bool) (protocol, format map[string]any) {
+	// Locks are of no use here: the holder is the lock.
+	protocol = map[string]any{"driver": "file", "node-name": fileNode(id, l.Name), "filename": file, "locking": "off", "discard": "unmap", "read-only": !writable}
+	format = map[string]any{"driver": "qcow2", "node-name": Node(id, l.Name), "file": fileNode(id, l.Name), "backing": nil, "discard": "unmap", "read-only": !writable}
+	if below != "" {
+		format["backing"] = below
+	}
+	if l.Raw {
+		format["driver"] = "raw"
+		delete(format, "backing")
+	}
+	return protocol, format
+}
+
+// limited is what holds a volume's limits over its uppermost layer.
+func (g Graph) limited() (object, node map[string]any) {
+	return map[string]any{"qom-type": "throttle-group", "id": group(g.ID), "limits": throttle(g.Limits)},
+		map[string]any{"driver": "throttle", "node-name": Top(g.ID), "file": Node(g.ID, g.Layers[len(g.Layers)-1].Name), "throttle-group": group(g.ID), "discard": "unmap"}
+}
+
+// Arguments is Open for a process that is still to be started: what its command line says. name opens a layer's file for it, and tells what it is called there.
+func Arguments(g Graph, name func(path string, writable bool) (string, error)) (args []map[string]any, limits map[string]any, err error) {
+	below := ""
+	for i, l := range g.Layers {
+		writable := i == len(g.Layers)-1
+		file, err := name(l.Path, writable)
+		if err != nil {
+			return nil, nil, err
+		}
+		protocol, format := l.nodes(g.ID, file, below, writable)
+		args = append(args, protocol, format)
+		below = Node(g.ID, l.Name)
+	}
+	limits, top := g.limited()
+	return append(args, top), limits, nil
 }
 
 // Top is the node that devices and exports of the volume stand on.
@@ -52,10 +91,11 @@ func Open(ctx context.Context, m *qmp.Client, d Door, g Graph) (err error) {
 		}
 		below = Node(g.ID, l.Name)
 	}
-	if err := m.Run(ctx, "object-add", map[string]any{"qom-type": "throttle-group", "id": group(g.ID), "limits": throttle(g.Limits)}, nil); err != nil {
+	limits, top := g.limited()
+	if err := m.Run(ctx, "object-add", limits, nil); err != nil {
 		return err
 	}
-	return m.Run(ctx, "blockdev-add", map[string]any{"driver": "throttle", "node-name": Top(g.ID), "file": below, "throttle-group": group(g.ID), "discard": "unmap"}, nil)
+	return m.Run(ctx, "blockdev-add", top, nil)
 }
 
 // AddLayer has a process open one more layer of a volume, over the node below, "" for none.
@@ -64,16 +104,11 @@ func AddLayer(ctx context.Context, m *qmp.Client, d Door, id cloud.VolumeID, l L
 	if err != nil {
 		return err
 	}
-	// Locks are of no use here: the holder is the lock.
-	file := map[string]any{"driver": "file", "node-name": fileNode(id, l.Name), "filename": name, "locking": "off", "discard": "unmap", "read-only": !writable}
-	if err := m.Run(ctx, "blockdev-add", file, nil); err != nil {
+	protocol, format := l.nodes(id, name, below, writable)
+	if err := m.Run(ctx, "blockdev-add", protocol, nil); err != nil {
 		return err
 	}
-	top := map[string]any{"driver": "qcow2", "node-name": Node(id, l.Name), "file": fileNode(id, l.Name), "backing": nil, "discard": "unmap", "read-only": !writable}
-	if below != "" {
-		top["backing"] = below
-	}
-	if err := m.Run(ctx, "blockdev-add", top, nil); err != nil {
+	if err := m.Run(ctx, "blockdev-add", format, nil); err != nil {
 		return errors.Join(err, m.Run(ctx, "blockdev-del", map[string]any{"node-name": fileNode(id, l.Name)}, nil))
 	}
 	return nil

@@ -65,7 +65,17 @@ type Spec struct {
 	ID       cloud.VolumeID
 	Size     int64            // bytes, a multiple of 1 MiB
 	Snapshot cloud.SnapshotID // its first content, "" for zeros
+	Base     Base             // its first content in the place of a snapshot's
 	Limits   cloud.VolumeLimits
+}
+
+// Base is a disk that a volume is laid over: the zero Base is none. The volume keeps what it needs of it: the files may be deleted afterwards, and are
+// never changed.
+type Base struct {
+	Path   string // absolute, on the file system that volumes are on
+	Format string // "raw" or "qcow2"
+	// Written is a qcow2 over it that the volume begins with a copy of, "" for none; its header names no other file.
+	Written string
 }
 
 // Info is what a backend knows of a volume.
@@ -92,6 +102,9 @@ type Backend interface {
 
 	// Info tells about one volume.
 	Info(id cloud.VolumeID) (Info, error)
+
+	// Usage is how many bytes of the host's disk a volume's layers take, and those of what it is laid over, which others may share.
+	Usage(id cloud.VolumeID) (layers, base int64, err error)
 
 	// Hold makes a machine the volume's holder, for good: a restart keeps it. Release ends that.
 	Hold(ctx context.Context, id cloud.VolumeID, holder cloud.InstanceID) error

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 
@@ -101,7 +102,7 @@ func imageShape(img *cloud.Image) ec2.Image {
 	out := ec2.Image{
 		ImageId: text(img.ID), ImageLocation: new(img.Location), State: text(img.State), OwnerId: text(img.Account), CreationDate: new(timeText(img.Created)),
 		Public: &img.Public, Architecture: &img.Architecture, ImageType: text(img.Kind()), Name: &img.Name, Description: optional(img.Description),
-		RootDeviceType: new("ebs"), RootDeviceName: &shared.rootDevice, BlockDeviceMappings: []ec2.BlockDeviceMapping{}, VirtualizationType: new("hvm"),
+		RootDeviceType: new("ebs"), RootDeviceName: &shared.rootDevice, BlockDeviceMappings: rootMapping(img), VirtualizationType: new("hvm"),
 		Hypervisor: new("xen"), EnaSupport: new(true), PlatformDetails: new("Linux/UNIX"), UsageOperation: new("RunInstances"), Tags: tagList(img.Tags),
 		DeregistrationProtection: new(protectionText(img.Protection)),
 		KernelId:                 text(hardware.Kernel), RamdiskId: text(hardware.Ramdisk), BootMode: optional(hardware.Firmware.BootMode()),
@@ -133,10 +134,20 @@ var imageFilters = func() awsapi.FilterSet[*cloud.Image] {
 	}
 	fixed := func(list ...string) func(*cloud.Image) []string { return func(*cloud.Image) []string { return list } }
 	none := fixed()
+	root := func(f func(*ec2.EbsBlockDevice) string) func(*cloud.Image) []string {
+		return func(img *cloud.Image) (list []string) {
+			for _, m := range rootMapping(img) {
+				list = append(list, f(m.Ebs))
+			}
+			return list
+		}
+	}
 	return awsapi.FilterSet[*cloud.Image]{Tags: func(img *cloud.Image) map[string]string { return img.Tags }, Values: map[string]func(*cloud.Image) []string{
-		"architecture": one(func(i *cloud.Image) string { return i.Architecture }), "block-device-mapping.delete-on-termination": none,
-		"block-device-mapping.device-name": none, "block-device-mapping.snapshot-id": none, "block-device-mapping.volume-size": none,
-		"block-device-mapping.volume-type": none, "block-device-mapping.encrypted": none, "boot-mode": some(func(i *cloud.Image) string { return shownHardware(i).Firmware.BootMode() }),
+		"architecture": one(func(i *cloud.Image) string { return i.Architecture }), "block-device-mapping.delete-on-termination": root(func(*ec2.EbsBlockDevice) string { return "true" }),
+		"block-device-mapping.device-name": root(func(*ec2.EbsBlockDevice) string { return rootDeviceName }), "block-device-mapping.snapshot-id": none,
+		"block-device-mapping.volume-size": root(func(e *ec2.EbsBlockDevice) string { return fmt.Sprint(*e.VolumeSize) }),
+		"block-device-mapping.volume-type": root(func(e *ec2.EbsBlockDevice) string { return *e.VolumeType }),
+		"block-device-mapping.encrypted":   root(func(*ec2.EbsBlockDevice) string { return "false" }), "boot-mode": some(func(i *cloud.Image) string { return shownHardware(i).Firmware.BootMode() }),
 		"creation-date": one(func(i *cloud.Image) string { return timeText(i.Created) }), "description": one(func(i *cloud.Image) string { return i.Description }),
 		"ena-support": fixed("true"), "hypervisor": fixed("xen"), "image-allowed": fixed("true"), "image-id": one(func(i *cloud.Image) string { return string(i.ID) }),
 		"image-type": one(func(i *cloud.Image) string { return string(i.Kind()) }), "imds-support": func(i *cloud.Image) []string {

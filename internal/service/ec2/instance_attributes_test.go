@@ -98,7 +98,7 @@ func TestEveryAttributeReadsAsItWasSet(t *testing.T) {
 		"ENA":                *read("enaSupport").EnaSupport.Value,
 		"termination":        !*read("disableApiTermination").DisableApiTermination.Value,
 		"stop":               !*read("disableApiStop").DisableApiStop.Value,
-		"block devices":      len(read("blockDeviceMapping").BlockDeviceMappings) == 0,
+		"block devices":      *read("blockDeviceMapping").BlockDeviceMappings[0].DeviceName == "/dev/xvda",
 	} {
 		if !ok {
 			t.Errorf("%s reads wrong", name)

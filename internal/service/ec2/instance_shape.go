@@ -54,8 +54,6 @@ var shared = struct {
 	}(),
 }
 
-const rootDeviceName = "/dev/xvda"
-
 func stateShape(s cloud.InstanceState) *ec2.InstanceState { return shared.states[s] }
 
 // ref points to a string of a record, which no view ever changes; nil for an empty one.

@@ -48,6 +48,9 @@ func modifyBlockDevices(tx *store.Tx, i *cloud.Instance, list []ec2.InstanceBloc
 		if m.Ebs.VolumeId != nil && *m.Ebs.VolumeId != string(v.ID) {
 			return awsapi.Errorf("InvalidInstanceAttributeValue", "The volume %s is not the one that is mapped at %s, %s", *m.Ebs.VolumeId, v.Device, v.ID)
 		}
+		if v.Layer && !*m.Ebs.DeleteOnTermination {
+			return layerStays()
+		}
 		v.DeleteOnTermination = *m.Ebs.DeleteOnTermination
 		store.Put(tx, store.Volumes, v)
 	}

@@ -69,6 +69,9 @@ func (s *Service) startInstances(ctx context.Context, call *awsapi.Call, req *ec
 			default:
 				return false, wrongState(i, "started")
 			}
+			if err := rooted(tx, i); err != nil {
+				return false, err
+			}
 			if err := room.take(tx.View(), i); err != nil {
 				return false, err
 			}

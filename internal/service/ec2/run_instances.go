@@ -44,7 +44,8 @@ type launch struct {
 
 	interfaces []launchInterface // by device index
 
-	volumes    []launchVolume
+	root       launchVolume
+	volumes    []launchVolume // beside the root
 	volumeTags cloud.Tags
 	volumeGiB  int          // the largest of them
 	keeper     cloud.NodeID // of the snapshots that they are made of, "" for none
@@ -111,7 +112,7 @@ type launchIDs struct {
 
 func (s *Service) drawIDs(l *launch) launchIDs {
 	ids := launchIDs{make([]cloud.InstanceID, l.max), make([]cloud.InterfaceID, l.max*len(l.interfaces)), make([]cloud.AttachmentID, l.max*len(l.interfaces)),
-		make([]cloud.VolumeID, l.max*len(l.volumes))}
+		make([]cloud.VolumeID, l.max*(1+len(l.volumes)))}
 	for n := range ids.instances {
 		ids.instances[n] = newID[cloud.InstanceID](s)
 	}
@@ -143,7 +144,7 @@ func (l *launch) write(tx *store.Tx, reservation cloud.ReservationID, ids launch
 		l.image.LastLaunched = l.call.Now
 		store.Put(tx, store.Images, l.image)
 	}
-	if err := roomForVolumes(tx, l.call.Account, count*len(l.volumes)); err != nil {
+	if err := roomForVolumes(tx, l.call.Account, count*(1+len(l.volumes))); err != nil {
 		return err
 	}
 	for n := range count {
@@ -152,7 +153,7 @@ func (l *launch) write(tx *store.Tx, reservation cloud.ReservationID, ids launch
 		if err := l.wireAll(tx, &i, ids.nics[n*k:][:k], ids.attachments[n*k:][:k]); err != nil {
 			return err
 		}
-		l.equip(tx, &i, ids.volumes[n*len(l.volumes):])
+		l.equip(tx, &i, ids.volumes[n*(1+len(l.volumes)):])
 		store.Put(tx, store.Instances, &i)
 	}
 	return nil

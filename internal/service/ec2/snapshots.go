@@ -65,6 +65,9 @@ func (s *Service) createSnapshot(ctx context.Context, call *awsapi.Call, req *ec
 		if err != nil {
 			return err
 		}
+		if err := device(v, "kept as a snapshot"); err != nil {
+			return err
+		}
 		if v.State != cloud.VolumeAvailable && v.State != cloud.VolumeInUse {
 			return awsapi.Errorf("IncorrectState", "Volume '%s' is in the '%s' state.", v.ID, v.State)
 		}

@@ -3,6 +3,7 @@ package ec2
 import (
 	"context"
 	"regexp"
+	"slices"
 
 	"github.com/nacre-cloud/nacre/internal/attachments"
 	"github.com/nacre-cloud/nacre/internal/awsapi"
@@ -22,22 +23,20 @@ const maxAttachments = 16
 // deviceNames are those that EC2 knows for Linux.
 var deviceNames = regexp.MustCompile(`^/dev/(sd[b-z]([1-9]|1[0-5])?|xvd[b-z][a-z]?)$`)
 
-// rootDevice tells whether a name is one of the root's.
-func rootDevice(device string) bool {
-	return device == rootDeviceName || device == "/dev/sda1" || device == "/dev/sda"
-}
-
 // freeDevice checks the name that a volume is to have on an instance.
 func freeDevice(r store.Reader, i *cloud.Instance, device string) error {
 	switch {
 	case device == "":
 		return awsapi.MissingParameter("Device")
+	case device == rootDeviceName:
+		return freeRoot(r, i)
 	case rootDevice(device):
 		return awsapi.InvalidParameterValue("Invalid value '%s' for unixDevice. Attachment point %s is already in use", device, device)
 	case !deviceNames.MatchString(device):
 		return awsapi.InvalidParameterValue("Value (%s) for parameter device is invalid. %s is not a valid EBS device name.", device, device)
 	}
 	list := store.ListBy(r, store.VolumesByInstance, i.ID)
+	list = slices.DeleteFunc(slices.Clone(list), func(v *cloud.Volume) bool { return v.Device == rootDeviceName })
 	for _, v := range list {
 		if seenAs(v.Device) == seenAs(device) {
 			return awsapi.InvalidParameterValue("Invalid value '%s' for unixDevice. Attachment point %s is already in use", device, device)
@@ -81,7 +80,7 @@ func (s *Service) attachVolume(ctx context.Context, call *awsapi.Call, req *ec2.
 			return awsapi.Unsupported("The volume '%s' is kept by another server than the one that the instance '%s' runs on: take a snapshot, and make a volume of it there.", v.ID, i.ID)
 		case i.Asleep():
 			return asleep(i)
-		case i.Hardware.Devices == cloud.DevicesEmulated && i.VM():
+		case i.Hardware.Devices == cloud.DevicesEmulated && i.VM() && deref(req.Device) != rootDeviceName:
 			return awsapi.Unsupported("The instance '%s' has emulated devices, and none of its disk controllers takes volumes.", i.ID)
 		}
 		if err := freeDevice(tx, i, deref(req.Device)); err != nil {
@@ -123,12 +122,17 @@ func (s *Service) detachVolume(ctx context.Context, call *awsapi.Call, req *ec2.
 		case req.InstanceId != nil && *req.InstanceId != string(v.Instance), req.Device != nil && *req.Device != v.Device:
 			return awsapi.Errorf("InvalidAttachment.NotFound", "The volume '%s' is not attached to instance '%s' as device '%s'", v.ID, deref(req.InstanceId), deref(req.Device))
 		}
+		if err := device(v, "detached"); err != nil {
+			return err
+		}
 		i, ok := store.Get(tx, store.Instances, v.Instance)
 		switch {
 		case !ok:
 			return awsapi.Errorf("InvalidAttachment.NotFound", "The instance '%s' of volume '%s' is gone", v.Instance, v.ID)
 		case i.Asleep():
 			return asleep(i)
+		case v.Device == rootDeviceName && i.State != cloud.StateStopped:
+			return awsapi.Errorf("OperationNotPermitted", "Unable to detach root volume '%s' from instance '%s': stop it first.", v.ID, i.ID)
 		case v.Attach == cloud.Detaching && (v.Forced || !force):
 			out = volumeAttachmentShape(v) // on its way already
 			return nil

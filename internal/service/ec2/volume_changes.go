@@ -33,6 +33,9 @@ func (s *Service) modifyVolume(ctx context.Context, call *awsapi.Call, req *ec2.
 		if err != nil {
 			return err
 		}
+		if err := device(v, "modified"); err != nil {
+			return err
+		}
 		switch {
 		case v.State != cloud.VolumeAvailable && v.State != cloud.VolumeInUse:
 			return awsapi.Errorf("IncorrectState", "Volume '%s' is in the '%s' state: only volumes that are 'available' or 'in-use' can be modified.", v.ID, v.State)

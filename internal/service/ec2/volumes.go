@@ -26,7 +26,7 @@ func (s *Service) registerVolumes(r *awsapi.Registry) {
 }
 
 // maxVolumes bounds an account's volumes.
-const maxVolumes = 5000
+const maxVolumes = 100_000
 
 func ownerOfVolume(v *cloud.Volume) cloud.AccountID { return v.Account }
 

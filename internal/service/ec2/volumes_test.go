@@ -70,7 +70,7 @@ func TestAVolumeIsMadeAttachedDetachedAndDeleted(t *testing.T) {
 	refused(t, err, "IncorrectState", "'available' state")
 	_, err = w.DetachVolume(ctx, &sdk.DetachVolumeInput{VolumeId: &id, Device: aws.String("/dev/sdg")})
 	refused(t, err, "InvalidAttachment.NotFound", "not attached")
-	if got := w.instance(i).BlockDeviceMappings; len(got) != 1 || *got[0].Ebs.VolumeId != id {
+	if got := extra(w.instance(i)); len(got) != 1 || *got["/dev/sdf"].VolumeId != id {
 		t.Errorf("the instance has %+v", got)
 	}
 	if got := w.found("block-device-mapping.volume-id", id); len(got) != 1 || got[0] != i {

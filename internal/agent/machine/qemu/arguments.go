@@ -9,6 +9,7 @@ import (
 
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/guest/wire"
+	"github.com/nacre-cloud/nacre/internal/agent/volume"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
@@ -136,8 +137,16 @@ func (l *line) channels(b board, s machine.Spec, monitor, port *os.File) {
 	}
 }
 
-// disks opens the disks and lays each over its base.
+// disks opens root and disks, and lays each over its base.
 func (l *line) disks(vm *machine.VM) error {
+	n := 0
+	if vm.Root != nil {
+		if err := l.volume(*vm.Root); err != nil {
+			return err
+		}
+		l.disk(vm, n, map[string]any{"id": volumeDevice(vm.Root.ID), "drive": volume.Top(vm.Root.ID), "serial": VolumeSerial(vm.Root.ID)})
+		n++
+	}
 	for i, d := range vm.Disks {
 		base := ""
 		if d.Base != "" {
@@ -150,22 +159,55 @@ func (l *line) disks(vm *machine.VM) error {
 		if err := l.block(node, d.Path, d.Format, base, d.ReadOnly); err != nil {
 			return err
 		}
-		dev := map[string]any{"driver": device(vm, "disk"), "id": "dev-" + node, "drive": node}
+		dev := map[string]any{"id": "dev-" + node, "drive": node}
 		if d.Serial != "" {
 			dev["serial"] = d.Serial
 		}
-		if vm.Devices == cloud.DevicesEmulated {
-			if i == 0 {
-				l.add("-device", "ahci,id=ahci")
+		l.disk(vm, n, dev)
+		n++
+	}
+	return nil
+}
+
+// disk adds the front end of the n-th disk, from 0: the first is what the machine starts from.
+func (l *line) disk(vm *machine.VM, n int, dev map[string]any) {
+	dev["driver"] = device(vm, "disk")
+	if vm.Devices == cloud.DevicesEmulated {
+		if n == 0 {
+			l.add("-device", "ahci,id=ahci")
+		}
+		dev["bus"] = "ahci." + strconv.Itoa(n)
+	} else {
+		dev["num-queues"] = 1 // not as many as there are processors, which change
+	}
+	if n == 0 && vm.Firmware != cloud.FirmwareNone {
+		dev["bootindex"] = 1
+	}
+	l.add("-device", object(dev))
+}
+
+// volume opens a volume. A layer that is written to can be read by another descriptor, too: it is opened anew when a snapshot freezes it.
+func (l *line) volume(g volume.Graph) error {
+	nodes, limits, err := volume.Arguments(g, func(path string, writable bool) (string, error) {
+		modes, set := []int{os.O_RDONLY}, len(l.pass)+1
+		if writable {
+			modes = append(modes, os.O_RDWR)
+		}
+		for _, mode := range modes {
+			f, err := os.OpenFile(path, mode, 0)
+			if err != nil {
+				return "", fmt.Errorf("open the root's file: %w", err)
 			}
-			dev["bus"] = "ahci." + strconv.Itoa(i)
-		} else {
-			dev["num-queues"] = 1 // not as many as there are processors, which change
+			l.add("-add-fd", fmt.Sprintf("fd=%d,set=%d", l.hand(f), set))
 		}
-		if i == 0 && vm.Firmware != cloud.FirmwareNone {
-			dev["bootindex"] = 1
-		}
-		l.add("-device", object(dev))
+		return fmt.Sprintf("/dev/fdset/%d", set), nil
+	})
+	if err != nil {
+		return fmt.Errorf("volume %s: %w", g.ID, err)
+	}
+	l.add("-object", object(limits))
+	for _, node := range nodes {
+		l.add("-blockdev", object(node))
 	}
 	return nil
 }

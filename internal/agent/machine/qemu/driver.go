@@ -145,7 +145,7 @@ func check(s machine.Spec) error {
 		return fmt.Errorf("machine %s: it is no virtual machine", s.ID)
 	case s.Resources.Memory < 16<<20:
 		return fmt.Errorf("machine %s: a virtual machine needs 16 MiB of memory at least", s.ID)
-	case len(s.VM.Disks) == 0:
+	case len(s.VM.Disks) == 0 && s.VM.Root == nil:
 		return fmt.Errorf("machine %s: it has no disk", s.ID)
 	case s.VM.Firmware == cloud.FirmwareNone && s.VM.Kernel == "":
 		return fmt.Errorf("machine %s: it has neither a kernel nor firmware to start with", s.ID)

@@ -60,9 +60,15 @@ func (d *Driver) unstall(ctx context.Context, m *qmp.Client, s machine.Spec) (wh
 	if err := m.Run(ctx, "query-status", nil, &st); err != nil || st.Status != "io-error" {
 		return "", err
 	}
+	var dirs []string
+	if r := s.VM.Root; r != nil {
+		dirs = append(dirs, filepath.Dir(r.Layers[len(r.Layers)-1].Path))
+	}
 	for _, disk := range s.VM.Disks {
+		dirs = append(dirs, filepath.Dir(disk.Path))
+	}
+	for _, dir := range dirs {
 		var fs unix.Statfs_t
-		dir := filepath.Dir(disk.Path)
 		if err := unix.Statfs(dir, &fs); err != nil {
 			return "", fmt.Errorf("how much room is in %s: %w", dir, err)
 		}

@@ -162,7 +162,7 @@ func (d *Driver) noteVolumes(id cloud.InstanceID, volumes []machine.Volume) erro
 // OpensVolume tells whether a running machine has a volume, as a device that its guest can use.
 func (d *Driver) OpensVolume(ctx context.Context, id cloud.InstanceID, vol cloud.VolumeID) (bool, error) {
 	s, err := d.Running(id)
-	if err != nil || !hasVolume(s.VM, vol) {
+	if err != nil || !hasVolume(s.VM, vol) && (s.VM.Root == nil || s.VM.Root.ID != vol) {
 		return false, nil
 	}
 	has := false

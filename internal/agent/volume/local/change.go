@@ -123,10 +123,10 @@ func (b *Backend) settle(ctx context.Context, r *record, open volume.Door) error
 	target := b.snapshotDir(r.Pending)
 	if _, err := os.Stat(target); errors.Is(err, fs.ErrNotExist) {
 		err := b.make(target, func(dir string) error {
-			if err := link(b.Dir(id), dir, r.Layers); err != nil {
+			if err := link(b.Dir(id), dir, *r); err != nil {
 				return err
 			}
-			return save(dir, record{ID: string(r.Pending), Size: r.Size, Layers: r.Layers, Next: r.Next})
+			return save(dir, record{ID: string(r.Pending), Size: r.Size, Base: r.Base, Layers: r.Layers, Next: r.Next})
 		})
 		if err != nil {
 			return fmt.Errorf("snapshot %s of volume %s: %w", r.Pending, id, err)
@@ -174,7 +174,7 @@ func (b *Backend) CopySnapshot(_ context.Context, from, to cloud.SnapshotID) err
 	r, err := load(b.snapshotDir(from), string(from))
 	if err == nil {
 		err = b.make(b.snapshotDir(to), func(dir string) error {
-			if err := link(b.snapshotDir(from), dir, r.Layers); err != nil {
+			if err := link(b.snapshotDir(from), dir, r); err != nil {
 				return err
 			}
 			r.ID = string(to)
@@ -187,10 +187,17 @@ func (b *Backend) CopySnapshot(_ context.Context, from, to cloud.SnapshotID) err
 	return nil
 }
 
-// link gives a directory the layers of another.
-func link(from, to string, layers []string) error {
-	for _, l := range layers {
-		if err := os.Link(filepath.Join(from, l+suffix), filepath.Join(to, l+suffix)); err != nil {
+// link gives a directory the files of another.
+func link(from, to string, r record) error {
+	var names []string
+	if r.Base != "" {
+		names = append(names, baseFile)
+	}
+	for _, l := range r.Layers {
+		names = append(names, l+suffix)
+	}
+	for _, name := range names {
+		if err := os.Link(filepath.Join(from, name), filepath.Join(to, name)); err != nil {
 			return err
 		}
 	}

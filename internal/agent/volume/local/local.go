@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -36,6 +37,7 @@ const (
 	makingDir    = "making" // what is not finished or on its way out; emptied by Recover
 	recordFile   = "record.json"
 	suffix       = ".qcow2"
+	baseFile     = "base"
 )
 
 // Config says where the volumes are.
@@ -78,6 +80,8 @@ type record struct {
 	Size   int64
 	Limits cloud.VolumeLimits
 	Holder cloud.InstanceID
+	// Base is the format of the file baseFile that the layers lie over, "" for none.
+	Base   string   `json:",omitempty"`
 	Layers []string // the lowest first
 	Next   int      // the number of the next layer
 	// Pending is a snapshot that is being made: its layers are Layers, and Fresh is to be laid over them.
@@ -161,6 +165,33 @@ func (b *Backend) Info(id cloud.VolumeID) (volume.Info, error) {
 	defer b.lock(string(id))()
 	r, err := b.volumeOf(id)
 	return info(r), err
+}
+
+// Usage implements volume.Backend.
+func (b *Backend) Usage(id cloud.VolumeID) (layers, base int64, err error) {
+	defer b.lock(string(id))()
+	r, err := b.volumeOf(id)
+	if err != nil {
+		return 0, 0, err
+	}
+	weigh := func(name string) (int64, error) {
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join(b.Dir(id), name), &st); err != nil {
+			return 0, fmt.Errorf("weigh volume %s: %w", id, &os.PathError{Op: "stat", Path: name, Err: err})
+		}
+		return st.Blocks * 512, nil
+	}
+	for _, l := range r.Layers {
+		n, err := weigh(l + suffix)
+		if err != nil {
+			return 0, 0, err
+		}
+		layers += n
+	}
+	if r.Base != "" {
+		base, err = weigh(baseFile)
+	}
+	return layers, base, err
 }
 
 // Recover implements volume.Backend.
@@ -305,6 +336,34 @@ func (b *Backend) empty(ctx context.Context, path string, size int64) error {
 	return f.Sync()
 }
 
+// layOn lays a volume that is being made over a base. The file is shared by a link, as layers are: whoever made it may delete it.
+func (b *Backend) layOn(dir string, r *record, base volume.Base) error {
+	if base.Format != "raw" && base.Format != "qcow2" {
+		return fmt.Errorf("%s has the format %q, which is neither raw nor qcow2", base.Path, base.Format)
+	}
+	r.Base = base.Format
+	path := filepath.Join(dir, baseFile)
+	if err := os.Link(base.Path, path); err != nil {
+		return err
+	}
+	return b.freeze(path)
+}
+
+// copyTo makes a layer with the content of another file.
+func (b *Backend) copyTo(path, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Chown(b.cfg.User, b.cfg.User), out.Sync(), out.Close())
+}
+
 // freeze makes a layer one that nobody writes any more.
 func (b *Backend) freeze(path string) error {
 	return errors.Join(os.Chown(path, 0, b.cfg.User), os.Chmod(path, 0o440))
@@ -342,17 +401,26 @@ func (b *Backend) create(ctx context.Context, s volume.Spec) error {
 		if len(from.Layers) >= MaxLayers {
 			return fmt.Errorf("of snapshot %s, of %d layers: %w", s.Snapshot, len(from.Layers), volume.ErrTooManyLayers)
 		}
-		r.Layers, r.Next = from.Layers, from.Next
+		r.Base, r.Layers, r.Next = from.Base, from.Layers, from.Next
 		r.Size = max(s.Size, from.Size)
 	}
 	return b.make(b.Dir(s.ID), func(dir string) error {
-		if err := link(b.snapshotDir(s.Snapshot), dir, r.Layers); err != nil {
+		if s.Base.Path == "" {
+			if err := link(b.snapshotDir(s.Snapshot), dir, r); err != nil {
+				return err
+			}
+		} else if err := b.layOn(dir, &r, s.Base); err != nil {
 			return err
 		}
 		head := volume.LayerName(r.Next)
 		r.Next++
 		r.Layers = append(r.Layers, head)
-		if err := b.empty(ctx, filepath.Join(dir, head+suffix), r.Size); err != nil {
+		path := filepath.Join(dir, head+suffix)
+		if s.Base.Written != "" {
+			if err := b.copyTo(path, s.Base.Written); err != nil {
+				return err
+			}
+		} else if err := b.empty(ctx, path, r.Size); err != nil {
 			return err
 		}
 		return save(dir, r)
@@ -428,6 +496,9 @@ func (b *Backend) Graph(id cloud.VolumeID) (volume.Graph, error) {
 		return volume.Graph{}, err
 	}
 	g := volume.Graph{ID: id, Limits: r.Limits}
+	if r.Base != "" {
+		g.Layers = append(g.Layers, volume.Layer{Name: baseFile, Path: filepath.Join(b.Dir(id), baseFile), Raw: r.Base == "raw"})
+	}
 	for _, l := range r.Layers {
 		g.Layers = append(g.Layers, volume.Layer{Name: l, Path: filepath.Join(b.Dir(id), l+suffix)})
 	}

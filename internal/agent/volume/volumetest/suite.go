@@ -31,11 +31,13 @@ func Run(t *testing.T, reopen func(t *testing.T) volume.Backend) {
 		"an open volume grows and gets other limits":                          growsOpen,
 		"a snapshot is the volume as it was, and so is what is made of it":    snapshots,
 		"every acknowledged write is there after a kill, also in snapshots":   survives,
+		"a volume is laid over a disk that may go afterwards":                 overBase,
 		"snapshots and volumes end in any order":                              anyOrder,
 		"what a call that was cut off made is finished or gone after Recover": recovers,
 	} {
 		t.Run(name, func(t *testing.T) {
-			test(t, &bench{T: t, backend: reopen(t), reopen: reopen, server: NewServer(t, Dir(t))})
+			dir := Dir(t)
+			test(t, &bench{T: t, backend: reopen(t), reopen: reopen, server: NewServer(t, dir), dir: dir})
 		})
 	}
 }
@@ -99,6 +101,7 @@ type bench struct {
 	backend volume.Backend
 	reopen  func(*testing.T) volume.Backend
 	server  *daemon.Server
+	dir     string // the server's, on the volumes' file system
 }
 
 func (b *bench) must(err error) {
@@ -339,6 +342,61 @@ func anyOrder(t *testing.T, b *bench) {
 	b.shut(last)
 	if _, err := b.backend.Create(ctx, volume.Spec{ID: NewVolume(), Size: 8 * mib, Snapshot: made[0]}); !errors.Is(err, volume.ErrNotFound) {
 		t.Error("a volume of a deleted snapshot:", err)
+	}
+}
+
+// overBase lays volumes over a raw disk that is smaller than they, one of them beginning with what another wrote.
+func overBase(t *testing.T, b *bench) {
+	ctx := t.Context()
+	dir, err := os.MkdirTemp(b.dir, "base-")
+	b.must(err)
+	raw := filepath.Join(dir, "disk")
+	b.must(os.WriteFile(raw, bytes.Repeat([]byte{5}, 2*mib), 0o400))
+	over := func(base volume.Base) cloud.VolumeID {
+		t.Helper()
+		id := NewVolume()
+		_, err := b.backend.Create(ctx, volume.Spec{ID: id, Size: 8 * mib, Base: base})
+		b.must(err)
+		return id
+	}
+	id := over(volume.Base{Path: raw, Format: "raw"})
+	d := b.open(id)
+	b.reads(d, mib, 5)
+	b.reads(d, 4*mib, 0)
+	b.write(d, 0, 1)
+	snap := newSnapshot()
+	b.must(b.backend.Snapshot(ctx, id, snap, b.server.Door(id)))
+	b.write(d, 0, 2)
+	b.shut(id)
+	g, err := b.backend.Graph(id)
+	b.must(err)
+	written := filepath.Join(dir, "written")
+	qcow2, err := os.ReadFile(g.Layers[len(g.Layers)-1].Path)
+	b.must(err)
+	b.must(os.WriteFile(written, qcow2, 0o400))
+	copied := over(volume.Base{Path: raw, Format: "raw", Written: written})
+	b.must(os.RemoveAll(dir))
+	d = b.open(copied)
+	b.reads(d, 0, 2)
+	b.reads(d, mib, 5)
+	b.write(d, mib, 3)
+	b.shut(copied)
+	of := b.create(8*mib, snap)
+	b.must(b.backend.Delete(ctx, id))
+	b.must(b.backend.DeleteSnapshot(ctx, snap))
+	d = b.open(of)
+	b.reads(d, 0, 1)
+	b.reads(d, mib, 5)
+	b.shut(of)
+	layers, base, err := b.backend.Usage(copied)
+	if err != nil || layers < 4096 || base < 2*mib {
+		t.Errorf("%v, it takes %d bytes over %d", err, layers, base)
+	}
+	d = b.open(copied)
+	b.reads(d, mib, 3)
+	b.shut(copied)
+	if _, err := b.backend.Create(ctx, volume.Spec{ID: NewVolume(), Size: 8 * mib, Base: volume.Base{Path: raw, Format: "raw"}}); err == nil {
+		t.Error("a volume over nothing was made")
 	}
 }
 
