@@ -135,3 +135,71 @@ func TestRandomFactsNeverLoseAVolumeOfALaunch(t *testing.T) {
 		}
 	}
 }
+
+func TestARootIsMadeWithItsMachine(t *testing.T) {
+	for _, layer := range []bool{false, true} {
+		w := newWorld(t)
+		w.keepsVolumes(100)
+		id := w.launch("t3.micro", 5)
+		root := cloud.NewID[cloud.VolumeID](w.rand)
+		w.update(func(tx *store.Tx) {
+			i, _ := store.Get(tx, store.Instances, id)
+			i.Wiring, i.RootVolume = 1, true
+			store.Put(tx, store.Instances, i)
+			store.Put(tx, store.Volumes, &cloud.Volume{ID: root, Zone: "us-east-1a", Type: cloud.VolumeGP3, SizeGiB: 10, State: cloud.VolumeCreating, Instance: id,
+				Device: cloud.RootDevice, Attach: cloud.Attaching, Root: true, Layer: layer})
+		})
+		w.reconcile()
+		d := desiredOf(w.store.View(), w.node.ID)
+		if m := d.machines[id]; len(d.volumes) > 0 || len(m.Volumes) > 0 || layer != (m.Root == nil) || !layer && (m.Root.ID != root || !m.Root.Make) {
+			t.Fatalf("the node is to keep %+v, and the machine to have %+v", d.volumes, m.Root)
+		}
+		have := []cloud.VolumeID{root}
+		if layer {
+			have = nil
+		}
+		w.tell(agentrpc.MachineStatus{Instance: id, Boot: 1, Wiring: 1, Phase: agentrpc.PhaseRunning, Volumes: have})
+		if v, _ := w.volume(root); v.Attach != cloud.Attached || v.State != cloud.VolumeInUse {
+			t.Errorf("it is %s, %s", v.Attach, v.State)
+		}
+		d = desiredOf(w.store.View(), w.node.ID)
+		if wish, ok := d.volumes[root]; ok == layer || wish.Make || !layer && d.machines[id].Root.Make {
+			t.Errorf("the node is to keep %+v: a root is never made twice", d.volumes)
+		}
+		w.update(func(tx *store.Tx) {
+			i, _ := store.Get(tx, store.Instances, id)
+			i.Desired = cloud.DesiredTerminated
+			store.Put(tx, store.Instances, i)
+		})
+		w.update(func(tx *store.Tx) {
+			i, _ := store.Get(tx, store.Instances, id)
+			if err := i.Transition(cloud.StateShuttingDown, cloud.ReasonUserTerminate, start); err != nil {
+				t.Fatal(err)
+			}
+			store.Put(tx, store.Instances, i)
+		})
+		w.tell(agentrpc.MachineStatus{Instance: id, Boot: 1, Phase: agentrpc.PhaseGone})
+		if v, ok := w.volume(root); ok == layer || ok && v.State != cloud.VolumeAvailable {
+			t.Errorf("after its instance's end it is %+v", v)
+		}
+	}
+}
+
+// A root that its machine never ran with holds nothing, though it was to stay.
+func TestTheRootOfALaunchThatFailsGoes(t *testing.T) {
+	w := newWorld(t)
+	w.keepsVolumes(100)
+	id := w.launch("t3.micro", 5)
+	_, root := w.withVolumes(id)
+	w.update(func(tx *store.Tx) {
+		v, _ := store.Get(tx, store.Volumes, root)
+		v.Root, v.Device = true, cloud.RootDevice
+		store.Put(tx, store.Volumes, v)
+	})
+	w.reconcile()
+	w.tell(agentrpc.MachineStatus{Instance: id, Boot: 1, Phase: agentrpc.PhaseFailed, Error: "no kernel"})
+	w.tell(agentrpc.MachineStatus{Instance: id, Boot: 1, Phase: agentrpc.PhaseGone})
+	if d := desiredOf(w.store.View(), w.node.ID); !d.volumes[root].Delete {
+		t.Errorf("the node is to keep %+v", d.volumes)
+	}
+}

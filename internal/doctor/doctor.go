@@ -53,7 +53,7 @@ var programs = append([]program{
 	{"mmdebstrap", "mmdebstrap", "`nacre image bake debian-12` does not work; images can still be imported and pulled", []string{"--version"}, false},
 	{"busybox", "busybox-static", "`nacre image bake busybox` does not work", []string{"--help"}, false},
 	{"qemu-img", "qemu-utils", "no virtual machines and no volumes", []string{"--version"}, false},
-	{"qemu-storage-daemon", "qemu-system-common", "no volumes", []string{"--version"}, false},
+	{"qemu-storage-daemon", "qemu-system-common", "no virtual machines and no volumes", []string{"--version"}, false},
 	{"grub-mkimage", "grub-common", "`nacre image bake debian-12-cloud` does not work; disks can still be imported", []string{"--version"}, false},
 	{"sfdisk", "fdisk", "`nacre image bake debian-12-cloud` does not work; disks can still be imported", []string{"--version"}, false},
 	{"mformat", "mtools", "`nacre image bake debian-12-cloud` does not work; disks can still be imported", []string{"--version"}, false},

@@ -73,12 +73,39 @@ func machineIO(c *testCloud) (rows []row, err error) {
 			return nil, err
 		}
 	}
+	if err := c.hurry("io-vm"); err != nil {
+		return nil, err
+	}
 	disk, err := c.disks()
 	if err != nil {
 		return nil, err
 	}
 	network, err := c.networks()
 	return append(disk, network...), err
+}
+
+// hurry gives the root of a virtual machine the highest rates that a volume can have: what is measured is the way to the disk, not the limits of gp3.
+func (c *testCloud) hurry(name string) error {
+	ctx := context.Background()
+	found, err := c.ec2.DescribeInstances(ctx, &ec2.DescribeInstancesInput{Filters: []types.Filter{{Name: aws.String("tag:Name"), Values: []string{name}},
+		{Name: aws.String("instance-state-name"), Values: []string{"running"}}}})
+	if err != nil {
+		return err
+	}
+	root := found.Reservations[0].Instances[0].BlockDeviceMappings[0].Ebs.VolumeId
+	_, err = c.ec2.ModifyVolume(ctx, &ec2.ModifyVolumeInput{VolumeId: root, VolumeType: types.VolumeTypeIo2, Size: aws.Int32(64), Iops: aws.Int32(64000)})
+	for err == nil {
+		var out *ec2.DescribeVolumesModificationsOutput
+		out, err = c.ec2.DescribeVolumesModifications(ctx, &ec2.DescribeVolumesModificationsInput{VolumeIds: []string{*root}})
+		if err != nil || out.VolumesModifications[0].ModificationState == types.VolumeModificationStateCompleted {
+			break
+		}
+		if m := out.VolumesModifications[0]; m.ModificationState == types.VolumeModificationStateFailed {
+			return errors.New(aws.ToString(m.StatusMessage))
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return err
 }
 
 func (c *testCloud) awaitLogin(name string) (err error) {
