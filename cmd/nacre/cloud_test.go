@@ -37,7 +37,7 @@ func newTestCloud(t *testing.T) *testCloud {
 	}
 	c.account = region.Root
 	c.update(func(tx *store.Tx) {
-		store.Put(tx, store.Nodes, &cloud.Node{ID: cloud.NewID[cloud.NodeID](rand.Reader), Zone: "us-east-1a", Architecture: "x86_64", CPUs: 8, MemoryMiB: 16 << 10,
+		store.Put(tx, store.Nodes, &cloud.Node{ID: cloud.NewID[cloud.NodeID](rand.Reader), Zone: "us-east-1a", Architecture: "x86_64", CPUs: 8, MemoryMiB: 16 << 10, VolumeGiB: 100,
 			Engines: map[cloud.Isolation]string{cloud.IsolationContainer: "runc", cloud.IsolationVM: "QEMU"}, Guests: []string{"x86_64", "arm64"}, CPUFactor: 1, MemoryFactor: 1})
 	})
 	registry := awsapi.NewRegistry(gen.Services()...)
