@@ -3,14 +3,12 @@ package e2e
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -135,35 +133,8 @@ func TestAnyOperatingSystemOfAPCHasAScreenAndAKeyboard(t *testing.T) {
 		t.Errorf("the log says %q", logs)
 	}
 
-	view := func(port string) *machinetest.Screen {
-		t.Helper()
-		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-			t.Fatal(err)
-		}
-		s, err := machinetest.OpenScreen(conn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if lit, err := s.Lit(); err != nil || lit < 100 {
-			t.Errorf("%d pixels of %d x %d are lit, %v", lit, s.Width, s.Height, err)
-		}
-		return s
-	}
-	offer := func() (*cloudtest.Talk, string) {
-		t.Helper()
-		screen := c.TalkTo("console", "--vnc", "pc")
-		screen.Hears("Ctrl-C ends it")
-		_, rest, _ := strings.Cut(screen.Said(), "127.0.0.1:")
-		port, _, _ := strings.Cut(rest, " ")
-		return screen, port
-	}
-	screen, port := offer()
-	for n, s := range []*machinetest.Screen{view(port), view(port)} {
+	screen, port := c.OfferScreen("pc")
+	for n, s := range []*machinetest.Screen{c.View(port), c.View(port)} {
 		keys := fmt.Sprintf("viewer %d", n)
 		if err := s.Type(keys); err != nil {
 			t.Fatal(err)
@@ -176,14 +147,14 @@ func TestAnyOperatingSystemOfAPCHasAScreenAndAKeyboard(t *testing.T) {
 		t.Errorf("%v, it says %q", err, screen.Said())
 	}
 	c.Up()
-	_, port = offer()
-	view(port)
+	_, port = c.OfferScreen("pc")
+	c.View(port)
 
 	// Hibernated, what was on the screen is there again; no paravirtual device is needed for any of it.
 	c.Nacre("stop", "--hibernate", "pc")
 	c.Nacre("start", "pc")
-	_, port = offer()
-	s := view(port)
+	_, port = c.OfferScreen("pc")
+	s := c.View(port)
 	console = c.TalkTo("console", "pc")
 	console.Echoes("resumed", "resumed")
 	if err := s.Type(" by keyboard"); err != nil {

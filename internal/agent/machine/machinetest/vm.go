@@ -1,70 +1,26 @@
 package machinetest
 
 import (
-	"bytes"
-	"compress/gzip"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"syscall"
 	"testing"
 )
-
-// archive is an initial RAM disk in the making: a cpio archive in the "newc" format, compressed.
-type archive struct {
-	bytes.Buffer
-	inode int
-}
-
-func (a *archive) add(name string, mode uint32, content []byte) {
-	a.inode++
-	fmt.Fprintf(a, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00", a.inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name)+1, 0, name)
-	a.pad()
-	a.Write(content)
-	a.pad()
-}
-
-func (a *archive) pad() {
-	for a.Len()%4 != 0 {
-		a.WriteByte(0)
-	}
-}
-
-func (a *archive) file(t testing.TB, name, source string) {
-	t.Helper()
-	b, err := os.ReadFile(source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.add(name, syscall.S_IFREG|0o755, b)
-}
-
-// write ends the archive and compresses it.
-func (a *archive) write(t testing.TB, path string) {
-	t.Helper()
-	a.add("TRAILER!!!", 0, nil)
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	z, _ := gzip.NewWriterLevel(f, gzip.BestSpeed)
-	z.Write(a.Bytes())
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // CloudKernel fetches Debian's cloud kernel package once and unpacks it; the directory holds boot and lib.
 func CloudKernel(t testing.TB) string {
 	t.Helper()
+	return DebianKernel(t, "linux-image-cloud-amd64")
+}
+
+// DebianKernel fetches the kernel package that one of Debian's metapackages depends on, once, and unpacks it; the directory holds boot
+// and lib.
+func DebianKernel(t testing.TB, metapackage string) string {
+	t.Helper()
 	_, here, _, _ := runtime.Caller(0)
-	cache := filepath.Join(filepath.Dir(here), "../../../../.cache/kernel")
+	cache := filepath.Join(filepath.Dir(here), "../../../../.cache", metapackage)
 	if found, _ := filepath.Glob(cache + "/boot/vmlinuz-*"); len(found) > 0 {
 		return cache
 	}
@@ -77,18 +33,28 @@ func CloudKernel(t testing.TB) string {
 	}
 	defer os.RemoveAll(dir)
 	fetch := exec.Command("/bin/sh", "-ec", `
-apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || apt-get update
-apt-get download "$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)$/\1/p')"
-dpkg-deb -x linux-image-*.deb kernel`)
+apt-cache show "$1" >/dev/null 2>&1 || apt-get update
+apt-get download "$(apt-cache depends "$1" | sed -n 's/^ *Depends: \(linux-image-.*\)$/\1/p')"
+dpkg-deb -x linux-image-*.deb kernel`, "sh", metapackage)
 	fetch.Dir = dir
 	if out, err := fetch.CombinedOutput(); err != nil {
-		t.Fatalf("Debian's cloud kernel can't be fetched: %v\n%s", err, out)
+		t.Fatalf("Debian's %s can't be fetched: %v\n%s", metapackage, err, out)
 	}
 	// Another run may have been first.
 	if err := os.Rename(dir+"/kernel", cache); err != nil && !errors.Is(err, os.ErrExist) {
 		t.Fatal(err)
 	}
 	return cache
+}
+
+// KernelFile finds a file of an unpacked kernel by its path, in which a star may stand for the version.
+func KernelFile(t testing.TB, kernel, path string) string {
+	t.Helper()
+	found, _ := filepath.Glob(filepath.Join(kernel, path))
+	if len(found) == 0 {
+		t.Fatalf("the kernel in %s has no %s", kernel, path)
+	}
+	return found[len(found)-1]
 }
 
 // modules are what the port and the network card need, in the order of loading.
@@ -138,14 +104,11 @@ func MakeRoot(t testing.TB, disk string, program []byte) {
 // MakeProofInitrd makes a RAM disk whose first program is the guest's, without modules. It returns a kernel to boot it with.
 func MakeProofInitrd(t testing.TB, path string, program []byte) (kernelImage string) {
 	t.Helper()
-	a := &archive{}
-	for _, d := range []string{"dev", "proc", "sys", "root", "modules"} {
-		a.add(d, syscall.S_IFDIR|0o755, nil)
-	}
-	a.add("init", syscall.S_IFREG|0o755, program)
+	a := &Archive{}
+	a.Directories("dev", "proc", "sys", "root", "modules")
+	a.Program("init", program)
 	a.write(t, path)
-	images, _ := filepath.Glob(CloudKernel(t) + "/boot/vmlinuz-*")
-	return images[len(images)-1]
+	return KernelFile(t, CloudKernel(t), "boot/vmlinuz-*")
 }
 
 // MakeInitrd makes a RAM disk that loads what a virtual machine needs, mounts its first disk and starts the guest's program there.
@@ -153,24 +116,17 @@ func MakeProofInitrd(t testing.TB, path string, program []byte) (kernelImage str
 func MakeInitrd(t testing.TB, path string) (kernelImage string) {
 	t.Helper()
 	kernel := CloudKernel(t)
-	a := &archive{}
-	for _, d := range []string{"bin", "proc", "sys", "dev", "root", "m"} {
-		a.add(d, syscall.S_IFDIR|0o755, nil)
-	}
-	a.file(t, "bin/busybox", "/bin/busybox")
+	a := &Archive{}
+	a.Directories("bin", "proc", "sys", "dev", "root", "m")
+	a.File(t, "bin/busybox", "/bin/busybox")
 	script := "#!/bin/busybox sh\n/bin/busybox mount -t devtmpfs dev /dev\n"
 	for _, m := range modules {
-		found, _ := filepath.Glob(kernel + "/lib/modules/*/kernel/" + m + ".ko")
-		if len(found) == 0 {
-			t.Fatalf("the kernel has no module %s", m)
-		}
 		name := "m/" + filepath.Base(m) + ".ko"
-		a.file(t, name, found[0])
+		a.File(t, name, KernelFile(t, kernel, "lib/modules/*/kernel/"+m+".ko"))
 		script += "/bin/busybox insmod /" + name + "\n"
 	}
 	script += "/bin/busybox mount -t ext4 /dev/vda /root && exec /bin/busybox switch_root /root /bin/nacre-guest\n"
-	a.add("init", syscall.S_IFREG|0o755, []byte(script))
+	a.Program("init", []byte(script))
 	a.write(t, path)
-	images, _ := filepath.Glob(kernel + "/boot/vmlinuz-*")
-	return images[len(images)-1]
+	return KernelFile(t, kernel, "boot/vmlinuz-*")
 }
