@@ -108,6 +108,25 @@ func TestAWholeDebianIsSetUpByItsOwnCloudInit(t *testing.T) {
 	vm = c.WaitState(id, types.InstanceStateNameRunning)
 	m = c.SSH(vm, "admin", key)
 	clean()
+
+	// It has no program of nacre's: memory that is plugged in is taken in and given back by its own kernel.
+	mebibytes := func() int {
+		n := 0
+		if _, err := fmt.Sscan(m.Run("awk '/^MemTotal/ {print int($2/1024)}' /proc/meminfo"), &n); err != nil {
+			t.Error(err)
+		}
+		return n
+	}
+	had := mebibytes()
+	if out, err := c.Try("resize", id, "--memory", "1280MiB"); err != nil {
+		t.Errorf("more memory: %v\n%s", err, out)
+	} else if has := mebibytes(); has < had+200 || has > had+300 {
+		t.Errorf("it had %d MiB, and with 256 more has %d", had, has)
+	} else if out, err := c.Try("resize", id, "--memory", "0"); err != nil {
+		t.Errorf("its memory is not taken back: %v\n%s", err, out)
+	} else if has := mebibytes(); has > had+8 {
+		t.Errorf("it had %d MiB, and has %d again", had, has)
+	}
 	c.Terminate(id)
 
 	// The same disk starts by UEFI too; user data may be a script.

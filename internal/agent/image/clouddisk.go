@@ -22,6 +22,9 @@ const cloudRoom = 3 << 30
 var cloudPackages = append([]string{"linux-image-cloud-amd64", "grub2-common", "grub-pc-bin", "grub-efi-amd64-bin", "systemd-sysv", "dbus", "libpam-systemd", "systemd-resolved",
 	"systemd-timesyncd", "netplan.io", "isc-dhcp-client", "openssh-server", "cloud-init", "cloud-guest-utils", "fdisk"}, debianPackages...)
 
+// cloudLine is what the kernel is told by the loader: where its console is, and that memory which is plugged in is used at once, so that it can be taken out again.
+const cloudLine = "console=tty0 console=ttyS0,115200 memhp_default_state=online memory_hotplug.online_policy=auto-movable"
+
 // customizeCloud is run by mmdebstrap in the finished root, whose path is $1. Nothing in there is nacre's: user, keys, name and network
 // are cloud-init's to set up, from the metadata service. The loader's configuration is replaced by the first update-grub.
 const customizeCloud = `#!/bin/sh
@@ -32,7 +35,7 @@ cat > etc/default/grub <<END
 GRUB_DEFAULT=0
 GRUB_TIMEOUT=0
 GRUB_CMDLINE_LINUX_DEFAULT=""
-GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200"
+GRUB_CMDLINE_LINUX="` + cloudLine + `"
 GRUB_TERMINAL="console serial"
 GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 END
@@ -41,7 +44,7 @@ cp -r usr/lib/grub/i386-pc usr/lib/grub/x86_64-efi boot/grub/
 cat > boot/grub/grub.cfg <<END
 serial --unit=0 --speed=115200
 terminal_output console serial
-linux /vmlinuz root=LABEL=` + bootdisk.RootLabel + ` ro console=tty0 console=ttyS0,115200
+linux /vmlinuz root=LABEL=` + bootdisk.RootLabel + ` ro ` + cloudLine + `
 initrd /initrd.img
 boot
 END
