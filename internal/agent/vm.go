@@ -19,7 +19,8 @@ import (
 // Hypervisor is what the agent asks of the driver of virtual machines beyond what every driver does.
 type Hypervisor interface {
 	machine.Driver
-	// AttachNIC gives a running machine a network card; DetachNIC takes one away, before its link goes.
+	// AttachNIC gives a running machine a network card; DetachNIC takes one away, before its link goes. Its guest may hold on to the device, which is
+	// without a link then: until it has let go, AttachNIC of the same interface is an error, to be tried again.
 	AttachNIC(ctx context.Context, id cloud.InstanceID, n machine.NIC) error
 	DetachNIC(ctx context.Context, id cloud.InstanceID, nic cloud.InterfaceID) error
 	// Freeze boots a machine up to where its guest waits to be told who it is and settle agrees, and makes a template of it; only

@@ -168,15 +168,17 @@ func (w *worker) ensureRunning(ctx context.Context, d *agentrpc.Machine, exited 
 	}
 	switch {
 	case !absent && st.State == machine.Running && st.Boot >= boot:
-		if err := w.updateNetwork(ctx, d); err != nil {
-			return err
-		}
+		// What one of them can't do keeps nobody from the others: a guest may hold on to a device for long.
+		unwired := w.updateNetwork(ctx, d)
 		have, problems, err := w.updateVolumes(ctx, d, st)
 		if err != nil {
-			return err
+			return errors.Join(unwired, err)
 		}
 		w.resize(ctx, d)
 		w.openSSH(ctx, d)
+		if unwired != nil {
+			return unwired
+		}
 		w.reportRunning(d, st, have, problems)
 		for id := range problems {
 			if no, told := w.noVolumes[id]; !told || no.wiring != d.Instance.Wiring {
@@ -290,6 +292,7 @@ func (w *worker) updateNetwork(ctx context.Context, d *agentrpc.Machine) error {
 	if err := w.unplugLeft(ctx, d, &rec); err != nil {
 		return err
 	}
+	var problems []error
 	for _, i := range d.Interfaces {
 		if old, ok := w.attached[i.ID]; ok && reflect.DeepEqual(old, i) {
 			continue
@@ -302,12 +305,13 @@ func (w *worker) updateNetwork(ctx context.Context, d *agentrpc.Machine) error {
 		}
 		if isVM(d) && w.a.cfg.VMs != nil {
 			if err := w.a.cfg.VMs.AttachNIC(ctx, w.id, w.nic(d, i)); err != nil {
-				return fmt.Errorf("attach %s to %s: %w", i.ID, w.id, err)
+				problems = append(problems, err)
+				continue
 			}
 		}
 		w.attached[i.ID] = i
 	}
-	return nil
+	return errors.Join(problems...)
 }
 
 // unplugLeft takes away the interfaces that a machine has and its wish doesn't.

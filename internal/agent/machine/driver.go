@@ -96,12 +96,13 @@ type VM struct {
 	Product      string // shown by the firmware's tables, such as "t3.micro"
 
 	// Set by the driver.
-	Forked    bool  // it was started where a template was frozen, not booted
-	Memory    int64 // bytes that it was started with
-	MaxMemory int64 // the most that it can have while it runs
-	CPUs      int   // that it was started with
-	MaxCPUs   int   // the most that it can have while it runs
-	Mapped    bool  // its memory is a file's that others map too: no page of it can be given back
+	Left      []Left `json:",omitempty"`
+	Forked    bool   // it was started where a template was frozen, not booted
+	Memory    int64  // bytes that it was started with
+	MaxMemory int64  // the most that it can have while it runs
+	CPUs      int    // that it was started with
+	MaxCPUs   int    // the most that it can have while it runs
+	Mapped    bool   // its memory is a file's that others map too: no page of it can be given back
 }
 
 // Disk is a block device of a virtual machine.
@@ -118,6 +119,12 @@ type Disk struct {
 type Volume struct {
 	Graph volume.Graph // as it was when it was attached
 	Slot  int          // the driver's
+}
+
+// Left is a device that was taken from a running machine and that its guest has not let go of: nothing is behind it, and it keeps its slot.
+type Left struct {
+	Device string // the hypervisor's name for it
+	Slot   int
 }
 
 // NIC is a network card of a virtual machine.

@@ -100,7 +100,7 @@ func (l *line) addPorts(b board) {
 	if !b.ports {
 		return
 	}
-	for slot := firstVolumeSlot; slot <= lastSlot; slot++ {
+	for slot := firstSlot; slot <= lastSlot; slot++ {
 		l.add("-device", object(map[string]any{"driver": "pcie-root-port", "id": portName(slot), "chassis": slot, "slot": slot, "addr": fmt.Sprintf("%#x", slot)}))
 	}
 }

@@ -80,7 +80,13 @@ func (d *Driver) save(ctx context.Context, s machine.Spec) error {
 	defer f.Close()
 	plugged := 0
 	err = d.withMonitor(ctx, s.ID, func(m *qmp.Client) error {
-		var err error
+		err := d.whole(ctx, m, s.ID)
+		if err != nil {
+			return err
+		}
+		if s, err = d.Running(s.ID); err != nil {
+			return err
+		}
 		if _, plugged, err = pluggedCPUs(ctx, m, s.VM); err != nil {
 			return err
 		}

@@ -94,8 +94,9 @@ func (d *Driver) startFrom(ctx context.Context, s machine.Spec, from sources) (m
 		vm.Memory, vm.MaxMemory = s.Resources.Memory, maxMemory(s)
 		vm.Mapped = (vm.Forked || from.memfd != nil) && !overlays()
 	}
-	vm.NICs = slots(&vm)
-	vm.Volumes = slotted(&vm)
+	if err := slotted(&vm); err != nil {
+		return machine.Status{}, fmt.Errorf("machine %s: %w", s.ID, err)
+	}
 	s.VM = &vm
 	d.mu.Lock()
 	d.from[s.ID] = from

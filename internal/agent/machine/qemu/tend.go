@@ -23,7 +23,7 @@ const (
 	roomToGoOn = 64 << 20
 )
 
-// Tend tells how a running machine is. One that was paused because the server had no room for what it wrote goes on when there is.
+// Tend tells how a running machine is, and asks its guest again for devices that it holds on to. One that was paused because the server had no room for what it wrote goes on when there is.
 func (d *Driver) Tend(ctx context.Context, id cloud.InstanceID) (c machine.Condition, err error) {
 	s, err := d.Running(id)
 	if err != nil {
@@ -31,6 +31,9 @@ func (d *Driver) Tend(ctx context.Context, id cloud.InstanceID) (c machine.Condi
 	}
 	err = d.withMonitor(ctx, id, func(m *qmp.Client) error {
 		if c.Stalled, err = d.unstall(ctx, m, s); err != nil {
+			return err
+		}
+		if err := d.askAgain(ctx, m, id); err != nil {
 			return err
 		}
 		if s.VM.Devices == cloud.DevicesEmulated || s.VM.Mapped {

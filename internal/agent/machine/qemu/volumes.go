@@ -14,10 +14,6 @@ import (
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
-// firstVolumeSlot is where the slots of volumes end, which have them from lastSlot downwards, those of network cards left out: a machine that
-// goes on from a saved state finds each where it was, whatever came and went before.
-const firstVolumeSlot = 0x0a
-
 // VolumeDoor leads to a machine's hypervisor, for its volumes.
 func (d *Driver) VolumeDoor(id cloud.InstanceID) volume.Door { return door{d, id} }
 
@@ -62,26 +58,6 @@ func volumeDevice(id cloud.VolumeID) string { return "dev-" + string(id) }
 // VolumeSerial is by what a guest knows a volume: /dev/disk/by-id/virtio-vol0123456789abcdef0.
 func VolumeSerial(id cloud.VolumeID) string { return strings.Replace(string(id), "-", "", 1) }
 
-// slotted are a machine's volumes, each with a slot of its own.
-func slotted(vm *machine.VM) []machine.Volume {
-	taken := map[int]bool{}
-	for _, n := range vm.NICs {
-		taken[n.Slot] = true
-	}
-	for _, v := range vm.Volumes {
-		taken[v.Slot] = true
-	}
-	out := slices.Clone(vm.Volumes)
-	for n := range out {
-		for slot := lastSlot; out[n].Slot == 0 && slot >= firstVolumeSlot; slot-- {
-			if !taken[slot] {
-				out[n].Slot, taken[slot] = slot, true
-			}
-		}
-	}
-	return out
-}
-
 // plugVolumes gives a machine that is being started all of its volumes.
 func (d *Driver) plugVolumes(ctx context.Context, m *qmp.Client, s machine.Spec) error {
 	for _, v := range s.VM.Volumes {
@@ -101,9 +77,6 @@ func plugVolume(ctx context.Context, m *qmp.Client, d volume.Door, vm *machine.V
 		return err
 	}
 	dev := map[string]any{"driver": device(vm, "disk"), "id": volumeDevice(v.Graph.ID), "drive": volume.Top(v.Graph.ID), "serial": VolumeSerial(v.Graph.ID)}
-	if v.Slot == 0 {
-		return fmt.Errorf("volume %s: all slots of the machine are taken", v.Graph.ID)
-	}
 	boards[vm.Architecture].place(dev, v.Slot)
 	if err := m.Run(ctx, "device_add", dev, nil); err != nil {
 		return errors.Join(fmt.Errorf("volume %s: %w", v.Graph.ID, err), volume.Shut(context.WithoutCancel(ctx), m, v.Graph.ID))
@@ -113,36 +86,49 @@ func plugVolume(ctx context.Context, m *qmp.Client, d volume.Door, vm *machine.V
 
 // AttachVolume gives a running machine one more volume. One that it has already is no error.
 func (d *Driver) AttachVolume(ctx context.Context, id cloud.InstanceID, g volume.Graph) error {
-	s, err := d.Running(id)
-	if err != nil {
-		return err
-	}
-	volumes := s.VM.Volumes
-	if !hasVolume(s.VM, g.ID) {
-		more := *s.VM
-		more.Volumes = append(slices.Clone(volumes), machine.Volume{Graph: g})
-		volumes = slotted(&more)
-		// Noted first: a crash between the two is found by the note.
-		if err := d.noteVolumes(id, volumes); err != nil {
+	err := d.withMonitor(ctx, id, func(m *qmp.Client) error {
+		if _, err := d.reap(ctx, m, id); err != nil {
 			return err
 		}
-	}
-	v := volumes[slices.IndexFunc(volumes, func(v machine.Volume) bool { return v.Graph.ID == g.ID })]
-	v.Graph = g
-	err = d.withMonitor(ctx, id, func(m *qmp.Client) error {
+		s, err := d.Running(id)
+		if err != nil {
+			return err
+		}
+		left := slices.ContainsFunc(s.VM.Left, func(l machine.Left) bool { return l.Device == volumeDevice(g.ID) })
+		there, err := has(ctx, m, volumeDevice(g.ID))
 		switch {
-		case opens(ctx, m, g.ID):
-			return nil
-		case present(ctx, m, g.ID):
+		case err != nil:
+			return err
+		case left || there && !opens(ctx, m, g.ID):
 			return fmt.Errorf("volume %s was taken from the guest by force, and it holds on to the empty device; reboot it", g.ID)
 		}
-		if err := volume.Shut(ctx, m, g.ID); err != nil { // what a crash left half open
-			return err
+		vm := *s.VM
+		if !hasVolume(&vm, g.ID) {
+			vm.Volumes = append(slices.Clone(vm.Volumes), machine.Volume{Graph: g})
+			if err := slotted(&vm); err != nil {
+				return err
+			}
+			// Noted first: a crash between the two is found by the note.
+			if err := d.noteVolumes(id, vm.Volumes); err != nil {
+				return err
+			}
 		}
-		return plugVolume(ctx, m, door{d, id}, s.VM, v)
+		if there {
+			return nil
+		}
+		v := vm.Volumes[slices.IndexFunc(vm.Volumes, func(v machine.Volume) bool { return v.Graph.ID == g.ID })]
+		v.Graph = g
+		err = volume.Shut(ctx, m, g.ID) // what a crash left half open
+		if err == nil {
+			err = plugVolume(ctx, m, door{d, id}, &vm, v)
+		}
+		if err != nil {
+			return errors.Join(err, d.noteVolumes(id, s.VM.Volumes))
+		}
+		return nil
 	})
 	if err != nil {
-		return errors.Join(fmt.Errorf("machine %s: %w", id, err), d.noteVolumes(id, s.VM.Volumes))
+		return fmt.Errorf("machine %s: %w", id, err)
 	}
 	return nil
 }
@@ -178,11 +164,6 @@ func (d *Driver) OpensVolume(ctx context.Context, id cloud.InstanceID, vol cloud
 	return has, err
 }
 
-// present tells whether a hypervisor has a volume's device.
-func present(ctx context.Context, m *qmp.Client, vol cloud.VolumeID) bool {
-	return m.Run(ctx, "qom-list", map[string]any{"path": "/machine/peripheral/" + volumeDevice(vol)}, nil) == nil
-}
-
 // opens tells whether a volume's device is there with the volume behind it: one that was hollowed is not.
 func opens(ctx context.Context, m *qmp.Client, vol cloud.VolumeID) bool {
 	var node string
@@ -194,47 +175,35 @@ func opens(ctx context.Context, m *qmp.Client, vol cloud.VolumeID) bool {
 // says so; the guest goes on being asked. A forced one takes the bytes away behind the guest's back: from then on what it reads is zeros, and what
 // it writes is lost.
 func (d *Driver) DetachVolume(ctx context.Context, id cloud.InstanceID, vol cloud.VolumeID, force bool) error {
-	s, err := d.Running(id)
-	if err != nil {
+	if _, err := d.Running(id); err != nil {
 		return nil // a machine that has ended holds no volume
 	}
-	err = d.withMonitor(ctx, id, func(m *qmp.Client) error {
-		if present(ctx, m, vol) {
-			if err := unplugVolume(ctx, m, vol); err != nil {
-				if !force || ctx.Err() != nil {
-					return err
-				}
-				if opens(ctx, m, vol) {
-					if err := hollow(ctx, m, vol); err != nil {
-						return err
-					}
-				}
+	err := d.withMonitor(ctx, id, func(m *qmp.Client) error {
+		gone, err := release(ctx, m, volumeDevice(vol))
+		switch {
+		case err != nil:
+			return err
+		case !gone && !force:
+			return fmt.Errorf("the guest does not let go of %s", vol)
+		}
+		if err := d.leave(id, volumeDevice(vol)); err != nil {
+			return err
+		}
+		if !gone && opens(ctx, m, vol) {
+			if err := hollow(ctx, m, vol); err != nil {
+				return err
 			}
 		}
-		return volume.Shut(ctx, m, vol)
+		if err := volume.Shut(ctx, m, vol); err != nil {
+			return err
+		}
+		_, err = d.reap(ctx, m, id)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("machine %s: take %s away: %w", id, vol, err)
 	}
-	return d.noteVolumes(id, slices.DeleteFunc(slices.Clone(s.VM.Volumes), func(v machine.Volume) bool { return v.Graph.ID == vol }))
-}
-
-// unplugVolume asks the guest for a volume's device and waits until it is gone.
-func unplugVolume(ctx context.Context, m *qmp.Client, vol cloud.VolumeID) error {
-	// The guest may have been asked already, which is refused a second time.
-	asked := m.Run(ctx, "device_del", map[string]any{"id": volumeDevice(vol)}, nil)
-	wait, cancel := context.WithTimeout(ctx, unplugLimit)
-	defer cancel()
-	for present(wait, m, vol) {
-		e, err := m.Next(wait)
-		if err != nil {
-			return errors.Join(fmt.Errorf("the guest does not let go of %s", vol), asked)
-		}
-		if deleted(e, volumeDevice(vol)) {
-			return nil
-		}
-	}
-	return ctx.Err()
+	return nil
 }
 
 // hollow leaves a guest a device without content in the place of a volume.
