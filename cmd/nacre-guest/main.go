@@ -19,8 +19,14 @@ import (
 	"github.com/nacre-cloud/nacre/internal/agent/machine/guestinit/first"
 )
 
-// retry is the time between looks for the port, or for the agent behind it.
-const retry = 50 * time.Millisecond
+const (
+	// retry is the time between looks for the port, or for the agent behind it.
+	retry = 50 * time.Millisecond
+	// soon is the time between the first looks for an agent that went away, as many as looks: a clone that wakes up finds the
+	// template's gone and its own a moment later.
+	soon  = 5 * time.Millisecond
+	looks = 100
+)
 
 func main() {
 	first.Name = "nacre-guest"
@@ -153,10 +159,18 @@ func servePort(m *inside.ThisMachine) {
 			continue
 		}
 		server := &inside.Server{Machine: m, Starter: m.Start}
-		for {
+		for n := 0; ; n++ {
+			began := time.Now()
 			// It ends whenever the agent goes away, and goes on with the next one.
 			server.Serve(port)
-			time.Sleep(retry)
+			if time.Since(began) > retry { // there was one
+				n = 0
+			}
+			if n < looks {
+				time.Sleep(soon)
+			} else {
+				time.Sleep(retry)
+			}
 		}
 	}
 }

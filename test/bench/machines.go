@@ -158,7 +158,7 @@ func awaitBanner(address string) error {
 	var err error
 	for deadline := time.Now().Add(15 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		var conn net.Conn
-		if conn, err = net.DialTimeout("tcp", address, 100*time.Millisecond); err != nil {
+		if conn, err = net.DialTimeout("tcp", address, 50*time.Millisecond); err != nil {
 			continue
 		}
 		conn.SetDeadline(time.Now().Add(5 * time.Second))

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -21,18 +22,24 @@ import (
 type identity struct {
 	wire.Identity
 	start Starter
+
+	mu    sync.Mutex
 	notes []string
 }
 
 func (id *identity) note(what string, err error) {
 	if err != nil {
+		id.mu.Lock()
+		defer id.mu.Unlock()
 		id.notes = append(id.notes, what+": "+err.Error())
 	}
 }
 
-// apply does what has to be done in every virtual machine. Random numbers come first: keys are made from them.
+// seed makes the machine's random numbers its own. It comes first: keys are made from them.
+func (id *identity) seed() { id.note("credit random bytes", addEntropy(id.Entropy)) }
+
+// apply does what has to be done in every virtual machine.
 func (id *identity) apply() {
-	id.note("credit random bytes", addEntropy(id.Entropy))
 	if id.Time != 0 {
 		ts := unix.NsecToTimespec(id.Time)
 		id.note("set the clock", unix.ClockSettime(unix.CLOCK_REALTIME, &ts))

@@ -56,8 +56,12 @@ func (m *ThisMachine) Identify(want wire.Identity) wire.Reply {
 		return wire.Reply{Error: "an identity without a command to run"}
 	}
 	id := &identity{Identity: want, start: m.Start}
+	id.seed()
+	var keys []string
+	var server sync.WaitGroup // beside the rest: a clone does all of it for the first time, and slowly
+	server.Go(func() { keys = id.hostKeys() })
 	id.apply()
-	keys := id.hostKeys()
+	server.Wait()
 	if m.Prepare != nil {
 		m.Prepare(want)
 	}
