@@ -33,7 +33,7 @@ deps: build ## install the Debian packages that running and testing need
 deps-bench: deps ## install the peers that the benchmarks compare with
 	scripts/install-packages podman containerd fuse-overlayfs fio iperf3
 
-test: deps ## run all tests (root, about five minutes on two cores)
+test: deps ## run all tests (root, about a quarter of an hour on two cores)
 	go vet ./...
 	go test $(TESTFLAGS) ./...
 

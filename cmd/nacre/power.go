@@ -49,16 +49,21 @@ func powerCommand(g *globals, use, short, state string, call func(*cobra.Command
 }
 
 func stopCommand(g *globals) *cobra.Command {
-	hibernate := false
+	hibernate, force := false, false
 	cmd := powerCommand(g, "stop", "Stop instances; their disks stay", "stopped", func(cmd *cobra.Command, a *api, ids []string) error {
 		in := &ec2.StopInstancesRequest{InstanceIds: ids}
 		if hibernate {
 			in.Hibernate = &hibernate
 		}
+		if force {
+			in.Force = &force
+		}
 		_, err := a.ec2.StopInstances(cmd.Context(), in)
 		return err
 	})
 	cmd.Flags().BoolVar(&hibernate, "hibernate", false, "save the memory of virtual machines, which go on at the start where they were")
+	cmd.Flags().BoolVar(&force, "force", false, "at once, without asking what runs inside; it may lose what it did not write to disk")
+	cmd.MarkFlagsMutuallyExclusive("hibernate", "force")
 	return cmd
 }
 

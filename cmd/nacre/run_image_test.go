@@ -110,4 +110,13 @@ func TestRunLaunchesVirtualMachinesThatCanHibernate(t *testing.T) {
 	if _, _, err := c.nacre("stop", "--hibernate", "--wait=false", container.ID); err == nil {
 		t.Error("a container hibernates")
 	}
+	if _, _, err := c.nacre("stop", "--force", "--hibernate", "--wait=false", container.ID); err == nil {
+		t.Error("a machine is stopped at once and hibernates")
+	}
+	if _, _, err := c.nacre("stop", "--force", "--wait=false", container.ID); err != nil {
+		t.Error(err)
+	}
+	if r, _ := store.Get(c.store.View(), store.Instances, cloud.InstanceID(container.ID)); !r.ForceStop || r.Desired != cloud.DesiredStopped {
+		t.Errorf("its node is told %+v", r)
+	}
 }

@@ -92,6 +92,9 @@ func (l *launch) resolveVolumes(tx *store.Tx) error {
 	if len(l.volumes) > 0 && l.template.Hardware.Devices == cloud.DevicesEmulated && l.template.VM() {
 		return awsapi.Unsupported("Instances of %s have emulated devices, and none of their disk controllers takes volumes.", l.image.ID)
 	}
+	if err := fitsBus(&l.template, len(l.volumes), len(l.interfaces)); err != nil {
+		return err
+	}
 	for n := range l.volumes {
 		x := &l.volumes[n]
 		x.shape = x.asked

@@ -177,3 +177,26 @@ func TestVolumesGoWithALaunchThatNoServerTakes(t *testing.T) {
 	_, err := w.run(mapped("/dev/sdf", ofSize(1)))
 	refused(t, err, "InsufficientVolumeCapacity", "keeps volumes")
 }
+
+func TestVolumesAndInterfacesOfAVirtualMachineShareItsSlots(t *testing.T) {
+	w := newWorld(t).withVMs()
+	kernel, _ := w.kernel("linux", "x86_64")
+	image := w.vmImage("slots", kernel)
+	full := func(image string, interfaces int) func(*order) {
+		return func(in *order) {
+			in.ImageId, in.InstanceType, in.DryRun = &image, "c5.4xlarge", aws.Bool(true)
+			for c := 'b'; c <= 'q'; c++ {
+				mapped("/dev/sd"+string(c), ofSize(1))(in)
+			}
+			for n := range interfaces {
+				in.NetworkInterfaces = append(in.NetworkInterfaces, types.InstanceNetworkInterfaceSpecification{DeviceIndex: aws.Int32(int32(n))})
+			}
+		}
+	}
+	_, err := w.run(full(image, 7))
+	refused(t, err, "AttachmentLimitExceeded", "22 slots")
+	for image, interfaces := range map[string]int{image: 6, w.image: 8} {
+		_, err := w.run(full(image, interfaces))
+		refused(t, err, "InsufficientInstanceCapacity", "16 vCPUs") // of the node, which is asked after the slots
+	}
+}

@@ -43,6 +43,10 @@ func attachableTo(tx *store.Tx, i *cloud.Instance, n *cloud.Interface, device in
 	case len(i.Interfaces) >= size.MaxInterfaces:
 		return tooManyInterfaces(size, len(i.Interfaces)+1)
 	}
+	volumes := slices.DeleteFunc(slices.Clone(store.ListBy(tx, store.VolumesByInstance, i.ID)), func(v *cloud.Volume) bool { return v.Device == rootDeviceName })
+	if err := fitsBus(i, len(volumes), len(i.Interfaces)+1); err != nil {
+		return err
+	}
 	for _, other := range store.ListBy(tx, store.InterfacesByInstance, i.ID) {
 		if other.DeviceIndex == device {
 			return awsapi.InvalidParameterValue("Instance '%s' already has an interface attached at device index '%d'.", i.ID, device)

@@ -17,8 +17,22 @@ func (s *Service) registerVolumeAttachments(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionDetachVolume, s.detachVolume, awsapi.Honours("Device", "Force", "InstanceId", "VolumeId"))
 }
 
-// maxAttachments bounds the volumes of an instance beside its root: a virtual machine has as many slots left.
-const maxAttachments = 16
+const (
+	// maxAttachments bounds the volumes of an instance beside its root.
+	maxAttachments = 16
+	// maxSlots bounds the volumes beside its root and the interfaces of a virtual machine together, whose bus has as many slots for what
+	// comes and goes. EC2's have such a bound too.
+	maxSlots = 22
+)
+
+// fitsBus finds whether an instance can have so many volumes beside its root and so many interfaces.
+func fitsBus(i *cloud.Instance, volumes, interfaces int) error {
+	if i.VM() && volumes+interfaces > maxSlots {
+		return awsapi.Errorf("AttachmentLimitExceeded", "A virtual machine has %d slots for volumes and network interfaces together; %d volumes and %d interfaces are too many.",
+			maxSlots, volumes, interfaces)
+	}
+	return nil
+}
 
 // deviceNames are those that EC2 knows for Linux.
 var deviceNames = regexp.MustCompile(`^/dev/(sd[b-z]([1-9]|1[0-5])?|xvd[b-z][a-z]?)$`)
@@ -45,7 +59,7 @@ func freeDevice(r store.Reader, i *cloud.Instance, device string) error {
 	if len(list) >= maxAttachments {
 		return awsapi.Errorf("AttachmentLimitExceeded", "Volume count %d exceeds the limit of %d for an instance.", len(list)+1, maxAttachments)
 	}
-	return nil
+	return fitsBus(i, len(list)+1, len(i.Interfaces))
 }
 
 // seenAs is a device's name inside.
