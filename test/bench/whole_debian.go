@@ -161,11 +161,7 @@ func (c *testCloud) handOf(id string) (*hand, error) {
 	if err != nil {
 		return nil, err
 	}
-	var disk struct{ Base string }
-	b, err = os.ReadFile(filepath.Join(c.dir, "images/disks/machines", id, "disk.json"))
-	if err == nil {
-		err = json.Unmarshal(b, &disk)
-	}
+	base, err := c.rootBase(id)
 	if err != nil {
 		return nil, err
 	}
@@ -178,5 +174,27 @@ func (c *testCloud) handOf(id string) (*hand, error) {
 			h.initrd = m.Source
 		}
 	}
-	return h, h.prepare(filepath.Join(c.dir, "images/disks/bases", disk.Base))
+	return h, h.prepare(base)
+}
+
+// rootBase is the image's disk that a machine's root is laid over.
+func (c *testCloud) rootBase(id string) (string, error) {
+	records, err := filepath.Glob(filepath.Join(c.dir, "*/volumes/*/record.json"))
+	if err != nil {
+		return "", err
+	}
+	for _, path := range records {
+		var volume struct{ Holder, Base string }
+		b, err := os.ReadFile(path)
+		if err == nil {
+			err = json.Unmarshal(b, &volume)
+		}
+		if err != nil {
+			return "", err
+		}
+		if volume.Holder == id && volume.Base == "raw" {
+			return filepath.Join(filepath.Dir(path), "base"), nil
+		}
+	}
+	return "", fmt.Errorf("no volume of %s lies over an image's disk", id)
 }

@@ -69,9 +69,12 @@ func TestAContainersVolumesOutliveEverything(t *testing.T) {
 	if said, err := c.Try("volume", "rm", bare); err == nil || !strings.Contains(said+err.Error(), "VolumeInUse") {
 		t.Errorf("it was deleted in use: %s", said)
 	}
-	mappings := c.Describe(id).BlockDeviceMappings
-	if len(mappings) != 2 || *mappings[0].DeviceName != "/dev/sdf" || *mappings[1].Ebs.VolumeId != bare {
-		t.Errorf("the instance is described with %+v", mappings)
+	devices := map[string]string{}
+	for _, d := range c.Describe(id).BlockDeviceMappings {
+		devices[*d.DeviceName] = *d.Ebs.VolumeId
+	}
+	if len(devices) != 3 || devices["/dev/sdf"] != mounted || devices["/dev/sdp"] != bare || devices["/dev/xvda"] == "" {
+		t.Errorf("the instance is described with %v", devices)
 	}
 
 	// A snapshot is the volume as it was, whatever is written and killed later.
