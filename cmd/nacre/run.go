@@ -16,6 +16,7 @@ import (
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
+	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
 const (
@@ -23,8 +24,6 @@ const (
 	commandTag = "nacre:command"
 	// isolationTag is on the images and instances of virtual machines.
 	isolationTag = "aws:nacre:isolation"
-	// rootDevice is the name of every instance's root device.
-	rootDevice = "/dev/xvda"
 	// defaultKey is the key pair that `nacre run` makes and uses when no other is named.
 	defaultKey = "nacre"
 	// sshGroup is the security group that `nacre run` makes and uses when no other is named.
@@ -113,7 +112,7 @@ func (a *api) launch(cmd *cobra.Command, o runOptions, image string, command []s
 		in.TagSpecifications = []ec2.TagSpecification{{ResourceType: new("instance"), Tags: tags}}
 	}
 	if o.disk != 0 {
-		in.BlockDeviceMappings = []ec2.BlockDeviceMapping{{DeviceName: new(rootDevice), Ebs: &ec2.EbsBlockDevice{VolumeSize: &o.disk}}}
+		in.BlockDeviceMappings = []ec2.BlockDeviceMapping{{DeviceName: new(cloud.RootDevice), Ebs: &ec2.EbsBlockDevice{VolumeSize: &o.disk}}}
 	}
 	mappings, mount, err := launchVolumes(o.volumes)
 	if err != nil {

@@ -11,6 +11,21 @@ import (
 	"github.com/nacre-cloud/nacre/internal/store"
 )
 
+// Root is the volume that is attached as an instance's root, nil for none.
+func Root(r store.Reader, i *cloud.Instance) *cloud.Volume {
+	for _, v := range store.ListBy(r, store.VolumesByInstance, i.ID) {
+		if v.Device == cloud.RootDevice {
+			return v
+		}
+	}
+	return nil
+}
+
+// Beside are the volumes that an instance has beside its root.
+func Beside(r store.Reader, i *cloud.Instance) []*cloud.Volume {
+	return slices.DeleteFunc(slices.Clone(store.ListBy(r, store.VolumesByInstance, i.ID)), func(v *cloud.Volume) bool { return v.Device == cloud.RootDevice })
+}
+
 // Place has an instance's node keep the volumes that are made with it.
 func Place(tx *store.Tx, i *cloud.Instance) {
 	for _, v := range store.ListBy(tx, store.VolumesByInstance, i.ID) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
+	"github.com/nacre-cloud/nacre/internal/attachments"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/store"
 )
@@ -49,19 +50,16 @@ func volumeOf(v *cloud.Volume) agentrpc.Volume {
 
 // rootOf is the volume that an instance has as its root, nil for one that is its machine's own.
 func rootOf(r store.Reader, i *cloud.Instance) *agentrpc.Volume {
-	for _, v := range store.ListBy(r, store.VolumesByInstance, i.ID) {
-		if v.Device == cloud.RootDevice && !v.Layer && v.Attach != cloud.Detaching {
-			return new(volumeOf(v))
-		}
+	if v := attachments.Root(r, i); v != nil && !v.Layer && v.Attach != cloud.Detaching {
+		return new(volumeOf(v))
 	}
 	return nil
 }
 
 // attachmentsOf are the volumes that an instance should have beside its root, by device, and those that don't wait for its guest to leave.
 func attachmentsOf(r store.Reader, i *cloud.Instance) (list []agentrpc.Attachment, forced []cloud.VolumeID) {
-	for _, v := range store.ListBy(r, store.VolumesByInstance, i.ID) {
+	for _, v := range attachments.Beside(r, i) {
 		switch {
-		case v.Device == cloud.RootDevice:
 		case v.Attach != cloud.Detaching:
 			list = append(list, agentrpc.Attachment{Volume: v.ID, Device: v.Device, Mount: v.Tags[cloud.TagMount]})
 		case v.Forced:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/nacre-cloud/nacre/internal/attachments"
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
 	"github.com/nacre-cloud/nacre/internal/cloud"
@@ -43,8 +44,7 @@ func attachableTo(tx *store.Tx, i *cloud.Instance, n *cloud.Interface, device in
 	case len(i.Interfaces) >= size.MaxInterfaces:
 		return tooManyInterfaces(size, len(i.Interfaces)+1)
 	}
-	volumes := slices.DeleteFunc(slices.Clone(store.ListBy(tx, store.VolumesByInstance, i.ID)), func(v *cloud.Volume) bool { return v.Device == rootDeviceName })
-	if err := fitsBus(i, len(volumes), len(i.Interfaces)+1); err != nil {
+	if err := fitsBus(i, len(attachments.Beside(tx, i)), len(i.Interfaces)+1); err != nil {
 		return err
 	}
 	for _, other := range store.ListBy(tx, store.InterfacesByInstance, i.ID) {

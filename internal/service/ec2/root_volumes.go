@@ -3,6 +3,7 @@ package ec2
 import (
 	"maps"
 
+	"github.com/nacre-cloud/nacre/internal/attachments"
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
 	"github.com/nacre-cloud/nacre/internal/cloud"
@@ -111,13 +112,8 @@ func (l *launch) equipRoot(tx *store.Tx, i *cloud.Instance, id cloud.VolumeID) {
 
 // rooted refuses to start a virtual machine whose root was detached.
 func rooted(r store.Reader, i *cloud.Instance) error {
-	if !i.RootVolume {
+	if !i.RootVolume || attachments.Root(r, i) != nil {
 		return nil
-	}
-	for _, v := range store.ListBy(r, store.VolumesByInstance, i.ID) {
-		if v.Device == rootDeviceName {
-			return nil
-		}
 	}
 	return awsapi.InvalidParameterValue("Invalid value '%s' for instanceId. Instance does not have a volume attached at root (%s)", i.ID, rootDeviceName)
 }

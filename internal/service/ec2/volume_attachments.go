@@ -3,7 +3,6 @@ package ec2
 import (
 	"context"
 	"regexp"
-	"slices"
 
 	"github.com/nacre-cloud/nacre/internal/attachments"
 	"github.com/nacre-cloud/nacre/internal/awsapi"
@@ -49,8 +48,7 @@ func freeDevice(r store.Reader, i *cloud.Instance, device string) error {
 	case !deviceNames.MatchString(device):
 		return awsapi.InvalidParameterValue("Value (%s) for parameter device is invalid. %s is not a valid EBS device name.", device, device)
 	}
-	list := store.ListBy(r, store.VolumesByInstance, i.ID)
-	list = slices.DeleteFunc(slices.Clone(list), func(v *cloud.Volume) bool { return v.Device == rootDeviceName })
+	list := attachments.Beside(r, i)
 	for _, v := range list {
 		if seenAs(v.Device) == seenAs(device) {
 			return awsapi.InvalidParameterValue("Invalid value '%s' for unixDevice. Attachment point %s is already in use", device, device)
