@@ -26,6 +26,9 @@ const (
 	templateLimit = 10 * time.Minute
 	// templateDisk is the room for images that must be left for a template's disk, in bytes.
 	templateDisk = 256 << 20
+	// templateWeight is the share of the processors of a machine that is to become a template, under contention: machines that somebody
+	// waits for go first.
+	templateWeight = 20
 	// retryTemplate is how long no template is made after a failure; after each further one twice as long, up to templateIdle.
 	retryTemplate = time.Minute
 )
@@ -103,7 +106,7 @@ func (t *templates) holds(id cloud.InstanceID) bool {
 
 // moldOf is what a machine's template must be like; ok is false for those that can't be forked.
 func (t *templates) moldOf(d *agentrpc.Machine, s *machine.Spec, img image.Image) (m mold, ok bool) {
-	if t.a.cfg.VMs == nil || !s.VM.GuestAgent || d.Instance.Boot != 1 {
+	if t.a.cfg.VMs == nil || !s.VM.GuestAgent || d.Instance.Boot != 1 || d.Root == nil {
 		return m, false
 	}
 	h := d.Instance.Hardware
@@ -228,6 +231,7 @@ func (t *templates) make(ctx context.Context, m mold, s machine.Spec, img image.
 		vm.Root, vm.Disks = nil, []machine.Disk{{Path: disk.Path, Format: "qcow2", Base: disk.Base, BaseFormat: disk.BaseFormat, Serial: "vol0"}}
 		vm.SSHKeys = nil
 		vm.NICs = []machine.NIC{{MTU: t.a.cfg.Network.MTU(), Tap: network.OpenSpareTap}}
+		s.Resources.Weight = templateWeight
 		s.ID, s.Dir, s.IDBase, s.VM, s.UserData, s.Greeting = id, t.a.machineDir(id), base, &vm, nil, ""
 		made.frozen, err = t.a.cfg.VMs.Freeze(ctx, s, settled(img))
 	}

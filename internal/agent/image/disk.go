@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -133,38 +132,6 @@ func (s *Store) PrepareBase(ctx context.Context, digest string) error {
 	}
 	_, err = s.base(ctx, r)
 	return err
-}
-
-// CopyDisk makes a machine's disk a copy of another's, which nobody may be writing. One that is there already is an error.
-func (s *Store) CopyDisk(_ context.Context, key, from string) error {
-	aside, err := os.MkdirTemp(s.disks(makingDir), "copy-")
-	if err != nil {
-		return fmt.Errorf("copy disk %s: %w", from, err)
-	}
-	defer os.RemoveAll(aside)
-	for _, name := range []string{overlayFile, diskFile} {
-		if err := copyFile(filepath.Join(aside, name), s.disks(overlaysDir, from, name)); err != nil {
-			return fmt.Errorf("copy disk %s: %w", from, err)
-		}
-	}
-	if err := os.Rename(aside, s.disks(overlaysDir, key)); err != nil {
-		return fmt.Errorf("copy disk %s: %w", from, err)
-	}
-	return nil
-}
-
-func copyFile(to, from string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
 }
 
 // overlay reads what a machine's disk is made of.
