@@ -148,22 +148,11 @@ func volumeSnapshotsCommand(g *globals) *cobra.Command {
 }
 
 func volumeRmSnapshotCommand(g *globals) *cobra.Command {
-	return &cobra.Command{Use: "rm-snapshot SNAPSHOT…", Short: "Delete snapshots, in any order; volumes made of them stay", Args: cobra.MinimumNArgs(1), ValidArgsFunction: g.completeSnapshots,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := g.connect()
-			if err != nil {
-				return err
-			}
-			for _, word := range args {
-				s, err := a.findSnapshot(cmd.Context(), word)
-				if err != nil {
-					return err
-				}
-				if _, err := a.ec2.DeleteSnapshot(cmd.Context(), &ec2.DeleteSnapshotRequest{SnapshotId: &s.ID}); err != nil {
-					return err
-				}
-				fmt.Fprintln(cmd.OutOrStdout(), s.ID)
-			}
-			return nil
-		}}
+	return g.deleteCommand("rm-snapshot SNAPSHOT…", "Delete snapshots, in any order; volumes made of them stay", g.completeSnapshots, func(ctx context.Context, a *api, word string) (string, error) {
+		s, err := a.findSnapshot(ctx, word)
+		if err == nil {
+			_, err = a.ec2.DeleteSnapshot(ctx, &ec2.DeleteSnapshotRequest{SnapshotId: &s.ID})
+		}
+		return s.ID, err
+	})
 }

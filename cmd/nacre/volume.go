@@ -420,21 +420,29 @@ func volumeGrowCommand(g *globals) *cobra.Command {
 }
 
 func volumeRmCommand(g *globals) *cobra.Command {
-	return &cobra.Command{Use: "rm VOLUME…", Short: "Delete volumes; their snapshots stay", Args: cobra.MinimumNArgs(1), ValidArgsFunction: g.completeVolumes,
+	return g.deleteCommand("rm VOLUME…", "Delete volumes; their snapshots stay", g.completeVolumes, func(ctx context.Context, a *api, word string) (string, error) {
+		v, err := a.findVolume(ctx, word)
+		if err == nil {
+			_, err = a.ec2.DeleteVolume(ctx, &ec2.DeleteVolumeRequest{VolumeId: &v.ID})
+		}
+		return v.ID, err
+	})
+}
+
+// deleteCommand is a command that deletes things one after the other, each found by the word for it, and says which it has.
+func (g *globals) deleteCommand(use, short string, complete cobra.CompletionFunc, deleted func(ctx context.Context, a *api, word string) (string, error)) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: cobra.MinimumNArgs(1), ValidArgsFunction: complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := g.connect()
 			if err != nil {
 				return err
 			}
 			for _, word := range args {
-				v, err := a.findVolume(cmd.Context(), word)
+				id, err := deleted(cmd.Context(), a, word)
 				if err != nil {
 					return err
 				}
-				if _, err := a.ec2.DeleteVolume(cmd.Context(), &ec2.DeleteVolumeRequest{VolumeId: &v.ID}); err != nil {
-					return err
-				}
-				fmt.Fprintln(cmd.OutOrStdout(), v.ID)
+				fmt.Fprintln(cmd.OutOrStdout(), id)
 			}
 			return nil
 		}}
