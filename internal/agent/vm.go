@@ -124,8 +124,8 @@ func (w *worker) startVM(ctx context.Context, d *agentrpc.Machine, img image.Ima
 	}
 	if from != nil {
 		if err := w.forkRoot(ctx, d, img, from); err != nil {
-			w.log.Warn("the root can't be laid over the template's; the machine boots", "error", err)
-			from, spec.VM.WhyBooted = nil, "its root could not be laid over the template's"
+			w.log.Warn("the template's disk can't be copied; the machine boots", "error", err)
+			from, spec.VM.WhyBooted = nil, "the template's disk could not be copied"
 		}
 	}
 	if err := w.openRoot(ctx, d, img, spec.VM); err != nil {

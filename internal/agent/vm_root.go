@@ -12,12 +12,13 @@ import (
 )
 
 // A virtual machine's root is a volume, laid over its image's disk. It is made with the machine, as only its worker knows whether there is a template to
-// lay it over, and is an ordinary volume from then on. Machines of before have a disk of their own beside the images.
+// begin with a copy of, and is an ordinary volume from then on. Machines of before have a disk of their own beside the images.
 
 // errRootThere is returned for a root that is to begin as a template's and has begun already.
 var errRootThere = errors.New("the root is there already")
 
-// forkRoot lays a machine's root over a template's.
+// forkRoot makes a machine's root begin as a template's. What the template wrote is copied, not laid under: it is little, and what the machine writes
+// there would be copied piece by piece, in its way to be up.
 func (w *worker) forkRoot(ctx context.Context, d *agentrpc.Machine, img image.Image, from *template) error {
 	disk, err := w.a.cfg.Images.PrepareDisk(ctx, string(from.id), img.Digest, rootSize(d, img)) // which is there
 	if err != nil {

@@ -74,7 +74,7 @@ type Spec struct {
 type Base struct {
 	Path   string // absolute, on the file system that volumes are on
 	Format string // "raw" or "qcow2"
-	// Written is a qcow2 over it that the volume is laid over too, "" for none; its header names no other file.
+	// Written is a qcow2 over it that the volume begins with a copy of, "" for none; its header names no other file.
 	Written string
 }
 

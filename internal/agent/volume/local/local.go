@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -335,35 +336,32 @@ func (b *Backend) empty(ctx context.Context, path string, size int64) error {
 	return f.Sync()
 }
 
-// layOn lays a volume that is being made over a base. Its files are shared by links, as layers are: whoever made them may delete them.
+// layOn lays a volume that is being made over a base. The file is shared by a link, as layers are: whoever made it may delete it.
 func (b *Backend) layOn(dir string, r *record, base volume.Base) error {
 	if base.Format != "raw" && base.Format != "qcow2" {
 		return fmt.Errorf("%s has the format %q, which is neither raw nor qcow2", base.Path, base.Format)
 	}
 	r.Base = base.Format
-	names := map[string]string{baseFile: base.Path}
-	if base.Written != "" {
-		layer := r.lay()
-		names[layer+suffix] = base.Written
+	path := filepath.Join(dir, baseFile)
+	if err := os.Link(base.Path, path); err != nil {
+		return err
 	}
-	for name, from := range names {
-		path := filepath.Join(dir, name)
-		if err := os.Link(from, path); err != nil {
-			return err
-		}
-		if err := b.freeze(path); err != nil {
-			return err
-		}
-	}
-	return nil
+	return b.freeze(path)
 }
 
-// lay adds a layer, and returns its name.
-func (r *record) lay() string {
-	name := volume.LayerName(r.Next)
-	r.Next++
-	r.Layers = append(r.Layers, name)
-	return name
+// copyTo makes a layer with the content of another file.
+func (b *Backend) copyTo(path, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Chown(b.cfg.User, b.cfg.User), out.Sync(), out.Close())
 }
 
 // freeze makes a layer one that nobody writes any more.
@@ -414,7 +412,15 @@ func (b *Backend) create(ctx context.Context, s volume.Spec) error {
 		} else if err := b.layOn(dir, &r, s.Base); err != nil {
 			return err
 		}
-		if err := b.empty(ctx, filepath.Join(dir, r.lay()+suffix), r.Size); err != nil {
+		head := volume.LayerName(r.Next)
+		r.Next++
+		r.Layers = append(r.Layers, head)
+		path := filepath.Join(dir, head+suffix)
+		if s.Base.Written != "" {
+			if err := b.copyTo(path, s.Base.Written); err != nil {
+				return err
+			}
+		} else if err := b.empty(ctx, path, r.Size); err != nil {
 			return err
 		}
 		return save(dir, r)

@@ -374,13 +374,13 @@ func overBase(t *testing.T, b *bench) {
 	qcow2, err := os.ReadFile(g.Layers[len(g.Layers)-1].Path)
 	b.must(err)
 	b.must(os.WriteFile(written, qcow2, 0o400))
-	upon := over(volume.Base{Path: raw, Format: "raw", Written: written})
+	copied := over(volume.Base{Path: raw, Format: "raw", Written: written})
 	b.must(os.RemoveAll(dir))
-	d = b.open(upon)
+	d = b.open(copied)
 	b.reads(d, 0, 2)
 	b.reads(d, mib, 5)
 	b.write(d, mib, 3)
-	b.shut(upon)
+	b.shut(copied)
 	of := b.create(8*mib, snap)
 	b.must(b.backend.Delete(ctx, id))
 	b.must(b.backend.DeleteSnapshot(ctx, snap))
@@ -388,13 +388,13 @@ func overBase(t *testing.T, b *bench) {
 	b.reads(d, 0, 1)
 	b.reads(d, mib, 5)
 	b.shut(of)
-	layers, base, err := b.backend.Usage(upon)
+	layers, base, err := b.backend.Usage(copied)
 	if err != nil || layers < 4096 || base < 2*mib {
 		t.Errorf("%v, it takes %d bytes over %d", err, layers, base)
 	}
-	d = b.open(upon)
+	d = b.open(copied)
 	b.reads(d, mib, 3)
-	b.shut(upon)
+	b.shut(copied)
 	if _, err := b.backend.Create(ctx, volume.Spec{ID: NewVolume(), Size: 8 * mib, Base: volume.Base{Path: raw, Format: "raw"}}); err == nil {
 		t.Error("a volume over nothing was made")
 	}
