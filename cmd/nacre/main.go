@@ -18,6 +18,7 @@ import (
 )
 
 func main() {
+	hearHangups()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := rootCommand().ExecuteContext(ctx)
 	stop()
@@ -71,4 +72,12 @@ with AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY any other.`,
 		return nil
 	}})
 	return root
+}
+
+// hearHangups keeps what this process starts from inheriting that it takes no notice of hang-ups, as nohup has it do: the processes of sessions are
+// to end with them. This process itself goes on taking none.
+func hearHangups() {
+	if signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -174,6 +175,7 @@ func TestFiftySessionsRunSideBySide(t *testing.T) {
 }
 
 func TestProcessesAreHungUpWhenTheirClientIsKilled(t *testing.T) {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) // under nohup, what is started would take no notice of hang-ups
 	b := serve(t)
 	for _, options := range [][]string{{"-T"}, {"-tt"}} {
 		told := filepath.Join(b.dir, "told"+options[0])

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -239,6 +240,7 @@ func TestTheIdentityArrivesAndRefusalsAreErrors(t *testing.T) {
 }
 
 func TestAnotherConnectionIsFoundInTheMiddleOfAFrameAndHangsTheOldProcessesUp(t *testing.T) {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) // under nohup, what is started would take no notice of hang-ups
 	host, port := socketPair(t)
 	go (&inside.Server{Machine: &fakeMachine{}}).Serve(port)
 	keep := unclosed{host}
