@@ -146,7 +146,7 @@ func (c *testCloud) idleMemory(image, group string) (_ float64, err error) {
 		}
 	}
 	time.Sleep(20 * time.Second)
-	return memoryOf(c.hypervisors()...), nil
+	return memoryOf(c.hypervisors(ids)...), nil
 }
 
 // handOf prepares what a machine was started with for a start by hand.
