@@ -68,13 +68,16 @@ const (
 
 // Serve answers the SSH clients that come in at l, which it closes, until ctx ends; then it hangs up on them.
 func (s *Service) Serve(ctx context.Context, l net.Listener) error {
+	defer l.Close()
 	key, err := s.hostKey(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer l.Close()
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	conns, logins := make(sshdoor.Tokens, maxConnections), make(sshdoor.Tokens, maxUnauthenticated)

@@ -59,10 +59,7 @@ func (c *connection) answer(ctx context.Context, requests <-chan *ssh.Request, s
 		case "pty-req", "window-change":
 			ok = true
 		case "shell":
-			if ok = !begun; ok {
-				begun = true
-				close(shell)
-			}
+			ok = !begun
 		case "break": // RFC 4335
 			if err := c.sendBreak(ctx); err != nil {
 				c.log.Info("a break was not sent", "error", err)
@@ -72,6 +69,10 @@ func (c *connection) answer(ctx context.Context, requests <-chan *ssh.Request, s
 		}
 		if r.WantReply {
 			r.Reply(ok, nil)
+		}
+		if r.Type == "shell" && ok { // after the answer: a session that ends at once closes the channel
+			begun = true
+			close(shell)
 		}
 	}
 }
