@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Price is a rate in millionths of a millionth of a US dollar, for an hour or for a GiB and a month of 30 days.
+// Price is a rate in millionths of a millionth of a US dollar, for an hour, or for a month of 30 days.
 type Price int64
 
 const (
@@ -80,9 +80,9 @@ func (p Price) perHour(seconds int64) Cost {
 	return Cost{hi, lo}
 }
 
-// perMonth is what a price a GiB and month comes to.
-func (p Price) perMonth(gibSeconds int64) Cost {
-	hi, lo := bits.Mul64(uint64(p), uint64(gibSeconds))
+// perMonth is what a price a month comes to for something times seconds, such as GiB-seconds.
+func (p Price) perMonth(unitSeconds int64) Cost {
+	hi, lo := bits.Mul64(uint64(p), uint64(unitSeconds))
 	return Cost{hi, lo}
 }
 

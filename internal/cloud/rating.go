@@ -2,25 +2,22 @@ package cloud
 
 import "time"
 
-// Item is what one row of the ledger comes to at one price.
+// Item is what one row of the ledger comes to at one price. A row of a volume may come to several.
 type Item struct {
 	*Usage
+	Share
 	From, To time.Time // the part of the period in which it lasted, its end excluded
 	Seconds  int64     // to be paid
-	Price    Price     // of an hour, or of a GiB and month
 	Cost     Cost
 }
 
-// Quantity is what is paid for, in the unit of the price: hours, or GiB-months.
+// Quantity is what is paid for, in the unit of the price.
 func (it *Item) Quantity() float64 {
-	if it.Stored() {
-		return float64(it.Seconds) * float64(it.GiB) / monthSeconds
+	if it.Unit == UnitHours {
+		return float64(it.Seconds) / hourSeconds
 	}
-	return float64(it.Seconds) / hourSeconds
+	return float64(it.Seconds) * float64(it.Units) / monthSeconds
 }
-
-// Stored tells whether the charge is for GiB and months, not for hours.
-func (c Charge) Stored() bool { return c.Kind == UsageVolume || c.Kind == UsageSnapshot }
 
 // Rate works out what a period costs: from its beginning up to its end, which is excluded, and no further than now. It looks at nothing but
 // its arguments: the same ledger and prices make the same bill. Periods that meet add up to the whole.
@@ -44,26 +41,28 @@ func Rate(ledger []*Usage, book PriceBook, from, to, now time.Time) []Item {
 			if !begin.Before(end) {
 				continue
 			}
-			if it := rate(u, l, begin, end); it.Seconds > 0 {
-				items = append(items, it)
+			if seconds := u.SecondsIn(begin, end); seconds > 0 {
+				for _, share := range l.Shares(u.Charge) {
+					items = append(items, rate(u, share, begin, end, seconds))
+				}
 			}
 		}
 	}
 	return items
 }
 
-func rate(u *Usage, l *PriceList, from, to time.Time) Item {
-	it := Item{Usage: u, From: from, To: to, Seconds: u.SecondsIn(from, to), Price: l.Price(u.Charge)}
+func rate(u *Usage, share Share, from, to time.Time, seconds int64) Item {
+	it := Item{Usage: u, Share: share, From: from, To: to, Seconds: seconds}
 	if u.Start.After(from) {
 		it.From = u.Start
 	}
 	if !u.End.IsZero() && u.End.Before(to) {
 		it.To = u.End
 	}
-	if it.Stored() {
-		it.Cost = it.Price.perMonth(it.Seconds * u.GiB)
-	} else {
+	if it.Unit == UnitHours {
 		it.Cost = it.Price.perHour(it.Seconds)
+	} else {
+		it.Cost = it.Price.perMonth(it.Seconds * it.Units)
 	}
 	return it
 }

@@ -37,6 +37,10 @@ func TestKnownTimesCostWhatAWSsListSays(t *testing.T) {
 		"a second of an address":           {row(Charge{Kind: UsageAddress}, 0, time.Second), "0.000001"},
 		"a day of a NAT gateway":           {row(Charge{Kind: UsageNAT}, 0, 24*time.Hour), "1.080000"},
 		"100 GiB of gp2 for half a month":  {row(Charge{Kind: UsageVolume, Type: "gp2", GiB: 100}, 0, 15*24*time.Hour), "5.000000"},
+		"what a gp3 volume comes with":     {row(Charge{Kind: UsageVolume, Type: "gp3", GiB: 100, IOPS: 3000, Throughput: 125}, 0, 30*24*time.Hour), "8.000000"},
+		"a faster gp3 volume":              {row(Charge{Kind: UsageVolume, Type: "gp3", GiB: 100, IOPS: 4000, Throughput: 225}, 0, 30*24*time.Hour), "17.000000"},
+		"an io1 volume":                    {row(Charge{Kind: UsageVolume, Type: "io1", GiB: 10, IOPS: 500}, 0, 15*24*time.Hour), "16.875000"},
+		"an io2 volume through all tiers":  {row(Charge{Kind: UsageVolume, Type: "io2", GiB: 100, IOPS: 65_000}, 0, 30*24*time.Hour), "3596.500000"},
 		"a GiB of snapshots for a month":   {row(Charge{Kind: UsageSnapshot, GiB: 1}, 0, 30*24*time.Hour), "0.050000"},
 	} {
 		items := Rate([]*Usage{test.row}, NewPriceBook(nil), newYear, newYear.Add(year), newYear.Add(2*year))
@@ -65,7 +69,7 @@ func TestPartsOfAPeriodAddUpToIt(t *testing.T) {
 	dearer.Effective, dearer.PublicIPv4 = newYear.Add(20*24*time.Hour), 7_777_777_777
 	dearer.Instances["c5.large"] = 123_456_789_012
 	book := NewPriceBook([]*PriceList{dearer})
-	charges := []Charge{{Kind: UsageInstance, Type: "c5.large", Isolation: IsolationVM}, {Kind: UsageAddress}, {Kind: UsageVolume, Type: "gp3", GiB: 33}}
+	charges := []Charge{{Kind: UsageInstance, Type: "c5.large", Isolation: IsolationVM}, {Kind: UsageAddress}, {Kind: UsageVolume, Type: "gp3", GiB: 33, IOPS: 5001, Throughput: 130}}
 	span := 45 * 24 * time.Hour
 	for range 300 {
 		var ledger []*Usage

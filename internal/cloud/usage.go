@@ -12,7 +12,7 @@ const (
 	UsageInstance UsageKind = "instance"    // the time that it runs
 	UsageAddress  UsageKind = "address"     // a public IPv4 address, lent or an Elastic IP, used or not
 	UsageNAT      UsageKind = "nat-gateway" // the time that it is available
-	UsageVolume   UsageKind = "volume"      // GiB of its type, provisioned
+	UsageVolume   UsageKind = "volume"      // GiB of its type, operations and throughput a second, provisioned
 	UsageSnapshot UsageKind = "snapshot"    // GiB stored
 )
 
@@ -24,6 +24,9 @@ type Charge struct {
 	CPUs      int       `json:",omitempty"` // of instances, in the place of the type's; 0 for those
 	MemoryMiB int64     `json:",omitempty"`
 	GiB       int64     `json:",omitempty"` // of volumes and snapshots
+	// IOPS and Throughput, in MiB a second, are those of volumes whose owner chooses them; what comes with the type is in them.
+	IOPS       int `json:",omitempty"`
+	Throughput int `json:",omitempty"`
 }
 
 // Metered is what a resource costs as it is now.
@@ -109,6 +112,16 @@ func (n *Interface) Metered() Metered {
 		if p.Allocation == "" {
 			m.Charge = Charge{Kind: UsageAddress}
 		}
+	}
+	return m
+}
+
+// Metered is what a volume costs from when it was made until it is to be deleted, attached or not. A container's root costs nothing by itself: it is
+// a layer, which its container's price has in it.
+func (v *Volume) Metered() Metered {
+	m := Metered{Account: v.Account, Resource: string(v.ID), Tags: v.Tags}
+	if !v.Layer && (v.State == VolumeAvailable || v.State == VolumeInUse) {
+		m.Charge = Charge{Kind: UsageVolume, Type: string(v.Type), GiB: int64(v.SizeGiB), IOPS: v.IOPS, Throughput: v.Throughput}
 	}
 	return m
 }

@@ -271,6 +271,34 @@ func TestAddressesAndNATGatewaysAreMeteredWhileTheyAreThere(t *testing.T) {
 	}
 }
 
+func TestAVolumeIsMeteredAsItIsFromItsMakingToItsDeletion(t *testing.T) {
+	w := newWorld(t)
+	at := func(h int) time.Time { return start.Add(time.Duration(h) * time.Hour) }
+	v := cloud.Volume{ID: cloud.NewID[cloud.VolumeID](w.rand), Account: w.region.Root, Type: cloud.VolumeGP3, SizeGiB: 10, IOPS: 3000, Throughput: 125, State: cloud.VolumeCreating}
+	layer := cloud.Volume{ID: cloud.NewID[cloud.VolumeID](w.rand), Account: w.region.Root, Type: cloud.VolumeGP3, SizeGiB: 8, State: cloud.VolumeInUse, Root: true, Layer: true}
+	for h, change := range []func(){func() {}, func() { v.State = cloud.VolumeAvailable }, func() { v.State = cloud.VolumeInUse }, func() { v.SizeGiB, v.IOPS = 20, 4000 },
+		func() { v.Tags = cloud.Tags{"team": "red"} }, func() { v.State = cloud.VolumeAvailable }, func() { v.State = cloud.VolumeDeleting }} {
+		change()
+		w.update(func(tx *store.Tx) {
+			tx.At(at(h))
+			store.Put(tx, store.Volumes, new(v))
+			store.Put(tx, store.Volumes, &layer)
+		})
+	}
+	w.update(func(tx *store.Tx) { tx.At(at(9)); store.Delete(tx, store.Volumes, v.ID) })
+	small := cloud.Charge{Kind: cloud.UsageVolume, Type: "gp3", GiB: 10, IOPS: 3000, Throughput: 125}
+	large := small
+	large.GiB, large.IOPS = 20, 4000
+	rows := store.UsageOf(w.store.View(), string(v.ID))
+	if len(rows) != 2 || rows[0].Charge != small || !rows[0].Start.Equal(at(1)) || !rows[0].End.Equal(at(3)) ||
+		rows[1].Charge != large || !rows[1].Start.Equal(at(3)) || !rows[1].End.Equal(at(6)) || rows[1].Tags["team"] != "red" {
+		t.Errorf("the volume's rows are %+v", rows)
+	}
+	if rows := store.UsageOf(w.store.View(), string(layer.ID)); len(rows) > 0 {
+		t.Errorf("a container's root is metered beside its container: %+v", rows)
+	}
+}
+
 func TestTheLedgerForgetsWhatIsOverLongAgo(t *testing.T) {
 	w := newWorld(t)
 	old := &cloud.Usage{Charge: cloud.Charge{Kind: cloud.UsageAddress}, Resource: "old", Number: 1, Start: start, End: start.Add(time.Hour)}

@@ -32,6 +32,7 @@ var meters = []meter{
 	metered(Addresses, (*cloud.Address).Metered),
 	metered(Interfaces, (*cloud.Interface).Metered),
 	metered(NATGateways, (*cloud.NATGateway).Metered),
+	metered(Volumes, (*cloud.Volume).Metered),
 }
 
 type meter struct {

@@ -14,14 +14,17 @@ var (
 
 // PriceList is what everything costs from a day on, in US dollars with at most twelve decimals. It is also the form of the file that an operator edits.
 type PriceList struct {
-	Effective       *string           `json:"Effective" required:"true" min:"10" max:"10"` // such as 2026-01-01, UTC
-	Source          *string           `json:"Source" max:"1000"`                           // where the prices come from
-	InstanceHours   map[string]string `json:"InstanceHours" required:"true" max:"1000"`    // of virtual machines, by type
-	ContainerHours  map[string]string `json:"ContainerHours" required:"true" max:"1000"`   // of containers, by type
-	PublicIPv4Hour  *string           `json:"PublicIPv4Hour" required:"true"`
-	NATGatewayHour  *string           `json:"NATGatewayHour" required:"true"`
-	VolumeGBMonths  map[string]string `json:"VolumeGBMonths" required:"true" max:"100"` // by type of volume; a month has 30 days
-	SnapshotGBMonth *string           `json:"SnapshotGBMonth" required:"true"`
+	Effective      *string           `json:"Effective" required:"true" min:"10" max:"10"` // such as 2026-01-01, UTC
+	Source         *string           `json:"Source" max:"1000"`                           // where the prices come from
+	InstanceHours  map[string]string `json:"InstanceHours" required:"true" max:"1000"`    // of virtual machines, by type
+	ContainerHours map[string]string `json:"ContainerHours" required:"true" max:"1000"`   // of containers, by type
+	PublicIPv4Hour *string           `json:"PublicIPv4Hour" required:"true"`
+	NATGatewayHour *string           `json:"NATGatewayHour" required:"true"`
+	VolumeGBMonths map[string]string `json:"VolumeGBMonths" required:"true" max:"100"` // by type of volume; a month has 30 days
+	// VolumeIOPSMonths are the prices of an operation a second, by tier, and VolumeMiBpsMonths those of a MiB a second, beyond what comes with a volume.
+	VolumeIOPSMonths  map[string]string `json:"VolumeIOPSMonths" required:"true" max:"100"`
+	VolumeMiBpsMonths map[string]string `json:"VolumeMiBpsMonths" required:"true" max:"100"`
+	SnapshotGBMonth   *string           `json:"SnapshotGBMonth" required:"true"`
 }
 
 // GetPricesRequest asks for the prices of a day.

@@ -379,6 +379,8 @@ func TestPricesAreTheOperatorsToSetAndOnlyAhead(t *testing.T) {
 		"a negative price":  {"AKIAROOT", func(l *nacre.PriceList) { l.PublicIPv4Hour = new("-1") }, "ValidationException", "PublicIPv4Hour"},
 		"a type missing":    {"AKIAROOT", func(l *nacre.PriceList) { delete(l.ContainerHours, "m5.large") }, "ValidationException", "m5.large"},
 		"a type too many":   {"AKIAROOT", func(l *nacre.PriceList) { l.InstanceHours["x9.huge"] = "1" }, "ValidationException", "x9.huge"},
+		"a tier missing":    {"AKIAROOT", func(l *nacre.PriceList) { delete(l.VolumeIOPSMonths, "io2.tier2") }, "ValidationException", "io2.tier2"},
+		"a tier too many":   {"AKIAROOT", func(l *nacre.PriceList) { l.VolumeMiBpsMonths["io1"] = "1" }, "ValidationException", "io1"},
 		"a volume too many": {"AKIAROOT", func(l *nacre.PriceList) { l.VolumeGBMonths["gp9"] = "1" }, "ValidationException", "gp9"},
 	} {
 		if err := put(test.key, test.change); codeOf(err) != test.code || !strings.Contains(err.Error(), test.says) {
@@ -440,7 +442,7 @@ func TestThePriceListAPIKnowsEveryProduct(t *testing.T) {
 			break
 		}
 	}
-	if want := 2*len(cloud.InstanceTypes()) + len(cloud.VolumeTypes) + 2; products != want {
+	if want := 2*len(cloud.InstanceTypes()) + len(cloud.VolumeTypes) + len(cloud.IOPSTiers) + len(cloud.ThroughputTiers) + 2; products != want {
 		t.Errorf("there are %d products, not %d", products, want)
 	}
 	services, err := c.DescribeServices(t.Context(), &sdkpricing.DescribeServicesInput{})

@@ -148,10 +148,7 @@ type sum struct {
 }
 
 func (s *sum) add(it *cloud.Item) {
-	unit := "Hrs"
-	if it.Stored() {
-		unit = "GB-Mo"
-	}
+	unit := string(it.Unit)
 	switch s.unit {
 	case "", unit:
 		s.unit = unit

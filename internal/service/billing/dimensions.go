@@ -12,7 +12,7 @@ import (
 var dimensions = map[string]func(region string, it *cloud.Item) string{
 	"LINKED_ACCOUNT": func(_ string, it *cloud.Item) string { return string(it.Account) },
 	"SERVICE":        func(_ string, it *cloud.Item) string { return services[it.Kind] },
-	"USAGE_TYPE":     func(_ string, it *cloud.Item) string { return usageType(it.Charge) },
+	"USAGE_TYPE":     func(_ string, it *cloud.Item) string { return usageType(it.Charge, it.Share) },
 	"OPERATION":      func(_ string, it *cloud.Item) string { return operations[it.Kind] },
 	"REGION":         func(region string, _ *cloud.Item) string { return region },
 	"RECORD_TYPE":    func(string, *cloud.Item) string { return "Usage" },
@@ -48,7 +48,7 @@ var operations = map[cloud.UsageKind]string{cloud.UsageInstance: "RunInstances",
 	cloud.UsageVolume: "CreateVolume", cloud.UsageSnapshot: "CreateSnapshot"}
 
 // usageType is AWS's name of what is paid for, as it is in us-east-1: without the region. ContainerUsage is nacre's own.
-func usageType(c cloud.Charge) string {
+func usageType(c cloud.Charge, share cloud.Share) string {
 	switch c.Kind {
 	case cloud.UsageInstance:
 		if c.Isolation == cloud.IsolationContainer {
@@ -60,6 +60,12 @@ func usageType(c cloud.Charge) string {
 	case cloud.UsageNAT:
 		return "NatGateway-Hours"
 	case cloud.UsageVolume:
+		switch share.Unit {
+		case cloud.UnitIOPS:
+			return "EBS:VolumeP-IOPS." + share.Tier
+		case cloud.UnitThroughput:
+			return "EBS:VolumeP-Throughput." + share.Tier
+		}
 		return "EBS:VolumeUsage." + c.Type
 	}
 	return "EBS:SnapshotUsage"

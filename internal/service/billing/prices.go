@@ -64,7 +64,7 @@ func parsePrices(p *nacre.PriceList) (*cloud.PriceList, error) {
 		return price
 	}
 	l := &cloud.PriceList{Effective: effective, Source: deref(p.Source), Instances: map[cloud.InstanceType]cloud.Price{}, Containers: map[cloud.InstanceType]cloud.Price{},
-		Volumes: map[string]cloud.Price{}, PublicIPv4: read("PublicIPv4Hour", *p.PublicIPv4Hour), NATGateway: read("NATGatewayHour", *p.NATGatewayHour),
+		Volumes: map[string]cloud.Price{}, IOPS: map[string]cloud.Price{}, Throughput: map[string]cloud.Price{}, PublicIPv4: read("PublicIPv4Hour", *p.PublicIPv4Hour), NATGateway: read("NATGatewayHour", *p.NATGatewayHour),
 		Snapshots: read("SnapshotGBMonth", *p.SnapshotGBMonth)}
 	for name, text := range p.InstanceHours {
 		l.Instances[cloud.InstanceType(name)] = read("InstanceHours."+name, text)
@@ -74,6 +74,12 @@ func parsePrices(p *nacre.PriceList) (*cloud.PriceList, error) {
 	}
 	for name, text := range p.VolumeGBMonths {
 		l.Volumes[name] = read("VolumeGBMonths."+name, text)
+	}
+	for name, text := range p.VolumeIOPSMonths {
+		l.IOPS[name] = read("VolumeIOPSMonths."+name, text)
+	}
+	for name, text := range p.VolumeMiBpsMonths {
+		l.Throughput[name] = read("VolumeMiBpsMonths."+name, text)
 	}
 	if err != nil {
 		return nil, err
@@ -86,7 +92,7 @@ func parsePrices(p *nacre.PriceList) (*cloud.PriceList, error) {
 
 func shapeOfPrices(l *cloud.PriceList) *nacre.PriceList {
 	p := &nacre.PriceList{Effective: new(l.Effective.Format(time.DateOnly)), Source: &l.Source, InstanceHours: map[string]string{}, ContainerHours: map[string]string{},
-		VolumeGBMonths: map[string]string{}, PublicIPv4Hour: new(l.PublicIPv4.String()), NATGatewayHour: new(l.NATGateway.String()), SnapshotGBMonth: new(l.Snapshots.String())}
+		VolumeGBMonths: map[string]string{}, VolumeIOPSMonths: map[string]string{}, VolumeMiBpsMonths: map[string]string{}, PublicIPv4Hour: new(l.PublicIPv4.String()), NATGatewayHour: new(l.NATGateway.String()), SnapshotGBMonth: new(l.Snapshots.String())}
 	for name, price := range l.Instances {
 		p.InstanceHours[string(name)] = price.String()
 	}
@@ -95,6 +101,12 @@ func shapeOfPrices(l *cloud.PriceList) *nacre.PriceList {
 	}
 	for name, price := range l.Volumes {
 		p.VolumeGBMonths[name] = price.String()
+	}
+	for name, price := range l.IOPS {
+		p.VolumeIOPSMonths[name] = price.String()
+	}
+	for name, price := range l.Throughput {
+		p.VolumeMiBpsMonths[name] = price.String()
 	}
 	return p
 }

@@ -29,12 +29,14 @@ type product struct {
 // productsOf are all products at the prices of a list, by service and usage type.
 func productsOf(l *cloud.PriceList, region string) []product {
 	var list []product
-	add := func(service, family, unit, words string, c cloud.Charge, attributes map[string]string) {
+	shared := func(service, family, words string, c cloud.Charge, share cloud.Share, attributes map[string]string) {
 		attributes["servicecode"], attributes["servicename"] = service, services[c.Kind]
 		attributes["regionCode"], attributes["location"], attributes["locationType"] = region, region, "AWS Region"
-		attributes["usagetype"], attributes["operation"] = usageType(c), operations[c.Kind]
-		price := l.Price(c)
-		list = append(list, product{service, family, attributes, price, unit, fmt.Sprintf("$%s per %s", price, words)})
+		attributes["usagetype"], attributes["operation"] = usageType(c, share), operations[c.Kind]
+		list = append(list, product{service, family, attributes, share.Price, string(share.Unit), fmt.Sprintf("$%s per %s", share.Price, words)})
+	}
+	add := func(service, family, words string, c cloud.Charge, attributes map[string]string) {
+		shared(service, family, words, c, l.Shares(c)[0], attributes)
 	}
 	for _, t := range cloud.InstanceTypes() {
 		for _, isolation := range []cloud.Isolation{cloud.IsolationVM, cloud.IsolationContainer} {
@@ -42,18 +44,26 @@ func productsOf(l *cloud.PriceList, region string) []product {
 			if isolation == cloud.IsolationContainer {
 				words = "On Demand Linux " + string(t.Name) + " Container Hour"
 			}
-			add("AmazonEC2", "Compute Instance", "Hrs", words, cloud.Charge{Kind: cloud.UsageInstance, Type: string(t.Name), Isolation: isolation}, map[string]string{
+			add("AmazonEC2", "Compute Instance", words, cloud.Charge{Kind: cloud.UsageInstance, Type: string(t.Name), Isolation: isolation}, map[string]string{
 				"instanceType": string(t.Name), "instanceFamily": familyWords[t.Name.Family()], "vcpu": fmt.Sprint(t.VCPUs), "memory": memoryWords(t.MemoryMiB),
 				"operatingSystem": "Linux", "tenancy": "Shared", "capacitystatus": "Used", "preInstalledSw": "NA", "licenseModel": "No License required",
 				"marketoption": "OnDemand", "currentGeneration": "Yes", "networkPerformance": t.Network, "isolation": string(isolation)})
 		}
 	}
 	for _, name := range cloud.VolumeTypes {
-		add("AmazonEC2", "Storage", "GB-Mo", "GB-month of "+name+" storage", cloud.Charge{Kind: cloud.UsageVolume, Type: name}, map[string]string{"volumeApiName": name})
+		add("AmazonEC2", "Storage", "GB-month of "+name+" storage", cloud.Charge{Kind: cloud.UsageVolume, Type: name}, map[string]string{"volumeApiName": name})
 	}
-	add("AmazonEC2", "Storage Snapshot", "GB-Mo", "GB-month of snapshot data", cloud.Charge{Kind: cloud.UsageSnapshot}, map[string]string{})
-	add("AmazonEC2", "NAT Gateway", "Hrs", "NAT Gateway Hour", cloud.Charge{Kind: cloud.UsageNAT}, map[string]string{"group": "NGW:NatGateway"})
-	add("AmazonVPC", "VpcPublicIPv4Address", "Hrs", "Public IPv4 address hour", cloud.Charge{Kind: cloud.UsageAddress}, map[string]string{"group": "VPCPublicIPv4Address"})
+	for _, t := range cloud.IOPSTiers {
+		shared("AmazonEC2", "System Operation", "IOPS-month provisioned ("+t.Name+")", cloud.Charge{Kind: cloud.UsageVolume, Type: t.Type},
+			cloud.Share{Unit: cloud.UnitIOPS, Tier: t.Name, Price: l.IOPS[t.Name]}, map[string]string{"volumeApiName": t.Type, "group": "EBS IOPS", "provisioned": "Yes"})
+	}
+	for _, t := range cloud.ThroughputTiers {
+		shared("AmazonEC2", "Provisioned Throughput", "MiBps-month provisioned ("+t.Name+")", cloud.Charge{Kind: cloud.UsageVolume, Type: t.Type},
+			cloud.Share{Unit: cloud.UnitThroughput, Tier: t.Name, Price: l.Throughput[t.Name]}, map[string]string{"volumeApiName": t.Type, "group": "EBS Throughput", "provisioned": "Yes"})
+	}
+	add("AmazonEC2", "Storage Snapshot", "GB-month of snapshot data", cloud.Charge{Kind: cloud.UsageSnapshot}, map[string]string{})
+	add("AmazonEC2", "NAT Gateway", "NAT Gateway Hour", cloud.Charge{Kind: cloud.UsageNAT}, map[string]string{"group": "NGW:NatGateway"})
+	add("AmazonVPC", "VpcPublicIPv4Address", "Public IPv4 address hour", cloud.Charge{Kind: cloud.UsageAddress}, map[string]string{"group": "VPCPublicIPv4Address"})
 	return list
 }
 
