@@ -35,6 +35,7 @@ type testCloud struct {
 	image       string
 	ssh         string             // the group that lets in SSH
 	kind        types.InstanceType // what is launched; "" is t3.nano
+	tools       bool               // the image of tools is there
 }
 
 // words is what a process says, which may be read while it goes on.
@@ -157,7 +158,7 @@ func (c *testCloud) bake() error {
 	if _, err := c.nacre("image", "bake", "busybox"); err != nil {
 		return err
 	}
-	out, err := c.ec2.DescribeImages(context.Background(), &ec2.DescribeImagesInput{})
+	out, err := c.ec2.DescribeImages(context.Background(), &ec2.DescribeImagesInput{Filters: []types.Filter{{Name: aws.String("name"), Values: []string{"busybox"}}}})
 	if err != nil {
 		return err
 	}

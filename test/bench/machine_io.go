@@ -6,12 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"runtime"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -214,90 +210,4 @@ func (c *testCloud) networks() (rows []row, err error) {
 		rows = append(rows, r.beside("between two containers", got[1], 0), r.beside("a bare pair of links", got[2], 0))
 	}
 	return rows, nil
-}
-
-// toolImage imports an image of busybox and the tools, with the libraries that they need on this host.
-func (c *testCloud) toolImage() error {
-	kernels, err := c.ec2.DescribeImages(context.Background(), &ec2.DescribeImagesInput{Filters: []types.Filter{{Name: aws.String("image-type"), Values: []string{"kernel"}}}})
-	if err == nil && len(kernels.Images) == 0 {
-		_, err = c.nacre("image", "bake", "linux")
-	}
-	if err != nil {
-		return err
-	}
-	work, err := os.MkdirTemp("", "nacre-bench-tools-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(work)
-	root, err := busyboxRoot(work)
-	if err != nil {
-		return err
-	}
-	for name, text := range map[string]string{"etc/passwd": "root:x:0:0:root:/root:/bin/sh\n", "etc/group": "root:x:0:\n"} {
-		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	for _, tool := range ioTools {
-		if err := copyProgram(root, tool); err != nil {
-			return err
-		}
-	}
-	layer := filepath.Join(work, "layer.tar")
-	if out, err := exec.Command("tar", "-C", root, "--owner=0", "--group=0", "-cf", layer, ".").CombinedOutput(); err != nil {
-		return fmt.Errorf("tar: %w\n%s", err, out)
-	}
-	sum, err := exec.Command("sha256sum", layer).Output()
-	if err != nil {
-		return err
-	}
-	config, err := json.Marshal(map[string]any{"architecture": runtime.GOARCH, "os": "linux", "rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + strings.Fields(string(sum))[0]}},
-		"config": map[string]any{"Env": []string{"PATH=/usr/bin:/bin"}, "Labels": map[string]string{"cloud.nacre.system": "true"}}})
-	if err != nil {
-		return err
-	}
-	for name, text := range map[string]string{"config.json": string(config), "manifest.json": `[{"Config":"config.json","RepoTags":["tools:latest"],"Layers":["layer.tar"]}]`} {
-		if err := os.WriteFile(filepath.Join(work, name), []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	archive := filepath.Join(work, "tools.tar")
-	if out, err := exec.Command("tar", "-C", work, "-cf", archive, "manifest.json", "config.json", "layer.tar").CombinedOutput(); err != nil {
-		return fmt.Errorf("tar: %w\n%s", err, out)
-	}
-	_, err = c.nacre("image", "import", archive, "--name", "tools")
-	return err
-}
-
-var libraries = regexp.MustCompile(`(/\S+) \(0x`)
-
-// copyProgram copies a program of this host and its libraries into a root.
-func copyProgram(root, name string) error {
-	path, err := exec.LookPath(name)
-	if err != nil {
-		return fmt.Errorf("%w; `make deps-bench` installs it", err)
-	}
-	out, err := exec.Command("ldd", path).Output()
-	if err != nil {
-		return fmt.Errorf("ldd %s: %w", path, err)
-	}
-	files := []string{path}
-	for _, m := range libraries.FindAllSubmatch(out, -1) {
-		files = append(files, string(m[1]))
-	}
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			return err
-		}
-		to := filepath.Join(root, f)
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(to, b, 0o755); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -52,7 +52,8 @@ func run() (err error) {
 		name string
 		run  func(*testCloud) ([]row, error)
 	}{{"idle", idle}, {"launches", launches}, {"burst", burst}, {"describes", describes}, {"packets", packets}, {"groupChange", groupChange},
-		{"networkStory", networkStory}, {"machines", machines}, {"wholeDebian", wholeDebian}, {"machineIO", machineIO}} {
+		{"networkStory", networkStory}, {"machines", machines}, {"wholeDebian", wholeDebian}, {"machineIO", machineIO},
+		{"volumeIO", volumeIO}, {"snapshots", snapshots}, {"manyLayers", manyLayers}} {
 		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], m.name) {
 			continue
 		}
