@@ -33,6 +33,7 @@ func run() int {
 		first.Say("read the instance's configuration:", err.Error())
 		return 1
 	}
+	first.Renew = here.renew
 	return first.Run(c, first.NewReaper(), s)
 }
 

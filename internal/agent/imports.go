@@ -39,7 +39,20 @@ type importRun struct {
 }
 
 func newImports(a *Agent) *imports {
-	return &imports{a: a, active: map[cloud.ImportTaskID]*importRun{}, fresh: map[string]bool{}}
+	im := &imports{a: a, active: map[cloud.ImportTaskID]*importRun{}, fresh: map[string]bool{}}
+	for _, digest := range a.keptImages() {
+		im.fresh[digest] = true
+	}
+	return im
+}
+
+// brought notes an image that was made here, of which the control plane is about to hear.
+func (im *imports) brought(made *agentrpc.Imported) {
+	if made != nil {
+		im.mu.Lock()
+		defer im.mu.Unlock()
+		im.fresh[made.Digest] = true
+	}
 }
 
 func (im *imports) wait() { im.wg.Wait() }

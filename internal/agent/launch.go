@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nacre-cloud/nacre/internal/agent/image"
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
 	"github.com/nacre-cloud/nacre/internal/agent/network"
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
@@ -34,9 +35,9 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 	if err != nil {
 		return machine.Status{}, err
 	}
-	img, err := w.a.cfg.Images.Get(ctx, d.Instance.ImageDigest)
+	img, err := w.imageOf(ctx, d)
 	if err != nil {
-		return machine.Status{}, fmt.Errorf("image %s: %w", d.Instance.Image, err)
+		return machine.Status{}, err
 	}
 	vm := isVM(d)
 	rootFS := w.a.rootFS(w.id)
@@ -54,6 +55,9 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 	}
 	steps.Go(func() error {
 		if vm {
+			if ofSnapshot(d) {
+				return nil
+			}
 			// Building the image's base may take seconds, and goes on beside the network.
 			return w.a.cfg.Images.PrepareBase(stepCtx, img.Digest)
 		}
@@ -111,6 +115,18 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 	last.Go(func() error { return w.admitAll(lastCtx, d, rec.IDBase) })
 	err = last.Wait()
 	return st, errors.Join(err, w.leaveMounts())
+}
+
+// imageOf is what a machine's image tells of it. Of a disk of which nothing is known, that is that it is one.
+func (w *worker) imageOf(ctx context.Context, d *agentrpc.Machine) (image.Image, error) {
+	if d.Instance.ImageDigest == "" && isVM(d) {
+		return image.Image{Kind: image.KindDisk, Architecture: d.Instance.Architecture, Config: image.Config{System: true}}, nil
+	}
+	img, err := w.a.cfg.Images.Get(ctx, d.Instance.ImageDigest)
+	if err != nil {
+		return img, fmt.Errorf("image %s: %w", d.Instance.Image, err)
+	}
+	return img, nil
 }
 
 // isVM tells whether a machine has a kernel of its own.

@@ -109,6 +109,10 @@ func (t *templates) moldOf(d *agentrpc.Machine, s *machine.Spec, img image.Image
 	if t.a.cfg.VMs == nil || !s.VM.GuestAgent || d.Instance.Boot != 1 || d.Root == nil {
 		return m, false
 	}
+	if ofSnapshot(d) {
+		s.VM.WhyBooted = "its root is of a snapshot, which has no template"
+		return m, false
+	}
 	h := d.Instance.Hardware
 	m = mold{Image: d.Instance.ImageDigest, Kernel: h.KernelDigest, Ramdisk: h.RamdiskDigest, Cmdline: s.VM.Cmdline, Architecture: s.VM.Architecture,
 		Accelerator: s.VM.Accelerator, Product: s.VM.Product, Resources: s.Resources, Disk: rootSize(d, img)}

@@ -17,6 +17,9 @@ import (
 // errRootThere is returned for a root that is to begin as a template's and has begun already.
 var errRootThere = errors.New("the root is there already")
 
+// ofSnapshot tells whether a machine's root begins with a snapshot, and not with its image's disk.
+func ofSnapshot(d *agentrpc.Machine) bool { return d.Root != nil && d.Root.Snapshot != "" }
+
 // forkRoot makes a machine's root begin as a template's. What the template wrote is copied, not laid under: it is little, and what the machine writes
 // there would be copied piece by piece, in its way to be up.
 func (w *worker) forkRoot(ctx context.Context, d *agentrpc.Machine, img image.Image, from *template) error {
@@ -27,7 +30,7 @@ func (w *worker) forkRoot(ctx context.Context, d *agentrpc.Machine, img image.Im
 	return w.makeRoot(ctx, d, img, volume.Base{Path: disk.Base, Format: disk.BaseFormat, Written: disk.Path})
 }
 
-// makeRoot makes a machine's root of a base.
+// makeRoot makes a machine's root of a base, or of its snapshot.
 func (w *worker) makeRoot(ctx context.Context, d *agentrpc.Machine, img image.Image, base volume.Base) error {
 	parts := w.a.cfg.Volumes
 	if parts == nil {
@@ -41,7 +44,7 @@ func (w *worker) makeRoot(ctx context.Context, d *agentrpc.Machine, img image.Im
 	case !d.Root.Make:
 		return fmt.Errorf("the volume %s is lost: %w", d.Root.ID, err)
 	}
-	_, err := parts.Backend.Create(ctx, volume.Spec{ID: d.Root.ID, Size: rootSize(d, img), Base: base, Limits: d.Root.Limits})
+	_, err := parts.Backend.Create(ctx, volume.Spec{ID: d.Root.ID, Size: rootSize(d, img), Snapshot: d.Root.Snapshot, Base: base, Limits: d.Root.Limits})
 	return err
 }
 
@@ -55,7 +58,11 @@ func (w *worker) openRoot(ctx context.Context, d *agentrpc.Machine, img image.Im
 		vm.Disks = []machine.Disk{{Path: disk.Path, Format: "qcow2", Base: disk.Base, BaseFormat: disk.BaseFormat, Serial: "vol0"}}
 		return nil
 	}
-	if d.Root.Make {
+	if d.Root.Make && ofSnapshot(d) {
+		if err := w.makeRoot(ctx, d, img, volume.Base{}); err != nil && !errors.Is(err, errRootThere) {
+			return err
+		}
+	} else if d.Root.Make {
 		disk, err := w.a.cfg.Images.BaseDisk(ctx, img.Digest, rootSize(d, img))
 		if err == nil {
 			err = w.makeRoot(ctx, d, img, volume.Base{Path: disk.Base, Format: disk.BaseFormat})

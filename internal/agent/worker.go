@@ -111,7 +111,7 @@ func (w *worker) step(ctx context.Context) (gone bool, err error) {
 	switch {
 	case d == nil || d.Instance.Desired == cloud.DesiredTerminated:
 		ended := w.endedAt(ctx)
-		if err := w.remove(ctx); err != nil {
+		if err := errors.Join(w.thaw(ctx), w.remove(ctx)); err != nil {
 			return false, err
 		}
 		if d != nil {
@@ -123,6 +123,9 @@ func (w *worker) step(ctx context.Context) (gone bool, err error) {
 		if d.Instance.ForceStop {
 			grace = 0
 		}
+		if err := w.thaw(ctx); err != nil {
+			return false, err
+		}
 		stopped := agentrpc.MachineStatus{Boot: d.Instance.Boot, Phase: agentrpc.PhaseStopped}
 		if d.Instance.Hibernate && !d.Instance.ForceStop {
 			stopped.Error = w.hibernate(ctx, d)
@@ -133,7 +136,7 @@ func (w *worker) step(ctx context.Context) (gone bool, err error) {
 		}
 		stopped.At = w.endedAt(ctx)
 		w.report(stopped)
-		return false, nil
+		return false, w.capture(ctx, d, nil)
 	default:
 		return false, w.ensureRunning(ctx, d, exited)
 	}
@@ -168,6 +171,9 @@ func (w *worker) ensureRunning(ctx context.Context, d *agentrpc.Machine, exited 
 	}
 	switch {
 	case !absent && st.State == machine.Running && st.Boot >= boot:
+		if err := errors.Join(w.capture(ctx, d, &st), w.thaw(ctx)); err != nil {
+			return err
+		}
 		// What one of them can't do keeps nobody from the others: a guest may hold on to a device for long.
 		unwired := w.updateNetwork(ctx, d)
 		have, problems, err := w.updateVolumes(ctx, d, st)
@@ -187,6 +193,9 @@ func (w *worker) ensureRunning(ctx context.Context, d *agentrpc.Machine, exited 
 		}
 		return nil
 	case !absent && st.State == machine.Running: // an older boot: reboot
+		if err := w.thaw(ctx); err != nil {
+			return err
+		}
 		if err := w.a.cfg.Driver.Stop(ctx, w.id, graceOf(d)); err != nil {
 			return err
 		}
@@ -195,6 +204,9 @@ func (w *worker) ensureRunning(ctx context.Context, d *agentrpc.Machine, exited 
 		w.report(agentrpc.MachineStatus{Boot: st.Boot, Phase: agentrpc.PhaseExited, At: st.Exit.At,
 			ExitCode: st.Exit.Code, OOMKilled: st.Exit.OOMKilled, Engine: st.Engine})
 		return nil
+	}
+	if err := w.capture(ctx, d, nil); err != nil { // while it is at rest
+		return err
 	}
 	if w.failed == boot && boot > 0 {
 		return nil // told already; a new start has a new boot number

@@ -181,6 +181,7 @@ type FromAgent struct {
 	Answer   *Answer         `json:"answer,omitempty"`
 	Volume   *VolumeStatus   `json:"volume,omitempty"`
 	Snapshot *SnapshotStatus `json:"snapshot,omitempty"`
+	Capture  *CaptureStatus  `json:"capture,omitempty"`
 }
 
 // Hello opens a stream: who the node is and all it knows of machines, so that nothing
@@ -254,6 +255,14 @@ type SnapshotStatus struct {
 	Snapshot cloud.SnapshotID
 	Gone     bool
 	Error    string
+}
+
+// CaptureStatus says what came of one of an instance's captures: all of it is there, or for Error nothing is to be relied on. It may be repeated.
+type CaptureStatus struct {
+	Instance cloud.InstanceID
+	Capture  string
+	Error    string    `json:",omitempty"`
+	Image    *Imported `json:",omitempty"` // that was made, or that the root is laid over; nil for snapshots alone
 }
 
 // ImportStatus is how far an import is.

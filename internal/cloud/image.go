@@ -6,7 +6,9 @@ import "time"
 type ImageState string
 
 const (
+	ImagePending      ImageState = "pending" // its content is being made
 	ImageAvailable    ImageState = "available"
+	ImageFailed       ImageState = "failed" // its content could not be made
 	ImageDeregistered ImageState = "deregistered"
 	ImageDisabled     ImageState = "disabled" // its owner has taken it out of use; its content stays
 )
@@ -37,6 +39,11 @@ type Image struct {
 	DeprecateAt  time.Time // from then on only its owner finds it unasked; zero for never
 	Protection   ImageProtection
 	TokensOnly   bool // ImdsSupport=v2.0: launches that don't say get metadata with tokens only
+	// Volumes are those that its instances are launched with: with one at RootDevice, that is their root, and Digest is only what tells of
+	// the system on it; without, the root is laid over Digest's content.
+	Volumes []ImageVolume `json:",omitempty"`
+	Maker   InstanceID    `json:",omitempty"` // whose disks it was made of, "" for none
+	Failure string        `json:",omitempty"` // of ImageFailed
 }
 
 // Kind is the image's type, "machine" when it says nothing.
@@ -49,6 +56,16 @@ func (i *Image) Kind() ImageType {
 
 // VM tells whether the image's instances are virtual machines.
 func (i *Image) VM() bool { return i.Isolation == IsolationVM }
+
+// Root is the volume that instances of the image have as their root, nil when that is laid over its content.
+func (i *Image) Root() *ImageVolume {
+	for n := range i.Volumes {
+		if i.Volumes[n].Device == RootDevice {
+			return &i.Volumes[n]
+		}
+	}
+	return nil
+}
 
 // ImageProtection keeps an image from being deregistered.
 type ImageProtection struct {

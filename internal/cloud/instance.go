@@ -70,6 +70,9 @@ type Instance struct {
 	NoAutoRecovery        bool   // AutoRecovery=disabled: it stays with its server, whatever becomes of that
 	Tags                  Tags
 
+	// Captures are what is to be kept of its disks and is not yet, in the order of the calls.
+	Captures []Capture `json:",omitempty"`
+
 	// Stalled is since when it stands still though it is to run, zero when it does not; TagStalled says why.
 	Stalled time.Time
 

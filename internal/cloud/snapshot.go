@@ -26,4 +26,7 @@ type Snapshot struct {
 	Created     time.Time
 	State       SnapshotState
 	Failure     string
+	// Captured is the instance whose node makes it together with others, "" for one that is made by itself.
+	Captured InstanceID `json:",omitempty"`
+	Origin   Origin
 }

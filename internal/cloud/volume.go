@@ -34,6 +34,7 @@ type Volume struct {
 	Root bool
 	// Layer says that it is a container's root: a layer over the image's, and no device. It goes nowhere without its container.
 	Layer   bool
+	Origin  Origin
 	Tags    Tags
 	Created time.Time
 	AutoIO  bool // AutoEnableIO: EC2's flag, which nothing here clears IO for
@@ -254,6 +255,9 @@ const rootGiB = 8
 
 // RootGiB is how large the root of an image's instances is, and the least that it may be.
 func (i *Image) RootGiB() (size, least int) {
+	if r := i.Root(); r != nil {
+		return r.SizeGiB, r.SizeGiB
+	}
 	// A file system made of layers has its own structures, and room for the guest's program.
 	least = int((i.SizeMiB + i.SizeMiB/8 + 128 + 1023) / 1024)
 	if i.Hardware.Content == ContentDisk {

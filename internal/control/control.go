@@ -39,7 +39,7 @@ type Reconcilers struct {
 
 // Run works until ctx ends or the store fails.
 func (r *Reconcilers) Run(ctx context.Context) error {
-	_, sub := r.Store.Watch(store.Instances, store.Nodes, store.ImportTasks, store.NATGateways)
+	_, sub := r.Store.Watch(store.Instances, store.Nodes, store.ImportTasks, store.NATGateways, store.Images, store.Snapshots)
 	defer sub.Close()
 	clean := time.NewTicker(janitorEvery)
 	defer clean.Stop()
@@ -80,6 +80,9 @@ func (r *Reconcilers) reconcile(ctx context.Context) error {
 		return err
 	}
 	if err := placeNATGateways(ctx, r.Store, r.Now()); err != nil {
+		return err
+	}
+	if err := settleCopies(ctx, r.Store); err != nil {
 		return err
 	}
 	return placeImports(ctx, r.Store)

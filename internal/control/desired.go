@@ -183,6 +183,11 @@ func keepHardware(seen map[string]bool, h cloud.Hardware) {
 	}
 }
 
+func keepOrigin(seen map[string]bool, o cloud.Origin) {
+	seen[o.Digest] = true
+	keepHardware(seen, o.Hardware)
+}
+
 // imagesToKeep are the digests that an AMI or an instance stands on, with those of what virtual machines are started with.
 func imagesToKeep(r store.Reader) []string {
 	seen := map[string]bool{}
@@ -192,12 +197,24 @@ func imagesToKeep(r store.Reader) []string {
 			keepHardware(seen, i.Hardware)
 		}
 	}
+	// Of a root that was kept or has outlived its machine, an image can still be made.
+	for _, s := range store.List(r, store.Snapshots) {
+		if s.State != cloud.SnapshotDeleting {
+			keepOrigin(seen, s.Origin)
+		}
+	}
+	for _, v := range store.List(r, store.Volumes) {
+		if v.State != cloud.VolumeDeleting {
+			keepOrigin(seen, v.Origin)
+		}
+	}
 	for _, i := range store.List(r, store.Instances) {
 		if i.State != cloud.StateTerminated {
 			seen[i.ImageDigest] = true
 			keepHardware(seen, i.Hardware)
 		}
 	}
+	delete(seen, "") // of an image that is being made
 	digests := make([]string, 0, len(seen))
 	for d := range seen {
 		digests = append(digests, d)

@@ -162,6 +162,8 @@ func (g *Gateway) receive(ctx context.Context, stream agentrpc.ServerStream, ses
 			err = applyVolumeStatus(ctx, g.store, ses.node, *m.Volume, g.now())
 		case m.Snapshot != nil:
 			err = applySnapshotStatus(ctx, g.store, ses.node, *m.Snapshot)
+		case m.Capture != nil:
+			err = applyCapture(ctx, g.store, ses.node, *m.Capture)
 		case m.Import != nil:
 			err = applyImport(ctx, g.store, ses.node, *m.Import, g.now())
 		case m.Answer != nil:

@@ -143,6 +143,7 @@ func terminate(tx *store.Tx, i *cloud.Instance, now time.Time) error {
 		nics.Leave(tx, n)
 	}
 	i.Interfaces = nil
+	dropCaptures(tx, i)
 	attachments.Leave(tx, i)
 	return i.Transition(cloud.StateTerminated, i.StateReason, now)
 }

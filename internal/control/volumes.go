@@ -17,15 +17,15 @@ import (
 func (d desired) wantVolumes(r store.Reader, node cloud.NodeID) {
 	needed := map[cloud.SnapshotID]bool{}
 	for _, v := range store.ListBy(r, store.VolumesByNode, node) {
+		if v.State == cloud.VolumeCreating && v.Snapshot != "" {
+			needed[v.Snapshot] = true
+		}
 		if v.State == cloud.VolumeError || v.Layer || v.Root && v.State == cloud.VolumeCreating { // a root is made with its machine
 			continue
 		}
 		goes := v.State == cloud.VolumeDeleting
 		for _, s := range store.ListBy(r, store.SnapshotsByVolume, v.ID) {
 			goes = goes && s.State != cloud.SnapshotPending // which still needs it
-		}
-		if v.State == cloud.VolumeCreating && v.Snapshot != "" {
-			needed[v.Snapshot] = true
 		}
 		wish := volumeOf(v)
 		wish.Delete = goes
@@ -38,6 +38,9 @@ func (d desired) wantVolumes(r store.Reader, node cloud.NodeID) {
 		}
 	}
 	for _, s := range list {
+		if s.Captured != "" {
+			continue // its instance's machine makes it
+		}
 		if s.State == cloud.SnapshotPending || s.State == cloud.SnapshotDeleting && !needed[s.ID] {
 			d.snapshots[s.ID] = agentrpc.Snapshot{ID: s.ID, Volume: s.Volume, Source: s.Source, Delete: s.State == cloud.SnapshotDeleting}
 		}
@@ -129,7 +132,7 @@ func applySnapshotStatus(ctx context.Context, s *store.Store, node cloud.NodeID,
 	err := s.Update(ctx, func(tx *store.Tx) error {
 		snap, ok := store.Get(tx, store.Snapshots, st.Snapshot)
 		switch {
-		case !ok || snap.Node != node:
+		case !ok || snap.Node != node || snap.Captured != "":
 		case st.Gone && snap.State == cloud.SnapshotDeleting:
 			store.Delete(tx, store.Snapshots, snap.ID)
 		case !st.Gone && snap.State == cloud.SnapshotPending:

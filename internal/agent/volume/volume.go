@@ -125,6 +125,10 @@ type Backend interface {
 	// Snapshot keeps the volume's present content. It takes no longer for a large volume than for a small one.
 	Snapshot(ctx context.Context, id cloud.VolumeID, snapshot cloud.SnapshotID, open Door) error
 
+	// SnapshotAll keeps the content of several volumes as it is at one instant. One process has all of them open, to which open leads, or none has any.
+	// Cut off before that instant, it has made none of them.
+	SnapshotAll(ctx context.Context, list map[cloud.VolumeID]cloud.SnapshotID, open Door) error
+
 	// CopySnapshot makes a second snapshot with the content of a first one, which may end before it.
 	CopySnapshot(ctx context.Context, from, to cloud.SnapshotID) error
 

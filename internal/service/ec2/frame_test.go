@@ -284,7 +284,23 @@ func (w *world) settleVolumes(tx *store.Tx) {
 		}
 		store.Put(tx, store.Volumes, v)
 	}
+	for _, i := range store.List(tx, store.Instances) {
+		for _, c := range i.Captures {
+			if img, ok := store.Get(tx, store.Images, c.Image); ok {
+				img.State = cloud.ImageAvailable
+				if c.Layer != "" {
+					img.Digest = "sha256:of-" + c.ID
+				}
+				store.Put(tx, store.Images, img)
+			}
+		}
+		if i.Captures != nil {
+			i.Captures = nil
+			store.Put(tx, store.Instances, i)
+		}
+	}
 	for _, s := range store.List(tx, store.Snapshots) {
+		s.Captured = ""
 		if s.State == cloud.SnapshotDeleting {
 			store.Delete(tx, store.Snapshots, s.ID)
 			continue

@@ -33,7 +33,7 @@ func (s *Service) describeImageAttribute(_ context.Context, call *awsapi.Call, r
 	case "productCodes":
 		out.ProductCodes = shared.noProductCodes
 	case "blockDeviceMapping":
-		out.BlockDeviceMappings = rootMapping(img)
+		out.BlockDeviceMappings = imageMappings(img)
 	case "lastLaunchedTime":
 		out.LastLaunchedTime = &ec2.AttributeValue{}
 		if !img.LastLaunched.IsZero() {

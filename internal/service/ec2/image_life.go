@@ -2,6 +2,8 @@ package ec2
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
@@ -39,9 +41,13 @@ func (s *Service) copyImage(ctx context.Context, call *awsapi.Call, req *ec2.Cop
 	if deref(req.Encrypted) {
 		return nil, awsapi.Unsupported("The value true of Encrypted is not supported by this cloud: its images are not encrypted.")
 	}
-	tags, err := tagsFor(req.TagSpecifications, "image")
+	tags, err := tagsFor(req.TagSpecifications, "image", "snapshot")
 	if err != nil {
 		return nil, err
+	}
+	ids := make([]cloud.SnapshotID, 1+maxAttachments)
+	for n := range ids {
+		ids[n] = newID[cloud.SnapshotID](s)
 	}
 	hash, id := awsapi.RequestHash(req), newID[cloud.ImageID](s)
 	err = s.update(ctx, call, func(tx *store.Tx) error {
@@ -76,6 +82,9 @@ func (s *Service) copyImage(ctx context.Context, call *awsapi.Call, req *ec2.Cop
 			}
 		}
 		made.Tags = withTags(made.Tags, isolationTag(made.Isolation))
+		if err := copyVolumes(tx, call, made, from, ids, tags["snapshot"]); err != nil {
+			return err
+		}
 		if err := devicesLike(made, from); err != nil {
 			return err
 		}
@@ -83,6 +92,25 @@ func (s *Service) copyImage(ctx context.Context, call *awsapi.Call, req *ec2.Cop
 		return nil
 	})
 	return &ec2.CopyImageResult{ImageId: text(id)}, err
+}
+
+// copyVolumes gives a copy of an image snapshots of its own, as they may go before it does. It is pending until they are there.
+func copyVolumes(tx *store.Tx, call *awsapi.Call, made, from *cloud.Image, ids []cloud.SnapshotID, tags cloud.Tags) error {
+	made.Volumes = slices.Clone(from.Volumes)
+	for n := range made.Volumes {
+		v := &made.Volumes[n]
+		snap, ok := store.Get(tx, store.Snapshots, v.Snapshot)
+		if !ok {
+			continue // it begins empty
+		}
+		if err := roomForSnapshot(tx, call.Account, ""); err != nil {
+			return err
+		}
+		v.Snapshot, made.State = ids[n], cloud.ImagePending
+		store.Put(tx, store.Snapshots, &cloud.Snapshot{ID: ids[n], Account: call.Account, Volume: copiedVolume, SizeGiB: snap.SizeGiB, Node: snap.Node, Source: snap.ID, Origin: snap.Origin,
+			Description: fmt.Sprintf("Copied for DestinationAmi %s from SourceAmi %s for SourceSnapshot %s.", made.ID, from.ID, snap.ID), Tags: tags, Created: call.Now, State: cloud.SnapshotPending})
+	}
+	return nil
 }
 
 func imageUnavailable(img *cloud.Image) error {
@@ -179,6 +207,9 @@ func deregistrable(img *cloud.Image, now time.Time) error {
 
 func (s *Service) disableImage(ctx context.Context, call *awsapi.Call, req *ec2.DisableImageRequest) (*ec2.DisableImageResult, error) {
 	err := s.changeImage(ctx, call, req.ImageId, func(img *cloud.Image) error {
+		if img.State != cloud.ImageAvailable && img.State != cloud.ImageDisabled {
+			return imageUnavailable(img)
+		}
 		img.State, img.Public, img.Launch = cloud.ImageDisabled, false, nil
 		return nil
 	})
@@ -187,6 +218,9 @@ func (s *Service) disableImage(ctx context.Context, call *awsapi.Call, req *ec2.
 
 func (s *Service) enableImage(ctx context.Context, call *awsapi.Call, req *ec2.EnableImageRequest) (*ec2.EnableImageResult, error) {
 	err := s.changeImage(ctx, call, req.ImageId, func(img *cloud.Image) error {
+		if img.State != cloud.ImageDisabled && img.State != cloud.ImageAvailable {
+			return imageUnavailable(img)
+		}
 		img.State = cloud.ImageAvailable
 		return nil
 	})

@@ -18,7 +18,7 @@ func (s *Service) registerImages(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionDescribeImages, s.describeImages, awsapi.Honours("ExecutableUsers", "Filters", "ImageIds", "Owners", "MaxResults", "NextToken",
 		"IncludeDeprecated", "IncludeDisabled"))
 	awsapi.Handle(r, ec2.ActionRegisterImage, s.registerImage, awsapi.Honours("Name", "Description", "ImageLocation", "Architecture", "TagSpecifications", "RootDeviceName", "VirtualizationType", "EnaSupport", "ImdsSupport",
-		"KernelId", "RamdiskId", "BootMode"))
+		"KernelId", "RamdiskId", "BootMode", "BlockDeviceMappings.DeviceName", "BlockDeviceMappings.NoDevice", "BlockDeviceMappings.Ebs"))
 	awsapi.Handle(r, ec2.ActionDeregisterImage, s.deregisterImage, awsapi.Honours("ImageId"))
 	awsapi.Handle(r, ec2.ActionDescribeImageAttribute, s.describeImageAttribute, awsapi.Honours("Attribute", "ImageId"))
 	awsapi.Handle(r, ec2.ActionModifyImageAttribute, s.modifyImageAttribute, awsapi.Honours("ImageId", "Attribute", "OperationType", "UserIds", "UserGroups", "Value",
@@ -70,7 +70,7 @@ func (s *Service) describeImages(_ context.Context, call *awsapi.Call, req *ec2.
 	}
 	list = slices.DeleteFunc(list, func(img *cloud.Image) bool {
 		switch {
-		case img.State != cloud.ImageAvailable && (img.State != cloud.ImageDisabled || !deref(req.IncludeDisabled)):
+		case img.State == cloud.ImageDisabled && !deref(req.IncludeDisabled), img.State == cloud.ImageDeregistered:
 			return true
 		case img.Account != call.Account && deprecated(img, call.Now) && !deref(req.IncludeDeprecated):
 			return true
@@ -89,6 +89,14 @@ func (s *Service) describeImages(_ context.Context, call *awsapi.Call, req *ec2.
 	return out, nil
 }
 
+// failureCode is the code of the reason why an image failed, "" for one that didn't.
+func failureCode(img *cloud.Image) string {
+	if img.Failure == "" {
+		return ""
+	}
+	return "Client.InternalError"
+}
+
 // shownHardware is what EC2 says of a machine image's start; of kernels and RAM disks it says nothing.
 func shownHardware(img *cloud.Image) cloud.Hardware {
 	if img.Kind() != cloud.ImageMachine {
@@ -102,10 +110,16 @@ func imageShape(img *cloud.Image) ec2.Image {
 	out := ec2.Image{
 		ImageId: text(img.ID), ImageLocation: new(img.Location), State: text(img.State), OwnerId: text(img.Account), CreationDate: new(timeText(img.Created)),
 		Public: &img.Public, Architecture: &img.Architecture, ImageType: text(img.Kind()), Name: &img.Name, Description: optional(img.Description),
-		RootDeviceType: new("ebs"), RootDeviceName: &shared.rootDevice, BlockDeviceMappings: rootMapping(img), VirtualizationType: new("hvm"),
+		RootDeviceType: new("ebs"), RootDeviceName: &shared.rootDevice, BlockDeviceMappings: imageMappings(img), VirtualizationType: new("hvm"),
 		Hypervisor: new("xen"), EnaSupport: new(true), PlatformDetails: new("Linux/UNIX"), UsageOperation: new("RunInstances"), Tags: tagList(img.Tags),
 		DeregistrationProtection: new(protectionText(img.Protection)),
 		KernelId:                 text(hardware.Kernel), RamdiskId: text(hardware.Ramdisk), BootMode: optional(hardware.Firmware.BootMode()),
+	}
+	if img.Failure != "" {
+		out.StateReason = &ec2.StateReason{Code: new(failureCode(img)), Message: &img.Failure}
+	}
+	if img.Maker != "" {
+		out.SourceInstanceId = text(img.Maker)
 	}
 	if !img.DeprecateAt.IsZero() {
 		out.DeprecationTime = new(timeText(img.DeprecateAt))
@@ -134,20 +148,23 @@ var imageFilters = func() awsapi.FilterSet[*cloud.Image] {
 	}
 	fixed := func(list ...string) func(*cloud.Image) []string { return func(*cloud.Image) []string { return list } }
 	none := fixed()
-	root := func(f func(*ec2.EbsBlockDevice) string) func(*cloud.Image) []string {
+	volumes := func(f func(ec2.BlockDeviceMapping) string) func(*cloud.Image) []string {
 		return func(img *cloud.Image) (list []string) {
-			for _, m := range rootMapping(img) {
-				list = append(list, f(m.Ebs))
+			for _, m := range imageMappings(img) {
+				if v := f(m); v != "" {
+					list = append(list, v)
+				}
 			}
 			return list
 		}
 	}
 	return awsapi.FilterSet[*cloud.Image]{Tags: func(img *cloud.Image) map[string]string { return img.Tags }, Values: map[string]func(*cloud.Image) []string{
-		"architecture": one(func(i *cloud.Image) string { return i.Architecture }), "block-device-mapping.delete-on-termination": root(func(*ec2.EbsBlockDevice) string { return "true" }),
-		"block-device-mapping.device-name": root(func(*ec2.EbsBlockDevice) string { return rootDeviceName }), "block-device-mapping.snapshot-id": none,
-		"block-device-mapping.volume-size": root(func(e *ec2.EbsBlockDevice) string { return fmt.Sprint(*e.VolumeSize) }),
-		"block-device-mapping.volume-type": root(func(e *ec2.EbsBlockDevice) string { return *e.VolumeType }),
-		"block-device-mapping.encrypted":   root(func(*ec2.EbsBlockDevice) string { return "false" }), "boot-mode": some(func(i *cloud.Image) string { return shownHardware(i).Firmware.BootMode() }),
+		"architecture": one(func(i *cloud.Image) string { return i.Architecture }), "block-device-mapping.delete-on-termination": volumes(func(m ec2.BlockDeviceMapping) string { return boolText(*m.Ebs.DeleteOnTermination) }),
+		"block-device-mapping.device-name": volumes(func(m ec2.BlockDeviceMapping) string { return *m.DeviceName }),
+		"block-device-mapping.snapshot-id": volumes(func(m ec2.BlockDeviceMapping) string { return deref(m.Ebs.SnapshotId) }),
+		"block-device-mapping.volume-size": volumes(func(m ec2.BlockDeviceMapping) string { return fmt.Sprint(deref(m.Ebs.VolumeSize)) }),
+		"block-device-mapping.volume-type": volumes(func(m ec2.BlockDeviceMapping) string { return deref(m.Ebs.VolumeType) }),
+		"block-device-mapping.encrypted":   volumes(func(ec2.BlockDeviceMapping) string { return "false" }), "boot-mode": some(func(i *cloud.Image) string { return shownHardware(i).Firmware.BootMode() }),
 		"creation-date": one(func(i *cloud.Image) string { return timeText(i.Created) }), "description": one(func(i *cloud.Image) string { return i.Description }),
 		"ena-support": fixed("true"), "hypervisor": fixed("xen"), "image-allowed": fixed("true"), "image-id": one(func(i *cloud.Image) string { return string(i.ID) }),
 		"image-type": one(func(i *cloud.Image) string { return string(i.Kind()) }), "imds-support": func(i *cloud.Image) []string {
@@ -159,8 +176,8 @@ var imageFilters = func() awsapi.FilterSet[*cloud.Image] {
 		"manifest-location": one(func(i *cloud.Image) string { return i.Location }), "name": one(func(i *cloud.Image) string { return i.Name }),
 		"owner-alias": none, "owner-id": one(func(i *cloud.Image) string { return string(i.Account) }), "platform": none, "product-code": none,
 		"product-code.type": none, "ramdisk-id": some(func(i *cloud.Image) string { return string(shownHardware(i).Ramdisk) }), "root-device-name": fixed(rootDeviceName), "root-device-type": fixed("ebs"),
-		"source-image-id": none, "source-image-region": none, "source-instance-id": none, "state": one(func(i *cloud.Image) string { return string(i.State) }),
-		"state-reason-code": none, "state-reason-message": none, "sriov-net-support": none, "tpm-support": none, "virtualization-type": fixed("hvm"),
+		"source-image-id": none, "source-image-region": none, "source-instance-id": some(func(i *cloud.Image) string { return string(i.Maker) }), "state": one(func(i *cloud.Image) string { return string(i.State) }),
+		"state-reason-code": some(func(i *cloud.Image) string { return failureCode(i) }), "state-reason-message": some(func(i *cloud.Image) string { return i.Failure }), "sriov-net-support": none, "tpm-support": none, "virtualization-type": fixed("hvm"),
 	}}
 }()
 

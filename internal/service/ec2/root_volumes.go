@@ -42,6 +42,23 @@ func (l *launch) resolveRoot(tx *store.Tx) error {
 	x := &l.root
 	shape := x.asked // the transaction's function may run again
 	size, least := l.image.RootGiB()
+	x.snapshot = ""
+	if r := l.image.Root(); r != nil {
+		from, err := l.snapshot(tx, string(r.Snapshot))
+		if err != nil {
+			return err
+		}
+		if err := l.keptBy(tx, from); err != nil {
+			return err
+		}
+		x.snapshot, x.origin, least = string(r.Snapshot), from.Origin, from.SizeGiB
+		if shape.Type == "" {
+			shape.Type, shape.IOPS, shape.Throughput = r.Type, r.IOPS, r.Throughput
+		}
+		if !x.said {
+			x.stays = !r.DeleteOnTermination
+		}
+	}
 	if shape.SizeGiB == 0 {
 		shape.SizeGiB = size
 	}
@@ -102,6 +119,9 @@ func device(v *cloud.Volume, verb string) error {
 func (l *launch) equipRoot(tx *store.Tx, i *cloud.Instance, id cloud.VolumeID) {
 	v := l.newVolume(i, l.root, id)
 	v.Root, v.Layer = true, !i.VM()
+	if i.VM() && v.Snapshot == "" && i.ImageDigest != "" {
+		v.Origin = cloud.Origin{Digest: i.ImageDigest, Architecture: i.Architecture, Hardware: i.Hardware, System: l.image.System}
+	}
 	if v.Tags[cloud.TagMount] != "" { // that is where another volume is mounted
 		v.Tags = maps.Clone(v.Tags)
 		delete(v.Tags, cloud.TagMount)
@@ -126,10 +146,23 @@ func freeRoot(r store.Reader, i *cloud.Instance) error {
 	return nil
 }
 
-// rootMapping is what DescribeImages says of an image's root.
+// imageMappings are the volumes that instances of an image are launched with, as EC2 shows them.
+func imageMappings(img *cloud.Image) []ec2.BlockDeviceMapping {
+	out := rootMapping(img)
+	for _, v := range img.Volumes {
+		out = append(out, ec2.BlockDeviceMapping{DeviceName: new(v.Device), Ebs: &ec2.EbsBlockDevice{DeleteOnTermination: new(v.DeleteOnTermination), Encrypted: new(false),
+			SnapshotId: text(v.Snapshot), VolumeSize: optional(int64(v.SizeGiB)), VolumeType: text(v.Type), Iops: optional(int64(v.IOPS)), Throughput: optional(int64(v.Throughput))}})
+	}
+	return out
+}
+
+// rootMapping is what DescribeImages says of a root that is laid over the image's content.
 func rootMapping(img *cloud.Image) []ec2.BlockDeviceMapping {
 	if img.Kind() != cloud.ImageMachine {
 		return []ec2.BlockDeviceMapping{}
+	}
+	if img.Root() != nil {
+		return nil
 	}
 	size, _ := img.RootGiB()
 	return []ec2.BlockDeviceMapping{{DeviceName: new(rootDeviceName), Ebs: &ec2.EbsBlockDevice{DeleteOnTermination: new(true), Encrypted: new(false), VolumeSize: new(int64(size)),

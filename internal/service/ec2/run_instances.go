@@ -45,7 +45,9 @@ type launch struct {
 	interfaces []launchInterface // by device index
 
 	root       launchVolume
-	volumes    []launchVolume // beside the root
+	mapped     []launchVolume // beside the root, by the call
+	suppressed []string       // devices of the image that the call wants no volume at
+	volumes    []launchVolume // beside the root, by call and image
 	volumeTags cloud.Tags
 	volumeGiB  int          // the largest of them
 	keeper     cloud.NodeID // of the snapshots that they are made of, "" for none
@@ -111,8 +113,12 @@ type launchIDs struct {
 }
 
 func (s *Service) drawIDs(l *launch) launchIDs {
+	volumes := 1 + len(l.mapped)
+	if img, ok := store.Get(s.store.View(), store.Images, cloud.ImageID(*l.req.ImageId)); ok {
+		volumes += len(img.Volumes) // which never change
+	}
 	ids := launchIDs{make([]cloud.InstanceID, l.max), make([]cloud.InterfaceID, l.max*len(l.interfaces)), make([]cloud.AttachmentID, l.max*len(l.interfaces)),
-		make([]cloud.VolumeID, l.max*(1+len(l.volumes)))}
+		make([]cloud.VolumeID, l.max*volumes)}
 	for n := range ids.instances {
 		ids.instances[n] = newID[cloud.InstanceID](s)
 	}

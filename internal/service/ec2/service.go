@@ -60,6 +60,7 @@ func (s *Service) Register(r *awsapi.Registry) {
 	s.registerKeyPairs(r)
 	s.registerImages(r)
 	s.registerImageLife(r)
+	s.registerCaptures(r)
 	s.registerImports(r)
 	s.registerVolumes(r)
 	s.registerVPCs(r)

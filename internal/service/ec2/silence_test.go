@@ -136,6 +136,7 @@ func added(plain url.Values, v variant) (key, value string) {
 var indifferent = map[string]string{
 	"AssociateAddress.AllowReassociation":                                "the address is free",
 	"CopyImage.CopyImageTags":                                            "the image has no tags",
+	"CreateSnapshots.InstanceSpecification.ExcludeBootVolume":            "the instance is a container, whose root is no device",
 	"CreateLaunchTemplateVersion.ResolveAlias":                           "the image has no alias",
 	"DeleteTags.Tag.1.Key":                                               "there is no tag of that name",
 	"DescribeAvailabilityZones.AllAvailabilityZones":                     "every zone is one of the account's",

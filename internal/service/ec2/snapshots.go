@@ -35,7 +35,17 @@ func ownerOfSnapshot(s *cloud.Snapshot) cloud.AccountID {
 	return s.Account
 }
 
-func roomForSnapshot(tx *store.Tx, account cloud.AccountID) error {
+// roomForSnapshot counts a further snapshot, of a volume or, with "", of another snapshot.
+func roomForSnapshot(tx *store.Tx, account cloud.AccountID, of cloud.VolumeID) error {
+	pending := 0
+	for _, other := range store.ListBy(tx, store.SnapshotsByVolume, of) {
+		if of != "" && other.State == cloud.SnapshotPending {
+			pending++
+		}
+	}
+	if pending >= maxPendingSnapshots {
+		return awsapi.Errorf("ConcurrentSnapshotLimitExceeded", "Maximum allowed in-progress snapshots for a single volume exceeded.")
+	}
 	if len(store.ListBy(tx.View(), store.SnapshotsByAccount, account)) >= maxSnapshots {
 		return awsapi.Errorf("SnapshotLimitExceeded", "The maximum number of snapshots, %d, has been reached.", maxSnapshots)
 	}
@@ -71,19 +81,10 @@ func (s *Service) createSnapshot(ctx context.Context, call *awsapi.Call, req *ec
 		if v.State != cloud.VolumeAvailable && v.State != cloud.VolumeInUse {
 			return awsapi.Errorf("IncorrectState", "Volume '%s' is in the '%s' state.", v.ID, v.State)
 		}
-		pending := 0
-		for _, other := range store.ListBy(tx, store.SnapshotsByVolume, v.ID) {
-			if other.State == cloud.SnapshotPending {
-				pending++
-			}
-		}
-		if pending >= maxPendingSnapshots {
-			return awsapi.Errorf("ConcurrentSnapshotLimitExceeded", "Maximum allowed in-progress snapshots for a single volume exceeded.")
-		}
-		if err := roomForSnapshot(tx, call.Account); err != nil {
+		if err := roomForSnapshot(tx, call.Account, v.ID); err != nil {
 			return err
 		}
-		snap := &cloud.Snapshot{ID: id, Account: call.Account, Volume: v.ID, SizeGiB: v.SizeGiB, Node: v.Node, Description: description, Tags: tags["snapshot"], Created: call.Now,
+		snap := &cloud.Snapshot{ID: id, Account: call.Account, Volume: v.ID, SizeGiB: v.SizeGiB, Node: v.Node, Origin: v.Origin, Description: description, Tags: tags["snapshot"], Created: call.Now,
 			State: cloud.SnapshotPending}
 		store.Put(tx, store.Snapshots, snap)
 		out = snapshotShape(snap)
@@ -98,11 +99,24 @@ func (s *Service) deleteSnapshot(ctx context.Context, call *awsapi.Call, req *ec
 		if err != nil {
 			return err
 		}
+		if img := mapping(tx, snap.ID); img != nil {
+			return awsapi.Errorf("InvalidSnapshot.InUse", "The snapshot %s is currently in use by %s", snap.ID, img.ID)
+		}
 		snap.State = cloud.SnapshotDeleting
 		store.Put(tx, store.Snapshots, snap)
 		return nil
 	})
 	return &ec2.DeleteSnapshotResult{}, err
+}
+
+// mapping finds an image whose instances are launched with a snapshot, nil when there is none.
+func mapping(r store.Reader, id cloud.SnapshotID) *cloud.Image {
+	for _, img := range store.List(r, store.Images) {
+		if img.State != cloud.ImageFailed && slices.ContainsFunc(img.Volumes, func(v cloud.ImageVolume) bool { return v.Snapshot == id }) {
+			return img
+		}
+	}
+	return nil
 }
 
 func (s *Service) copySnapshot(ctx context.Context, call *awsapi.Call, req *ec2.CopySnapshotRequest) (*ec2.CopySnapshotResult, error) {
@@ -136,10 +150,10 @@ func (s *Service) copySnapshot(ctx context.Context, call *awsapi.Call, req *ec2.
 		if from.State != cloud.SnapshotCompleted {
 			return awsapi.Errorf("IncorrectState", "Snapshot '%s' is in the '%s' state: only completed snapshots can be copied.", from.ID, from.State)
 		}
-		if err := roomForSnapshot(tx, call.Account); err != nil {
+		if err := roomForSnapshot(tx, call.Account, ""); err != nil {
 			return err
 		}
-		store.Put(tx, store.Snapshots, &cloud.Snapshot{ID: id, Account: call.Account, Volume: copiedVolume, SizeGiB: from.SizeGiB, Node: from.Node, Source: from.ID, Description: description,
+		store.Put(tx, store.Snapshots, &cloud.Snapshot{ID: id, Account: call.Account, Volume: copiedVolume, SizeGiB: from.SizeGiB, Node: from.Node, Source: from.ID, Origin: from.Origin, Description: description,
 			Tags: tags["snapshot"], Created: call.Now, State: cloud.SnapshotPending})
 		return nil
 	})

@@ -205,7 +205,7 @@ func newVolume(tx *store.Tx, call *awsapi.Call, id cloud.VolumeID, zone string, 
 		if shape.SizeGiB < from.SizeGiB {
 			return nil, awsapi.InvalidParameterValue("The volume size '%d' is smaller than the size '%d' of the snapshot '%s'.", shape.SizeGiB, from.SizeGiB, from.ID)
 		}
-		v.Snapshot = from.ID
+		v.Snapshot, v.Origin = from.ID, from.Origin
 	}
 	shape, err := shape.Settle()
 	if err != nil {

@@ -81,7 +81,16 @@ func (b *Backend) Snapshot(ctx context.Context, id cloud.VolumeID, snapshot clou
 	if err != nil {
 		return err
 	}
-	if err := b.settle(ctx, &r, open); err != nil {
+	if err := b.begin(ctx, &r, snapshot, false, open); err != nil {
+		return err
+	}
+	return b.settle(ctx, &r, open)
+}
+
+// begin notes that a snapshot is to be made, unless it is there, and makes the layer that is to be written to after it.
+func (b *Backend) begin(ctx context.Context, r *record, snapshot cloud.SnapshotID, together bool, open volume.Door) error {
+	id := cloud.VolumeID(r.ID)
+	if err := b.settle(ctx, r, open); err != nil {
 		return err
 	}
 	if _, err := os.Stat(b.snapshotDir(snapshot)); err == nil {
@@ -90,7 +99,7 @@ func (b *Backend) Snapshot(ctx context.Context, id cloud.VolumeID, snapshot clou
 	if len(r.Layers) >= MaxLayers {
 		return fmt.Errorf("snapshot %s of volume %s, of %d layers: %w", snapshot, id, len(r.Layers), volume.ErrTooManyLayers)
 	}
-	r.Pending, r.Fresh = snapshot, volume.LayerName(r.Next)
+	r.Pending, r.Fresh, r.Together = snapshot, volume.LayerName(r.Next), together
 	r.Next++
 	path := filepath.Join(b.Dir(id), r.Fresh+suffix)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -99,10 +108,7 @@ func (b *Backend) Snapshot(ctx context.Context, id cloud.VolumeID, snapshot clou
 	if err := b.empty(ctx, path, r.Size); err != nil {
 		return err
 	}
-	if err := save(b.Dir(id), r); err != nil {
-		return err
-	}
-	return b.settle(ctx, &r, open)
+	return save(b.Dir(id), *r)
 }
 
 // settle finishes a snapshot that was begun.
@@ -113,8 +119,8 @@ func (b *Backend) settle(ctx context.Context, r *record, open volume.Door) error
 	id := cloud.VolumeID(r.ID)
 	head := r.Layers[len(r.Layers)-1]
 	if open != nil {
-		if err := open.Do(ctx, func(m *qmp.Client) error { return b.layOver(ctx, m, open, r) }); err != nil {
-			return fmt.Errorf("snapshot %s of volume %s: %w", r.Pending, id, err)
+		if undone, err := b.layOpen(ctx, r, open); undone || err != nil {
+			return err
 		}
 	}
 	if err := b.freeze(filepath.Join(b.Dir(id), head+suffix)); err != nil {
@@ -133,27 +139,56 @@ func (b *Backend) settle(ctx context.Context, r *record, open volume.Door) error
 		}
 	}
 	r.Layers = append(r.Layers, r.Fresh)
-	r.Pending, r.Fresh = "", ""
+	r.Pending, r.Fresh, r.Together = "", "", false
 	return save(b.Dir(id), *r)
 }
 
-// layOver has the process that has a volume open write to the fresh layer from now on, unless it does already.
-func (b *Backend) layOver(ctx context.Context, m *qmp.Client, d volume.Door, r *record) error {
-	id := cloud.VolumeID(r.ID)
-	fresh, head := volume.Node(id, r.Fresh), volume.Node(id, r.Layers[len(r.Layers)-1])
+// laid tells whether the process that has a volume open writes to the fresh layer already. If not, nothing of that is left in it.
+func laid(ctx context.Context, m *qmp.Client, r *record) (bool, error) {
+	fresh := volume.Node(cloud.VolumeID(r.ID), r.Fresh)
 	// A node that was added and not laid over can be taken away again; one that is written to can't.
 	err := m.Run(ctx, "blockdev-del", map[string]any{"node-name": fresh}, nil)
 	var refused *qmp.Error
 	switch {
 	case err == nil:
-		if err := m.Run(ctx, "blockdev-del", map[string]any{"node-name": fresh + "f"}, nil); err != nil {
+		return false, m.Run(ctx, "blockdev-del", map[string]any{"node-name": fresh + "f"}, nil)
+	case !errors.As(err, &refused):
+		return false, err
+	case strings.Contains(refused.Description, "is in use") || strings.Contains(refused.Description, "busy"):
+		return true, nil
+	}
+	return false, nil
+}
+
+// layOpen has the process that has a volume open write to the fresh layer from now on, unless it does already. A snapshot that was to be made together
+// with others and has missed their instant is undone: they are made again, together.
+func (b *Backend) layOpen(ctx context.Context, r *record, open volume.Door) (undone bool, err error) {
+	err = open.Do(ctx, func(m *qmp.Client) error {
+		done, err := laid(ctx, m, r)
+		switch undone = r.Together && !done && err == nil; {
+		case err != nil, done, undone:
 			return err
 		}
-	case !errors.As(err, &refused):
-		return err
-	case strings.Contains(refused.Description, "is in use") || strings.Contains(refused.Description, "busy"):
-		return nil
+		return b.layOver(ctx, m, open, r)
+	})
+	if err != nil {
+		return false, fmt.Errorf("snapshot %s of volume %s: %w", r.Pending, r.ID, err)
 	}
+	if !undone {
+		return false, nil
+	}
+	err = os.Remove(filepath.Join(b.Dir(cloud.VolumeID(r.ID)), r.Fresh+suffix))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	r.Pending, r.Fresh, r.Together = "", "", false
+	return true, errors.Join(err, save(b.Dir(cloud.VolumeID(r.ID)), *r))
+}
+
+// layOver has the process that has a volume open write to the fresh layer.
+func (b *Backend) layOver(ctx context.Context, m *qmp.Client, d volume.Door, r *record) error {
+	id := cloud.VolumeID(r.ID)
+	fresh, head := volume.Node(id, r.Fresh), volume.Node(id, r.Layers[len(r.Layers)-1])
 	layer := volume.Layer{Name: r.Fresh, Path: filepath.Join(b.Dir(id), r.Fresh+suffix)}
 	if err := volume.AddLayer(ctx, m, d, id, layer, "", true); err != nil {
 		return err

@@ -87,6 +87,8 @@ type record struct {
 	// Pending is a snapshot that is being made: its layers are Layers, and Fresh is to be laid over them.
 	Pending cloud.SnapshotID `json:",omitempty"`
 	Fresh   string           `json:",omitempty"`
+	// Together says that the pending snapshot is to be of the same instant as those of other volumes.
+	Together bool `json:",omitempty"`
 }
 
 // Dir is a volume's own directory.

@@ -30,6 +30,7 @@ func Run(t *testing.T, reopen func(t *testing.T) volume.Backend) {
 		"what was written is there again":                                     keeps,
 		"an open volume grows and gets other limits":                          growsOpen,
 		"a snapshot is the volume as it was, and so is what is made of it":    snapshots,
+		"snapshots of several volumes are made at once or not at all":         together,
 		"every acknowledged write is there after a kill, also in snapshots":   survives,
 		"a volume is laid over a disk that may go afterwards":                 overBase,
 		"snapshots and volumes end in any order":                              anyOrder,
@@ -308,6 +309,44 @@ func snapshots(t *testing.T, b *bench) {
 	b.reads(d, 0, 3)
 	b.reads(d, mib, 2)
 	b.shut(id)
+}
+
+// together makes snapshots of volumes that nobody has open, and of one that a daemon has.
+func together(t *testing.T, b *bench) {
+	ids := []cloud.VolumeID{b.create(8*mib, ""), b.create(8*mib, "")}
+	list := map[cloud.VolumeID]cloud.SnapshotID{}
+	for n, id := range ids {
+		list[id] = newSnapshot()
+		b.write(b.open(id), 0, byte(n+1))
+		b.shut(id)
+	}
+	for range 2 { // it may be repeated
+		b.must(b.backend.SnapshotAll(t.Context(), list, nil))
+	}
+	for n, id := range ids {
+		b.write(b.open(id), 0, 9)
+		b.shut(id)
+		copied := b.create(8*mib, list[id])
+		b.reads(b.open(copied), 0, byte(n+1))
+		b.shut(copied)
+	}
+	device := b.open(ids[0])
+	again := newSnapshot()
+	b.must(b.backend.SnapshotAll(t.Context(), map[cloud.VolumeID]cloud.SnapshotID{ids[0]: again}, b.server.Door(ids[0])))
+	b.write(device, 0, 10)
+	copied := b.create(8*mib, again)
+	b.reads(b.open(copied), 0, 9)
+	missing := map[cloud.VolumeID]cloud.SnapshotID{ids[1]: newSnapshot(), NewVolume(): newSnapshot()}
+	if err := b.backend.SnapshotAll(t.Context(), missing, nil); !errors.Is(err, volume.ErrNotFound) {
+		t.Errorf("of a volume that isn't there: %v", err)
+	}
+	_, there, err := b.reopen(t).Recover(t.Context())
+	if b.must(err); slices.Contains(there, missing[ids[1]]) {
+		t.Error("one of a set that could not be made was made")
+	}
+	for _, id := range []cloud.VolumeID{ids[0], copied} {
+		b.shut(id)
+	}
 }
 
 func anyOrder(t *testing.T, b *bench) {

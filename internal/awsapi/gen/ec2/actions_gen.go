@@ -40,6 +40,7 @@ var (
 	ActionCreateEgressOnlyInternetGateway            = awsapi.Action[CreateEgressOnlyInternetGatewayRequest, CreateEgressOnlyInternetGatewayResult]{Service: Service, Name: "CreateEgressOnlyInternetGateway", NoResult: false}
 	ActionCreateFleet                                = awsapi.Action[CreateFleetRequest, CreateFleetResult]{Service: Service, Name: "CreateFleet", NoResult: false}
 	ActionCreateFlowLogs                             = awsapi.Action[CreateFlowLogsRequest, CreateFlowLogsResult]{Service: Service, Name: "CreateFlowLogs", NoResult: false}
+	ActionCreateImage                                = awsapi.Action[CreateImageRequest, CreateImageResult]{Service: Service, Name: "CreateImage", NoResult: false}
 	ActionCreateInternetGateway                      = awsapi.Action[CreateInternetGatewayRequest, CreateInternetGatewayResult]{Service: Service, Name: "CreateInternetGateway", NoResult: false}
 	ActionCreateKeyPair                              = awsapi.Action[CreateKeyPairRequest, KeyPair]{Service: Service, Name: "CreateKeyPair", NoResult: false}
 	ActionCreateLaunchTemplate                       = awsapi.Action[CreateLaunchTemplateRequest, CreateLaunchTemplateResult]{Service: Service, Name: "CreateLaunchTemplate", NoResult: false}
@@ -54,6 +55,7 @@ var (
 	ActionCreateRouteTable                           = awsapi.Action[CreateRouteTableRequest, CreateRouteTableResult]{Service: Service, Name: "CreateRouteTable", NoResult: false}
 	ActionCreateSecurityGroup                        = awsapi.Action[CreateSecurityGroupRequest, CreateSecurityGroupResult]{Service: Service, Name: "CreateSecurityGroup", NoResult: false}
 	ActionCreateSnapshot                             = awsapi.Action[CreateSnapshotRequest, Snapshot]{Service: Service, Name: "CreateSnapshot", NoResult: false}
+	ActionCreateSnapshots                            = awsapi.Action[CreateSnapshotsRequest, CreateSnapshotsResult]{Service: Service, Name: "CreateSnapshots", NoResult: false}
 	ActionCreateSubnet                               = awsapi.Action[CreateSubnetRequest, CreateSubnetResult]{Service: Service, Name: "CreateSubnet", NoResult: false}
 	ActionCreateSubnetCidrReservation                = awsapi.Action[CreateSubnetCidrReservationRequest, CreateSubnetCidrReservationResult]{Service: Service, Name: "CreateSubnetCidrReservation", NoResult: false}
 	ActionCreateTags                                 = awsapi.Action[CreateTagsRequest, CreateTagsResult]{Service: Service, Name: "CreateTags", NoResult: true}
@@ -350,6 +352,7 @@ var actionShapes = map[string]awsapi.Shapes{
 	"CreateEgressOnlyInternetGateway":            {Request: reflect.TypeFor[CreateEgressOnlyInternetGatewayRequest](), Result: reflect.TypeFor[CreateEgressOnlyInternetGatewayResult](), NoResult: false},
 	"CreateFleet":                                {Request: reflect.TypeFor[CreateFleetRequest](), Result: reflect.TypeFor[CreateFleetResult](), NoResult: false},
 	"CreateFlowLogs":                             {Request: reflect.TypeFor[CreateFlowLogsRequest](), Result: reflect.TypeFor[CreateFlowLogsResult](), NoResult: false},
+	"CreateImage":                                {Request: reflect.TypeFor[CreateImageRequest](), Result: reflect.TypeFor[CreateImageResult](), NoResult: false},
 	"CreateInternetGateway":                      {Request: reflect.TypeFor[CreateInternetGatewayRequest](), Result: reflect.TypeFor[CreateInternetGatewayResult](), NoResult: false},
 	"CreateKeyPair":                              {Request: reflect.TypeFor[CreateKeyPairRequest](), Result: reflect.TypeFor[KeyPair](), NoResult: false},
 	"CreateLaunchTemplate":                       {Request: reflect.TypeFor[CreateLaunchTemplateRequest](), Result: reflect.TypeFor[CreateLaunchTemplateResult](), NoResult: false},
@@ -364,6 +367,7 @@ var actionShapes = map[string]awsapi.Shapes{
 	"CreateRouteTable":                           {Request: reflect.TypeFor[CreateRouteTableRequest](), Result: reflect.TypeFor[CreateRouteTableResult](), NoResult: false},
 	"CreateSecurityGroup":                        {Request: reflect.TypeFor[CreateSecurityGroupRequest](), Result: reflect.TypeFor[CreateSecurityGroupResult](), NoResult: false},
 	"CreateSnapshot":                             {Request: reflect.TypeFor[CreateSnapshotRequest](), Result: reflect.TypeFor[Snapshot](), NoResult: false},
+	"CreateSnapshots":                            {Request: reflect.TypeFor[CreateSnapshotsRequest](), Result: reflect.TypeFor[CreateSnapshotsResult](), NoResult: false},
 	"CreateSubnet":                               {Request: reflect.TypeFor[CreateSubnetRequest](), Result: reflect.TypeFor[CreateSubnetResult](), NoResult: false},
 	"CreateSubnetCidrReservation":                {Request: reflect.TypeFor[CreateSubnetCidrReservationRequest](), Result: reflect.TypeFor[CreateSubnetCidrReservationResult](), NoResult: false},
 	"CreateTags":                                 {Request: reflect.TypeFor[CreateTagsRequest](), Result: reflect.TypeFor[CreateTagsResult](), NoResult: true},
@@ -639,6 +643,11 @@ func (c Client) CreateFlowLogs(ctx context.Context, in *CreateFlowLogsRequest) (
 	return awsapi.Invoke(ctx, c.Client, ActionCreateFlowLogs, in)
 }
 
+// CreateImage calls the action of that name.
+func (c Client) CreateImage(ctx context.Context, in *CreateImageRequest) (*CreateImageResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateImage, in)
+}
+
 // CreateInternetGateway calls the action of that name.
 func (c Client) CreateInternetGateway(ctx context.Context, in *CreateInternetGatewayRequest) (*CreateInternetGatewayResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionCreateInternetGateway, in)
@@ -707,6 +716,11 @@ func (c Client) CreateSecurityGroup(ctx context.Context, in *CreateSecurityGroup
 // CreateSnapshot calls the action of that name.
 func (c Client) CreateSnapshot(ctx context.Context, in *CreateSnapshotRequest) (*Snapshot, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionCreateSnapshot, in)
+}
+
+// CreateSnapshots calls the action of that name.
+func (c Client) CreateSnapshots(ctx context.Context, in *CreateSnapshotsRequest) (*CreateSnapshotsResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionCreateSnapshots, in)
 }
 
 // CreateSubnet calls the action of that name.

@@ -625,6 +625,22 @@ type CreateFlowLogsResult struct {
 	Unsuccessful []UnsuccessfulItem `form:"Unsuccessful" xml:"unsuccessful" item:"item"`
 }
 
+// CreateImageRequest is the model's shape of that name.
+type CreateImageRequest struct {
+	BlockDeviceMappings []BlockDeviceMapping `form:"BlockDeviceMapping" xml:"blockDeviceMapping" item:"BlockDeviceMapping"`
+	Description         *string              `form:"Description" xml:"description"`
+	DryRun              *bool                `form:"DryRun" xml:"dryRun"`
+	InstanceId          *string              `form:"InstanceId" xml:"instanceId" required:"true"`
+	Name                *string              `form:"Name" xml:"name" required:"true"`
+	NoReboot            *bool                `form:"NoReboot" xml:"noReboot"`
+	TagSpecifications   []TagSpecification   `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+}
+
+// CreateImageResult is the model's shape of that name.
+type CreateImageResult struct {
+	ImageId *string `form:"ImageId" xml:"imageId"`
+}
+
 // CreateInternetGatewayRequest is the model's shape of that name.
 type CreateInternetGatewayRequest struct {
 	DryRun            *bool              `form:"DryRun" xml:"dryRun"`
@@ -847,6 +863,21 @@ type CreateSnapshotRequest struct {
 	OutpostArn        *string            `form:"OutpostArn" xml:"OutpostArn"`
 	TagSpecifications []TagSpecification `form:"TagSpecification" xml:"TagSpecification" item:"item"`
 	VolumeId          *string            `form:"VolumeId" xml:"VolumeId" required:"true"`
+}
+
+// CreateSnapshotsRequest is the model's shape of that name.
+type CreateSnapshotsRequest struct {
+	CopyTagsFromSource    *string                `form:"CopyTagsFromSource" xml:"CopyTagsFromSource" enum:"CopyTagsFromSource"`
+	Description           *string                `form:"Description" xml:"Description"`
+	DryRun                *bool                  `form:"DryRun" xml:"DryRun"`
+	InstanceSpecification *InstanceSpecification `form:"InstanceSpecification" xml:"InstanceSpecification" required:"true"`
+	OutpostArn            *string                `form:"OutpostArn" xml:"OutpostArn"`
+	TagSpecifications     []TagSpecification     `form:"TagSpecification" xml:"TagSpecification" item:"item"`
+}
+
+// CreateSnapshotsResult is the model's shape of that name.
+type CreateSnapshotsResult struct {
+	Snapshots []SnapshotInfo `form:"SnapshotSet" xml:"snapshotSet" item:"item"`
 }
 
 // CreateSubnetCidrReservationRequest is the model's shape of that name.
@@ -3186,6 +3217,13 @@ type InstanceRequirementsRequest struct {
 	VCpuCount                                      *VCpuCountRangeRequest            `form:"VCpuCount" xml:"VCpuCount" required:"true"`
 }
 
+// InstanceSpecification is the model's shape of that name.
+type InstanceSpecification struct {
+	ExcludeBootVolume    *bool    `form:"ExcludeBootVolume" xml:"ExcludeBootVolume"`
+	ExcludeDataVolumeIds []string `form:"ExcludeDataVolumeId" xml:"ExcludeDataVolumeId" item:"VolumeId"`
+	InstanceId           *string  `form:"InstanceId" xml:"InstanceId" required:"true"`
+}
+
 // InstanceState is the model's shape of that name.
 type InstanceState struct {
 	Code *int64  `form:"Code" xml:"code"`
@@ -5037,6 +5075,22 @@ type SnapshotDetail struct {
 	UserBucket    *UserBucketDetails `form:"UserBucket" xml:"userBucket"`
 }
 
+// SnapshotInfo is the model's shape of that name.
+type SnapshotInfo struct {
+	Description *string    `form:"Description" xml:"description"`
+	Encrypted   *bool      `form:"Encrypted" xml:"encrypted"`
+	OutpostArn  *string    `form:"OutpostArn" xml:"outpostArn"`
+	OwnerId     *string    `form:"OwnerId" xml:"ownerId"`
+	Progress    *string    `form:"Progress" xml:"progress"`
+	SnapshotId  *string    `form:"SnapshotId" xml:"snapshotId"`
+	SseType     *string    `form:"SseType" xml:"sseType" enum:"SSEType"`
+	StartTime   *time.Time `form:"StartTime" xml:"startTime"`
+	State       *string    `form:"State" xml:"state" enum:"SnapshotState"`
+	Tags        []Tag      `form:"TagSet" xml:"tagSet" item:"item"`
+	VolumeId    *string    `form:"VolumeId" xml:"volumeId"`
+	VolumeSize  *int64     `form:"VolumeSize" xml:"volumeSize"`
+}
+
 // SpotMarketOptions is the model's shape of that name.
 type SpotMarketOptions struct {
 	BlockDurationMinutes         *int64     `form:"BlockDurationMinutes" xml:"BlockDurationMinutes"`
@@ -5669,6 +5723,8 @@ const CapacityReservationPreferenceNone = "none"
 
 const ConnectivityTypePrivate = "private"
 const ConnectivityTypePublic = "public"
+
+const CopyTagsFromSourceVolume = "volume"
 
 const CpuManufacturerIntel = "intel"
 const CpuManufacturerAmd = "amd"
@@ -7181,6 +7237,7 @@ var enums = map[string][]string{
 	"BurstablePerformance":                        {"included", "required", "excluded"},
 	"CapacityReservationPreference":               {"open", "none"},
 	"ConnectivityType":                            {"private", "public"},
+	"CopyTagsFromSource":                          {"volume"},
 	"CpuManufacturer":                             {"intel", "amd", "amazon-web-services"},
 	"DefaultInstanceMetadataEndpointState":        {"disabled", "enabled", "no-preference"},
 	"DefaultInstanceMetadataTagsState":            {"disabled", "enabled", "no-preference"},

@@ -17,6 +17,9 @@ const (
 	marker = stateDir + "/instance-id"
 )
 
+// Renew gives an instance whose files were another's what it must not share with that, and notes what fails. A program sets it that has no other way to.
+var Renew func(instance string, note func(what string, err error))
+
 // SetUp writes what a boot needs into the instance's files, and tells whether this is the first one. What fails is said on
 // the console and does not keep the instance from coming up.
 func SetUp(c *guestinit.Config) (first bool) {
@@ -28,6 +31,9 @@ func SetUp(c *guestinit.Config) (first bool) {
 	note("make "+stateDir, os.MkdirAll(stateDir, 0o755))
 	old, _ := os.ReadFile(marker)
 	first = strings.TrimSpace(string(old)) != c.Instance
+	if first && len(old) > 0 && Renew != nil {
+		Renew(c.Instance, note)
+	}
 	note("make /etc", os.MkdirAll("/etc", 0o755))
 	note("write /etc/hostname", os.WriteFile("/etc/hostname", []byte(c.Hostname+"\n"), 0o644))
 	if len(c.Resolvers) > 0 {
