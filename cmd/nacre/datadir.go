@@ -40,6 +40,7 @@ func (d dataDir) uploads() string     { return d.path("uploads") }
 func (d dataDir) engine() string      { return d.path("engine") }
 func (d dataDir) hypervisor() string  { return d.path("hypervisor") }
 func (d dataDir) volumes() string     { return d.path("volumes") }
+func (d dataDir) masterKey() string   { return d.path("master.key") }
 func (d dataDir) verdict() string     { return d.path("accelerator.json") }
 func (d dataDir) network() string     { return d.path("network") }
 func (d dataDir) keys() string        { return d.path("keys") }

@@ -28,6 +28,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/agent/network"
 	"github.com/nacre-cloud/nacre/internal/agent/reclaim"
 	"github.com/nacre-cloud/nacre/internal/agent/volume/daemon"
+	"github.com/nacre-cloud/nacre/internal/agent/volume/keyring"
 	"github.com/nacre-cloud/nacre/internal/agent/volume/local"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/control"
@@ -182,7 +183,11 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 
 // openVolumes finds what volumes are kept with.
 func openVolumes(ctx context.Context, dir dataDir, region cloud.Region, run string, groups *confined.Groups, log *slog.Logger) (*agent.Volumes, error) {
-	backend, err := local.Open(local.Config{Dir: dir.volumes(), User: daemon.User})
+	keys := keyring.Open(dir.masterKey(), region.VolumeKey)
+	if err := keys.Err(); err != nil && region.VolumeKey != "" {
+		log.Error("encrypted volumes can't be opened or made; the others go on", "error", err)
+	}
+	backend, err := local.Open(local.Config{Dir: dir.volumes(), User: daemon.User, Keys: keys})
 	if err != nil {
 		return nil, err
 	}

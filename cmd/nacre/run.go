@@ -34,7 +34,7 @@ type runOptions struct {
 	size, name, key, userData string
 	groups, volumes           []string
 	count, disk               int64
-	wait, vm                  bool
+	wait, vm, encrypted       bool
 }
 
 func runCommand(g *globals) *cobra.Command {
@@ -48,6 +48,8 @@ Without --key the key pair "nacre" is used, which is made the first time; "nacre
 Without --group the security group "nacre-ssh" is used, which lets in SSH. A COMMAND replaces the image's own.
 
 With --volume a new volume comes and goes with the instance: of SIZE GiB, seen as DEVICE, and in containers mounted at PATH ("nacre volume --help" tells more).
+
+With --encrypted nothing of its volumes is on a disk as it is: of those that --volume asks for, and of the root of a virtual machine.
 
 With --vm the instance is a virtual machine: of the image IMAGE-vm, which is made of the layers of IMAGE and the newest kernel
 when it isn't there.`,
@@ -80,6 +82,7 @@ when it isn't there.`,
 	f.StringVar(&o.userData, "user-data", "", "`FILE` that the instance runs on its first boot")
 	f.Int64Var(&o.disk, "disk", 0, "`GIB` of its root (default 8, or as its image needs)")
 	f.StringSliceVar(&o.volumes, "volume", nil, "new `VOLUME` of it, as SIZE[:DEVICE][:PATH]; may be given several times")
+	f.BoolVar(&o.encrypted, "encrypted", false, "encrypt its volumes, and its root if it is a virtual machine")
 	f.Int64Var(&o.count, "count", 1, "how many to launch")
 	f.BoolVar(&o.wait, "wait", true, "wait until it runs")
 	g.completeTypes(cmd)
@@ -119,6 +122,11 @@ func (a *api) launch(cmd *cobra.Command, o runOptions, image string, command []s
 		return nil, err
 	}
 	in.BlockDeviceMappings = append(in.BlockDeviceMappings, mappings...)
+	if o.encrypted {
+		if in.BlockDeviceMappings, err = encryptAll(in.BlockDeviceMappings, img.Kind == "vm"); err != nil {
+			return nil, err
+		}
+	}
 	if mount != "" {
 		in.TagSpecifications = append(in.TagSpecifications, ec2.TagSpecification{ResourceType: new("volume"), Tags: []ec2.Tag{{Key: new(mountTag), Value: &mount}}})
 	}

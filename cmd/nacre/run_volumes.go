@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
+	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
 // launchVolumes reads the volumes that a launch makes, each as SIZE[:DEVICE][:PATH], and where the one with a PATH is to be mounted.
@@ -38,4 +41,22 @@ func launchVolumes(words []string) (list []ec2.BlockDeviceMapping, mount string,
 		list = append(list, ec2.BlockDeviceMapping{DeviceName: &device, Ebs: &ec2.EbsBlockDevice{VolumeSize: &size, VolumeType: new("gp3")}})
 	}
 	return list, mount, nil
+}
+
+// encryptAll has all volumes of a launch encrypted, among them the root where it is a device.
+func encryptAll(list []ec2.BlockDeviceMapping, vm bool) ([]ec2.BlockDeviceMapping, error) {
+	isRoot := func(m ec2.BlockDeviceMapping) bool { return *m.DeviceName == cloud.RootDevice }
+	if vm && !slices.ContainsFunc(list, isRoot) {
+		list = append(list, ec2.BlockDeviceMapping{DeviceName: new(cloud.RootDevice), Ebs: &ec2.EbsBlockDevice{}})
+	}
+	some := false
+	for _, m := range list {
+		if vm || !isRoot(m) {
+			m.Ebs.Encrypted, some = new(true), true
+		}
+	}
+	if !some {
+		return nil, errors.New("--encrypted has nothing to encrypt: a container's root is a layer on its server's disk; give it a --volume, or launch it with --vm")
+	}
+	return list, nil
 }

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/nacre-cloud/nacre/internal/agent/volume/keyring"
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen"
@@ -129,7 +130,14 @@ func bootstrap(ctx context.Context, s *store.Store, o upOptions) (cloud.Region, 
 	if o.pool != "" {
 		first.PublicPool = netip.MustParsePrefix(o.pool)
 	}
-	if _, settled := store.Region(s.View()); !settled {
+	settledRegion, settled := store.Region(s.View())
+	if !settled || settledRegion.VolumeKey == "" { // a key that is lost is not made anew
+		var err error
+		if first.VolumeKey, err = keyring.Make(o.dir.masterKey()); err != nil {
+			return cloud.Region{}, cloud.AccessKey{}, err
+		}
+	}
+	if !settled {
 		if first.Region == "" {
 			first.Region = defaultRegion
 		}

@@ -19,17 +19,18 @@ const mountTag = "nacre:mount"
 
 // volumeView is a volume as the command line shows it.
 type volumeView struct {
-	ID       string    `json:"id"`
-	Name     string    `json:"name,omitempty"`
-	SizeGiB  int64     `json:"size_gib"`
-	Type     string    `json:"type"`
-	State    string    `json:"state"`
-	Instance string    `json:"instance,omitempty"`
-	Device   string    `json:"device,omitempty"`
-	Attach   string    `json:"attachment,omitempty"`
-	Mount    string    `json:"mount,omitempty"`
-	Snapshot string    `json:"snapshot,omitempty"`
-	Created  time.Time `json:"created"`
+	ID        string    `json:"id"`
+	Name      string    `json:"name,omitempty"`
+	SizeGiB   int64     `json:"size_gib"`
+	Type      string    `json:"type"`
+	State     string    `json:"state"`
+	Instance  string    `json:"instance,omitempty"`
+	Device    string    `json:"device,omitempty"`
+	Attach    string    `json:"attachment,omitempty"`
+	Mount     string    `json:"mount,omitempty"`
+	Snapshot  string    `json:"snapshot,omitempty"`
+	Encrypted bool      `json:"encrypted,omitempty"`
+	Created   time.Time `json:"created"`
 }
 
 func volumeCommand(g *globals) *cobra.Command {
@@ -41,7 +42,7 @@ func volumeCommand(g *globals) *cobra.Command {
 
 func viewOfVolume(v ec2.Volume) volumeView {
 	out := volumeView{ID: deref(v.VolumeId), Name: tagValue(v.Tags, "Name"), SizeGiB: deref(v.Size), Type: deref(v.VolumeType), State: deref(v.State), Mount: tagValue(v.Tags, mountTag),
-		Snapshot: deref(v.SnapshotId), Created: deref(v.CreateTime)}
+		Snapshot: deref(v.SnapshotId), Encrypted: deref(v.Encrypted), Created: deref(v.CreateTime)}
 	for _, a := range v.Attachments {
 		out.Instance, out.Device, out.Attach = deref(a.InstanceId), deref(a.Device), deref(a.State)
 	}
@@ -150,7 +151,11 @@ func (g *globals) printVolumes(cmd *cobra.Command, list []volumeView) error {
 		if v.Attach != "" && v.Attach != "attached" {
 			state = v.Attach
 		}
-		fmt.Fprintf(w, "%s\t%s\t%d GiB\t%s\t%s\t%s\t%s\t%s\n", v.ID, v.Name, v.SizeGiB, v.Type, state, v.Instance, v.Device, v.Mount)
+		kind := v.Type
+		if v.Encrypted {
+			kind += ", encrypted"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d GiB\t%s\t%s\t%s\t%s\t%s\n", v.ID, v.Name, v.SizeGiB, kind, state, v.Instance, v.Device, v.Mount)
 	}
 	return w.Flush()
 }
@@ -183,10 +188,13 @@ func (g *globals) completeVolumes(cmd *cobra.Command, args []string, _ string) (
 func volumeCreateCommand(g *globals) *cobra.Command {
 	var size, iops, throughput int64
 	var kind, name, mount, snapshot, zone string
+	var encrypted bool
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Make a volume, empty or of a snapshot",
 		Long: `Make a volume, empty or of a snapshot. It is a block device that outlives the instances it is attached to.
+
+With --encrypted nothing that is written to it is on a disk as it is, nor in its snapshots; its key is sealed by the cloud's master key, and destroyed with it.
 
 With --mount, whatever container it is attached to has its file system mounted there; an empty volume gets one (ext4) first.`,
 		Example: "  nacre volume create --size 10 --name data\n  nacre volume create --size 10 --mount /var/lib/postgresql\n  nacre volume create --snapshot snap-0123",
@@ -200,6 +208,9 @@ With --mount, whatever container it is attached to has its file system mounted t
 				return errors.New("say how large it is to be, --size GIB, or of what, --snapshot SNAPSHOT")
 			}
 			in := &ec2.CreateVolumeRequest{VolumeType: &kind}
+			if encrypted {
+				in.Encrypted = &encrypted
+			}
 			for _, x := range []struct {
 				from int64
 				to   **int64
@@ -250,6 +261,7 @@ With --mount, whatever container it is attached to has its file system mounted t
 	f.StringVar(&kind, "type", "gp3", "`TYPE`: gp3, gp2, io1, io2, st1, sc1 or standard")
 	f.Int64Var(&iops, "iops", 0, "`NUMBER` of operations a second (gp3, io1, io2)")
 	f.Int64Var(&throughput, "throughput", 0, "`MIBS` a second (gp3)")
+	f.BoolVar(&encrypted, "encrypted", false, "encrypt it")
 	f.StringVar(&name, "name", "", "`NAME`, kept as the tag Name")
 	f.StringVar(&mount, "mount", "", "`PATH` where containers have it mounted, kept as the tag "+mountTag)
 	f.StringVar(&snapshot, "snapshot", "", "`SNAPSHOT` whose content it begins with")

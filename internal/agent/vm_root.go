@@ -44,7 +44,7 @@ func (w *worker) makeRoot(ctx context.Context, d *agentrpc.Machine, img image.Im
 	case !d.Root.Make:
 		return fmt.Errorf("the volume %s is lost: %w", d.Root.ID, err)
 	}
-	_, err := parts.Backend.Create(ctx, volume.Spec{ID: d.Root.ID, Size: rootSize(d, img), Snapshot: d.Root.Snapshot, Base: base, Limits: d.Root.Limits})
+	_, err := parts.Backend.Create(ctx, volume.Spec{ID: d.Root.ID, Size: rootSize(d, img), Snapshot: d.Root.Snapshot, Base: base, Limits: d.Root.Limits, Encrypted: d.Root.Encrypted})
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nacre-cloud/nacre/internal/agent/volume"
 	"github.com/nacre-cloud/nacre/internal/agent/volume/daemon"
+	"github.com/nacre-cloud/nacre/internal/agent/volume/keyring"
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
@@ -123,7 +124,7 @@ func (v *volumes) converge(ctx context.Context, w *agentrpc.Volume) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, volume.ErrTooLarge) || errors.Is(err, errNoVolumes):
+	case errors.Is(err, volume.ErrTooLarge) || errors.Is(err, errNoVolumes) || errors.Is(err, keyring.ErrNoKey):
 		st.Phase, st.Error = agentrpc.VolumeFailed, err.Error()
 		return nil
 	}
@@ -132,7 +133,7 @@ func (v *volumes) converge(ctx context.Context, w *agentrpc.Volume) error {
 }
 
 func specOf(w *agentrpc.Volume) volume.Spec {
-	return volume.Spec{ID: w.ID, Size: w.Size, Snapshot: w.Snapshot, Limits: w.Limits}
+	return volume.Spec{ID: w.ID, Size: w.Size, Snapshot: w.Snapshot, Limits: w.Limits, Encrypted: w.Encrypted}
 }
 
 // shape makes a volume be there with the size and the limits that it should have.
@@ -183,12 +184,12 @@ func (v *volumes) snapshot(ctx context.Context, w *agentrpc.Snapshot) error {
 		case w.Delete:
 			err = parts.Backend.DeleteSnapshot(ctx, w.ID)
 		case w.Source != "":
-			err = parts.Backend.CopySnapshot(ctx, w.Source, w.ID)
+			err = parts.Backend.CopySnapshot(ctx, w.Source, w.ID, w.Encrypted)
 		default:
 			err = v.snapshotOf(ctx, parts, w)
 		}
 	}
-	if errors.Is(err, volume.ErrNotFound) || errors.Is(err, volume.ErrTooManyLayers) || errors.Is(err, errNoVolumes) {
+	if errors.Is(err, volume.ErrNotFound) || errors.Is(err, volume.ErrTooManyLayers) || errors.Is(err, errNoVolumes) || errors.Is(err, keyring.ErrNoKey) {
 		st.Error, err = err.Error(), nil
 	}
 	if err == nil {

@@ -128,6 +128,8 @@ type Volume struct {
 	Limits   cloud.VolumeLimits
 	Wished   int // counts the wishes for size and limits
 	Delete   bool
+	// Encrypted says that it is to be made encrypted.
+	Encrypted bool `json:",omitempty"`
 }
 
 // Snapshot is a snapshot that a node is to make, of a volume or of another snapshot, or to be rid of.
@@ -136,6 +138,8 @@ type Snapshot struct {
 	Volume cloud.VolumeID
 	Source cloud.SnapshotID // of a copy; "" otherwise
 	Delete bool
+	// Encrypted says that a copy is to be encrypted.
+	Encrypted bool `json:",omitempty"`
 }
 
 // Images are the digests that the node's store has to keep; others may go.

@@ -8,6 +8,8 @@ type AccountSettings struct {
 	Credits map[string]string
 	// SerialConsole says that the serial consoles of the account's instances may be used.
 	SerialConsole bool
+	// EncryptVolumes says that volumes, and copies of snapshots, are encrypted though a call doesn't ask for it.
+	EncryptVolumes bool
 }
 
 // MetadataDefaults are metadata options for launches that don't say; "" and 0 are no preference.

@@ -31,6 +31,7 @@ type ImageVolume struct {
 	IOPS                int `json:",omitempty"`
 	Throughput          int `json:",omitempty"`
 	DeleteOnTermination bool
+	Encrypted           bool `json:",omitempty"` // as its snapshot is
 }
 
 // Shape is what the image says of the volume.

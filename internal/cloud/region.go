@@ -22,6 +22,9 @@ type Region struct {
 	// IPv6Pool is the /40 of unique local addresses that VPCs get their IPv6 ranges from. It was drawn for this cloud.
 	IPv6Pool netip.Prefix
 
+	// VolumeKey is the id of the master key by which volumes are encrypted, in the form of a KMS key's; "" before the first start that made one.
+	VolumeKey string
+
 	// Root is the account of the operator. Only it may name files and recipes on nodes.
 	Root AccountID
 }
@@ -58,4 +61,14 @@ type ClientToken struct {
 	// Resource is the identifier of what the first call made (a reservation, an allocation, …).
 	Resource string
 	Created  time.Time
+}
+
+// KMSARN is the name of something that KMS would have, such as "alias/aws/ebs".
+func (r *Region) KMSARN(account AccountID, what string) string {
+	return "arn:aws:kms:" + r.Name + ":" + string(account) + ":" + what
+}
+
+// VolumeKeyARN is the name of the key by which an account's volumes are encrypted.
+func (r *Region) VolumeKeyARN(account AccountID) string {
+	return r.KMSARN(account, "key/"+r.VolumeKey)
 }

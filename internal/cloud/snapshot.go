@@ -21,6 +21,7 @@ type Snapshot struct {
 	SizeGiB     int      // of the volume then
 	Node        NodeID   // that keeps its bytes
 	Source      SnapshotID
+	Encrypted   bool // as its volume is, or made so by the copy
 	Description string
 	Tags        Tags
 	Created     time.Time

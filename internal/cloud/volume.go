@@ -33,11 +33,13 @@ type Volume struct {
 	// Root says that it was made as an instance's root, of the instance's image and with the instance's machine.
 	Root bool
 	// Layer says that it is a container's root: a layer over the image's, and no device. It goes nowhere without its container.
-	Layer   bool
-	Origin  Origin
-	Tags    Tags
-	Created time.Time
-	AutoIO  bool // AutoEnableIO: EC2's flag, which nothing here clears IO for
+	Layer bool
+	// Encrypted says that nothing of it is on a disk as it is, but what its root's image brought.
+	Encrypted bool
+	Origin    Origin
+	Tags      Tags
+	Created   time.Time
+	AutoIO    bool // AutoEnableIO: EC2's flag, which nothing here clears IO for
 
 	State   VolumeState
 	Failure string // why it is in VolumeError

@@ -23,6 +23,7 @@ import (
 type FirstStart struct {
 	Region     string // such as "us-east-1"
 	PublicPool netip.Prefix
+	VolumeKey  string // the id of the master key, which a region that has one keeps
 	Rand       io.Reader
 	Now        time.Time
 }
@@ -41,6 +42,10 @@ func Bootstrap(ctx context.Context, s *store.Store, f FirstStart) (cloud.Region,
 				r.IPv6Pool = newIPv6Pool(f.Rand)
 				store.Put(tx, store.Regions, r)
 			}
+			if r.VolumeKey == "" && f.VolumeKey != "" {
+				r.VolumeKey = f.VolumeKey
+				store.Put(tx, store.Regions, r)
+			}
 			region = *r
 			storeDefaultDHCPOptions(tx, region.Name)
 			return findRootKey(tx, region.Root, &key)
@@ -48,7 +53,7 @@ func Bootstrap(ctx context.Context, s *store.Store, f FirstStart) (cloud.Region,
 		account := cloud.Account{ID: newAccountID(f.Rand), Name: "root", Created: f.Now}
 		region = cloud.Region{
 			Name: f.Region, Zones: []cloud.Zone{{Name: f.Region + "a", ID: zoneID(f.Region, 1)}}, Created: f.Now,
-			CloudID: newCloudID(f.Rand), PublicPool: f.PublicPool.String(), Root: account.ID, IPv6Pool: newIPv6Pool(f.Rand),
+			CloudID: newCloudID(f.Rand), PublicPool: f.PublicPool.String(), Root: account.ID, IPv6Pool: newIPv6Pool(f.Rand), VolumeKey: f.VolumeKey,
 		}
 		key = newAccessKey(f.Rand, account.ID, f.Now)
 		store.Put(tx, store.Regions, &region)

@@ -42,13 +42,13 @@ func (d desired) wantVolumes(r store.Reader, node cloud.NodeID) {
 			continue // its instance's machine makes it
 		}
 		if s.State == cloud.SnapshotPending || s.State == cloud.SnapshotDeleting && !needed[s.ID] {
-			d.snapshots[s.ID] = agentrpc.Snapshot{ID: s.ID, Volume: s.Volume, Source: s.Source, Delete: s.State == cloud.SnapshotDeleting}
+			d.snapshots[s.ID] = agentrpc.Snapshot{ID: s.ID, Volume: s.Volume, Source: s.Source, Delete: s.State == cloud.SnapshotDeleting, Encrypted: s.Encrypted}
 		}
 	}
 }
 
 func volumeOf(v *cloud.Volume) agentrpc.Volume {
-	return agentrpc.Volume{ID: v.ID, Make: v.State == cloud.VolumeCreating, Size: int64(v.SizeGiB) << 30, Snapshot: v.Snapshot, Limits: v.Shape().Limits(), Wished: v.Wished}
+	return agentrpc.Volume{ID: v.ID, Make: v.State == cloud.VolumeCreating, Size: int64(v.SizeGiB) << 30, Snapshot: v.Snapshot, Limits: v.Shape().Limits(), Wished: v.Wished, Encrypted: v.Encrypted}
 }
 
 // rootOf is the volume that an instance has as its root, nil for one that is its machine's own.

@@ -28,17 +28,21 @@ func TestTheRootOfAVirtualMachineIsAVolume(t *testing.T) {
 	c := cloudtest.Start(t)
 	c.Nacre("image", "bake", "linux")
 	key, group := c.KeyPair("k"), c.Group("ssh", 22)
-	c.Nacre("run", "busybox", "--vm", "--name", "first", "--key", "k", "--group", "ssh", "--disk", "1")
+	c.Nacre("run", "busybox", "--vm", "--name", "first", "--key", "k", "--group", "ssh", "--disk", "1", "--encrypted")
 	first := named{c, "first"}.instance(t)
 	m := c.SSH(first, "root", key).WaitLogin()
 	root := rootOf(t, first)
 	if got := m.Run("cat /sys/block/vda/size /sys/block/vda/serial"); got != fmt.Sprintf("%d\n%s", 1<<30/512, strings.Replace(root, "-", "", 1)) {
 		t.Errorf("the disk of 1 GiB is %q", got)
 	}
+	if !*volumeOf(t, c, root).Encrypted {
+		t.Error("the root is not encrypted")
+	}
 	// A snapshot of the running root, and a start after a kill, with what was written.
 	m.Run("echo before >/kept; sync")
 	c.Nacre("volume", "snapshot", root, "--name", "s")
 	m.Run("echo after >/kept; sync")
+	hidden(t, c, m, "/hidden")
 	c.Nacre("volume", "grow", root, "--size", "2")
 	if got := m.Run("sleep 1; cat /sys/block/vda/size"); got != fmt.Sprint(2<<30/512) {
 		t.Errorf("the grown root has %s sectors", got)

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -47,6 +49,30 @@ func killDaemon(t *testing.T, c *cloudtest.Cloud, volume string) {
 	}
 }
 
+// hidden writes something to a file inside, and looks for it on the server's disk, where it is not to be found.
+func hidden(t *testing.T, c *cloudtest.Cloud, m *cloudtest.Machine, path string, how ...string) {
+	t.Helper()
+	secret := "nobody-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	// In two parts, so that no command line tells it.
+	m.Run(fmt.Sprintf("a=%s; for i in 1 2 3 4; do echo $a-reads-this; done | dd of=%s conv=fsync,notrunc %s 2>/dev/null", secret, path, strings.Join(how, " ")))
+	err := filepath.WalkDir(filepath.Join(c.Dir, "volumes"), func(file string, e os.DirEntry, err error) error {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err != nil || !e.Type().IsRegular() || e.Name() == "export" || e.Name() == "base" { // what daemons show, and what images brought
+			return err
+		}
+		b, err := os.ReadFile(file)
+		if bytes.Contains(b, []byte(secret+"-reads-this")) {
+			t.Errorf("%s tells what was written", file)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestAContainersVolumesOutliveEverything(t *testing.T) {
 	t.Parallel()
 	c := cloudtest.Start(t)
@@ -56,13 +82,14 @@ func TestAContainersVolumesOutliveEverything(t *testing.T) {
 	m := c.SSH(i, "root", key).WaitLogin()
 
 	mounted := made(c, "--size", "1", "--name", "files", "--mount", "/srv/data")
-	bare := made(c, "--size", "1", "--name", "bare")
+	bare := made(c, "--size", "1", "--name", "bare", "--encrypted")
 	c.Nacre("volume", "attach", "files", id)
 	c.Nacre("volume", "attach", bare, id, "--device", "/dev/sdp")
 	m.Run("echo first >/srv/data/file; sync; echo bytes | dd of=/dev/xvdp conv=fsync,notrunc 2>/dev/null")
 	if got := m.Run("head -c 5 /dev/xvdp; stat -c %u:%g /srv/data/file"); got != "bytes"+"0:0" {
 		t.Errorf("inside there is %q", got)
 	}
+	hidden(t, c, m, "/dev/xvdp", "seek=100")
 	if said, err := c.Try("volume", "attach", bare, id); err == nil {
 		t.Errorf("it was attached twice: %s", said)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/nacre-cloud/nacre/internal/agent/machine/qemu/qmp"
+	"github.com/nacre-cloud/nacre/internal/agent/volume/keyring"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
@@ -24,6 +25,8 @@ type Layer struct {
 	Name string
 	Path string // on the host, absolute
 	Raw  bool   // it is no qcow2; only the lowest may be
+	// Key opens an encrypted layer, which holds a LUKS header; none for others. It is in no record: who opens the layer again asks the backend again.
+	Key keyring.Key `json:"-"`
 }
 
 // nodes are the two of the block layer by which a process reads a layer that it knows as file, over the node below.
@@ -38,6 +41,9 @@ func (l Layer) nodes(id cloud.VolumeID, file, below string, writable bool) (prot
 		format["driver"] = "raw"
 		delete(format, "backing")
 	}
+	if !l.Key.IsZero() {
+		format["encrypt"] = map[string]any{"format": "luks", "key-secret": secret(id, l.Name)}
+	}
 	return protocol, format
 }
 
@@ -47,8 +53,9 @@ func (g Graph) limited() (object, node map[string]any) {
 		map[string]any{"driver": "throttle", "node-name": Top(g.ID), "file": Node(g.ID, g.Layers[len(g.Layers)-1].Name), "throttle-group": group(g.ID), "discard": "unmap"}
 }
 
-// Arguments is Open for a process that is still to be started: what its command line says. name opens a layer's file for it, and tells what it is called there.
-func Arguments(g Graph, name func(path string, writable bool) (string, error)) (args []map[string]any, limits map[string]any, err error) {
+// Arguments is Open for a process that is still to be started: what its command line says, objects before the nodes that stand on them. name opens a layer's file for it,
+// and tells what it is called there; conceal does so with a file that holds a key, as a command line is no place for one.
+func Arguments(g Graph, name func(path string, writable bool) (string, error), conceal func(keyring.Key) (string, error)) (objects, nodes []map[string]any, err error) {
 	below := ""
 	for i, l := range g.Layers {
 		writable := i == len(g.Layers)-1
@@ -56,12 +63,19 @@ func Arguments(g Graph, name func(path string, writable bool) (string, error)) (
 		if err != nil {
 			return nil, nil, err
 		}
+		if !l.Key.IsZero() {
+			key, err := conceal(l.Key)
+			if err != nil {
+				return nil, nil, err
+			}
+			objects = append(objects, map[string]any{"qom-type": "secret", "id": secret(g.ID, l.Name), "file": key})
+		}
 		protocol, format := l.nodes(g.ID, file, below, writable)
-		args = append(args, protocol, format)
+		nodes = append(nodes, protocol, format)
 		below = Node(g.ID, l.Name)
 	}
 	limits, top := g.limited()
-	return append(args, top), limits, nil
+	return append(objects, limits), append(nodes, top), nil
 }
 
 // Top is the node that devices and exports of the volume stand on.
@@ -73,6 +87,9 @@ func Node(id cloud.VolumeID, layer string) string { return string(id) + "-" + la
 func fileNode(id cloud.VolumeID, layer string) string { return Node(id, layer) + "f" }
 
 func group(id cloud.VolumeID) string { return string(id) + "-lim" }
+
+// secret is the object that holds a layer's key.
+func secret(id cloud.VolumeID, layer string) string { return Node(id, layer) + "k" }
 
 // Open has a process open a volume. After an error it has opened nothing of it.
 func Open(ctx context.Context, m *qmp.Client, d Door, g Graph) (err error) {
@@ -104,6 +121,9 @@ func AddLayer(ctx context.Context, m *qmp.Client, d Door, id cloud.VolumeID, l L
 	if err != nil {
 		return err
 	}
+	if err := giveKey(ctx, m, secret(id, l.Name), l.Key); err != nil {
+		return err
+	}
 	protocol, format := l.nodes(id, name, below, writable)
 	if err := m.Run(ctx, "blockdev-add", protocol, nil); err != nil {
 		return err
@@ -112,6 +132,27 @@ func AddLayer(ctx context.Context, m *qmp.Client, d Door, id cloud.VolumeID, l L
 		return errors.Join(err, m.Run(ctx, "blockdev-del", map[string]any{"node-name": fileNode(id, l.Name)}, nil))
 	}
 	return nil
+}
+
+// giveKey tells a process a layer's key, by its monitor. It keeps it as long as the layer is open: a layer that is frozen is opened anew.
+func giveKey(ctx context.Context, m *qmp.Client, name string, key keyring.Key) error {
+	if key.IsZero() {
+		return nil
+	}
+	if err := drop(ctx, m, name); err != nil { // what a call that was cut off left
+		return err
+	}
+	return m.Run(ctx, "object-add", map[string]any{"qom-type": "secret", "id": name, "data": key.Text()}, nil)
+}
+
+// drop has a process let go of an object. What it hasn't is no error.
+func drop(ctx context.Context, m *qmp.Client, name string) error {
+	err := m.Run(ctx, "object-del", map[string]any{"id": name}, nil)
+	var refused *qmp.Error
+	if errors.As(err, &refused) {
+		return nil
+	}
+	return err
 }
 
 // Shut has a process close all that it has of a volume, from the top down. What it hasn't is no error.
@@ -138,12 +179,29 @@ func Shut(ctx context.Context, m *qmp.Client, id cloud.VolumeID) error {
 		}
 	}
 	// There is no group when it never got to one.
-	err := m.Run(ctx, "object-del", map[string]any{"id": group(id)}, nil)
-	var refused *qmp.Error
-	if errors.As(err, &refused) {
-		return nil
+	if err := drop(ctx, m, group(id)); err != nil {
+		return err
+	}
+	keys, err := keysOf(ctx, m, id)
+	for _, name := range keys {
+		err = errors.Join(err, drop(ctx, m, name))
 	}
 	return err
+}
+
+// keysOf are the objects by which a process keeps a volume's keys.
+func keysOf(ctx context.Context, m *qmp.Client, id cloud.VolumeID) ([]string, error) {
+	var all []struct{ Name, Type string }
+	if err := m.Run(ctx, "qom-list", map[string]any{"path": "/objects"}, &all); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, o := range all {
+		if o.Type == "child<secret>" && strings.HasPrefix(o.Name, string(id)+"-") {
+			names = append(names, o.Name)
+		}
+	}
+	return names, nil
 }
 
 // nodesOf are the nodes that a process has of a volume.

@@ -29,9 +29,15 @@
 // undone by Recover or by the same call's repetition: a volume or snapshot is there whole or not at all. A write that a machine was told is
 // on the disk (a flush that was answered) is in the volume from then on, and in every later snapshot.
 //
+// # Encryption
+//
+// Of an encrypted volume, its snapshots and what is made of them, nothing that a machine wrote is on a disk as it is: layers are enciphered by QEMU, in the process that has
+// them open, and their keys are kept sealed (package keyring). A Graph carries the keys in the open; it is for a Door, and for no record and no log. Who deletes the
+// last that needs a layer has destroyed its key.
+//
 // # Errors
 //
-// ErrNotFound, ErrHeld, ErrTooLarge and ErrTooManyLayers, wrapped with what was tried; others are the host's. A lack of room on the host's disk fails the
+// ErrNotFound, ErrHeld, ErrTooLarge, ErrTooManyLayers and, for what is encrypted, keyring.ErrNoKey, wrapped with what was tried; others are the host's. A lack of room on the host's disk fails the
 // writes of an open volume with ENOSPC and loses nothing that was written before.
 //
 // # Backends
@@ -67,6 +73,9 @@ type Spec struct {
 	Snapshot cloud.SnapshotID // its first content, "" for zeros
 	Base     Base             // its first content in the place of a snapshot's
 	Limits   cloud.VolumeLimits
+	// Encrypted says that nothing of it is to be on the disk as it is, but what a Base brings. A volume of an encrypted snapshot is so anyway; of another, it
+	// takes as long to make as there is content.
+	Encrypted bool
 }
 
 // Base is a disk that a volume is laid over: the zero Base is none. The volume keeps what it needs of it: the files may be deleted afterwards, and are
@@ -80,10 +89,11 @@ type Base struct {
 
 // Info is what a backend knows of a volume.
 type Info struct {
-	ID     cloud.VolumeID
-	Size   int64
-	Limits cloud.VolumeLimits
-	Holder cloud.InstanceID // "" when nobody holds it
+	ID        cloud.VolumeID
+	Size      int64
+	Limits    cloud.VolumeLimits
+	Holder    cloud.InstanceID // "" when nobody holds it
+	Encrypted bool
 }
 
 // Backend keeps volumes. See the package's comment for what is promised.
@@ -129,8 +139,8 @@ type Backend interface {
 	// Cut off before that instant, it has made none of them.
 	SnapshotAll(ctx context.Context, list map[cloud.VolumeID]cloud.SnapshotID, open Door) error
 
-	// CopySnapshot makes a second snapshot with the content of a first one, which may end before it.
-	CopySnapshot(ctx context.Context, from, to cloud.SnapshotID) error
+	// CopySnapshot makes a second snapshot with the content of a first one, which may end before it. To encrypt what was not takes as long as there is content.
+	CopySnapshot(ctx context.Context, from, to cloud.SnapshotID, encrypted bool) error
 
 	// DeleteSnapshot ends a snapshot, in any order. Volumes that were made of it stay.
 	DeleteSnapshot(ctx context.Context, id cloud.SnapshotID) error

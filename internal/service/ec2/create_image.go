@@ -107,7 +107,7 @@ func kept(r store.Reader, i *cloud.Instance) []*cloud.Volume {
 func mapped(tx *store.Tx, i *cloud.Instance, list []ec2.BlockDeviceMapping) ([]cloud.ImageVolume, error) {
 	var out []cloud.ImageVolume
 	for _, v := range kept(tx, i) {
-		out = append(out, cloud.ImageVolume{Device: v.Device, SizeGiB: v.SizeGiB, Type: v.Type, IOPS: v.IOPS, Throughput: v.Throughput, DeleteOnTermination: v.DeleteOnTermination})
+		out = append(out, cloud.ImageVolume{Device: v.Device, SizeGiB: v.SizeGiB, Type: v.Type, IOPS: v.IOPS, Throughput: v.Throughput, DeleteOnTermination: v.DeleteOnTermination, Encrypted: v.Encrypted})
 	}
 	seen := map[string]bool{}
 	for n, m := range list {
@@ -158,8 +158,8 @@ func mapped(tx *store.Tx, i *cloud.Instance, list []ec2.BlockDeviceMapping) ([]c
 // imageVolume reads a mapping of an image. One that changes a volume of the instance has no snapshot of its own.
 func imageVolume(tx *store.Tx, account cloud.AccountID, name, device string, m ec2.EbsBlockDevice, changes bool) (cloud.ImageVolume, error) {
 	v := cloud.ImageVolume{Device: device, DeleteOnTermination: m.DeleteOnTermination == nil || *m.DeleteOnTermination}
-	if deref(m.Encrypted) {
-		return v, awsapi.Unsupported("The value true of %s.Ebs.Encrypted is not supported by this cloud.", name)
+	if deref(m.Encrypted) || m.KmsKeyId != nil {
+		return v, awsapi.Unsupported("%s.Ebs: volumes of an image are encrypted as their snapshots are. Say so at the launch, or copy the snapshot.", name)
 	}
 	shape, err := volumeShape(m.VolumeType, m.VolumeSize, m.Iops, m.Throughput)
 	if err != nil {
@@ -173,7 +173,7 @@ func imageVolume(tx *store.Tx, account cloud.AccountID, name, device string, m e
 		if err != nil {
 			return v, err
 		}
-		v.Snapshot = from.ID
+		v.Snapshot, v.Encrypted = from.ID, from.Encrypted
 		if shape.SizeGiB == 0 {
 			shape.SizeGiB = from.SizeGiB
 		}
@@ -243,7 +243,7 @@ func keepVolume(tx *store.Tx, call *awsapi.Call, i *cloud.Instance, v *cloud.Vol
 	if err := roomForSnapshot(tx, call.Account, v.ID); err != nil {
 		return err
 	}
-	store.Put(tx, store.Snapshots, &cloud.Snapshot{ID: id, Account: call.Account, Volume: v.ID, SizeGiB: v.SizeGiB, Node: v.Node, Origin: v.Origin, Description: description, Tags: tags,
+	store.Put(tx, store.Snapshots, &cloud.Snapshot{ID: id, Account: call.Account, Volume: v.ID, SizeGiB: v.SizeGiB, Node: v.Node, Origin: v.Origin, Encrypted: v.Encrypted, Description: description, Tags: tags,
 		Created: call.Now, State: cloud.SnapshotPending, Captured: i.ID})
 	c.Volumes = append(c.Volumes, cloud.CapturedVolume{Volume: v.ID, Snapshot: id})
 	return nil
@@ -300,7 +300,7 @@ func (s *Service) createSnapshots(ctx context.Context, call *awsapi.Call, req *e
 				return err
 			}
 			out.Snapshots = append(out.Snapshots, ec2.SnapshotInfo{SnapshotId: text(id), VolumeId: text(v.ID), VolumeSize: new(int64(v.SizeGiB)), OwnerId: text(call.Account), Description: new(description),
-				Encrypted: new(false), Progress: new("0%"), State: text(cloud.SnapshotPending), StartTime: &call.Now, Tags: tagList(tags)})
+				Encrypted: &v.Encrypted, Progress: new("0%"), State: text(cloud.SnapshotPending), StartTime: &call.Now, Tags: tagList(tags)})
 		}
 		if len(capture.Volumes) == 0 {
 			if attachments.Root(tx, i) != nil && !i.VM() {

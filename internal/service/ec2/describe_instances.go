@@ -22,7 +22,7 @@ var launchHonours = []string{"LaunchTemplate", "ImageId", "KernelId", "RamdiskId
 	"NetworkInterfaces.Ipv6AddressCount", "NetworkInterfaces.Ipv6Addresses.Ipv6Address", "NetworkInterfaces.InterfaceType", "NetworkInterfaces.NetworkCardIndex",
 	"Ipv6AddressCount", "Ipv6Addresses.Ipv6Address",
 	"BlockDeviceMappings.DeviceName", "BlockDeviceMappings.NoDevice", "BlockDeviceMappings.Ebs.DeleteOnTermination", "BlockDeviceMappings.Ebs.Encrypted",
-	"BlockDeviceMappings.Ebs.Iops", "BlockDeviceMappings.Ebs.SnapshotId", "BlockDeviceMappings.Ebs.Throughput", "BlockDeviceMappings.Ebs.VolumeSize",
+	"BlockDeviceMappings.Ebs.Iops", "BlockDeviceMappings.Ebs.KmsKeyId", "BlockDeviceMappings.Ebs.SnapshotId", "BlockDeviceMappings.Ebs.Throughput", "BlockDeviceMappings.Ebs.VolumeSize",
 	"BlockDeviceMappings.Ebs.VolumeType"}
 
 func (s *Service) registerInstances(r *awsapi.Registry) {

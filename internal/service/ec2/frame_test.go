@@ -64,7 +64,7 @@ func newWorldFrom(t testing.TB, pool string, random io.Reader) *world {
 	t.Helper()
 	w := &world{t: t, store: store.OpenMemory(), rand: random}
 	t.Cleanup(func() { w.store.Close() })
-	region, key, err := control.Bootstrap(t.Context(), w.store, control.FirstStart{Region: "us-east-1", PublicPool: netip.MustParsePrefix(pool),
+	region, key, err := control.Bootstrap(t.Context(), w.store, control.FirstStart{Region: "us-east-1", VolumeKey: volumeKeyID, PublicPool: netip.MustParsePrefix(pool),
 		Rand: random, Now: time.Now().UTC()})
 	if err != nil {
 		t.Fatal(err)

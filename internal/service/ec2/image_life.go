@@ -38,9 +38,6 @@ func (s *Service) copyImage(ctx context.Context, call *awsapi.Call, req *ec2.Cop
 	if from := deref(req.SourceRegion); from != call.Region {
 		return nil, awsapi.InvalidParameterValue("The region '%s' is not part of this cloud, which has %s.", from, call.Region)
 	}
-	if deref(req.Encrypted) {
-		return nil, awsapi.Unsupported("The value true of Encrypted is not supported by this cloud: its images are not encrypted.")
-	}
 	tags, err := tagsFor(req.TagSpecifications, "image", "snapshot")
 	if err != nil {
 		return nil, err
@@ -82,7 +79,10 @@ func (s *Service) copyImage(ctx context.Context, call *awsapi.Call, req *ec2.Cop
 			}
 		}
 		made.Tags = withTags(made.Tags, isolationTag(made.Isolation))
-		if err := copyVolumes(tx, call, made, from, ids, tags["snapshot"]); err != nil {
+		if deref(req.Encrypted) && from.Root() == nil {
+			return awsapi.Unsupported("The value true of Encrypted is not supported for %s: its root begins as a layer or disk that all of its instances share, and no snapshot. Encrypt the roots of its virtual machines at the launch.", from.ID)
+		}
+		if err := copyVolumes(tx, call, made, from, ids, encryption{asked: deref(req.Encrypted)}, tags["snapshot"]); err != nil {
 			return err
 		}
 		if err := devicesLike(made, from); err != nil {
@@ -95,7 +95,7 @@ func (s *Service) copyImage(ctx context.Context, call *awsapi.Call, req *ec2.Cop
 }
 
 // copyVolumes gives a copy of an image snapshots of its own, as they may go before it does. It is pending until they are there.
-func copyVolumes(tx *store.Tx, call *awsapi.Call, made, from *cloud.Image, ids []cloud.SnapshotID, tags cloud.Tags) error {
+func copyVolumes(tx *store.Tx, call *awsapi.Call, made, from *cloud.Image, ids []cloud.SnapshotID, wished encryption, tags cloud.Tags) error {
 	made.Volumes = slices.Clone(from.Volumes)
 	for n := range made.Volumes {
 		v := &made.Volumes[n]
@@ -106,8 +106,12 @@ func copyVolumes(tx *store.Tx, call *awsapi.Call, made, from *cloud.Image, ids [
 		if err := roomForSnapshot(tx, call.Account, ""); err != nil {
 			return err
 		}
+		var err error
+		if v.Encrypted, err = wished.settle(tx, call.Account, snap.Encrypted); err != nil {
+			return err
+		}
 		v.Snapshot, made.State = ids[n], cloud.ImagePending
-		store.Put(tx, store.Snapshots, &cloud.Snapshot{ID: ids[n], Account: call.Account, Volume: copiedVolume, SizeGiB: snap.SizeGiB, Node: snap.Node, Source: snap.ID, Origin: snap.Origin,
+		store.Put(tx, store.Snapshots, &cloud.Snapshot{ID: ids[n], Account: call.Account, Volume: copiedVolume, SizeGiB: snap.SizeGiB, Node: snap.Node, Source: snap.ID, Origin: snap.Origin, Encrypted: v.Encrypted,
 			Description: fmt.Sprintf("Copied for DestinationAmi %s from SourceAmi %s for SourceSnapshot %s.", made.ID, from.ID, snap.ID), Tags: tags, Created: call.Now, State: cloud.SnapshotPending})
 	}
 	return nil

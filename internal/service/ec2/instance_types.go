@@ -133,7 +133,7 @@ func (s *Service) describeInstanceTypes(_ context.Context, _ *awsapi.Call, req *
 			VCpuInfo: &ec2.VCpuInfo{DefaultVCpus: new(int64(t.VCPUs)), DefaultCores: new(cores(t)), DefaultThreadsPerCore: new(int64(threads(t))),
 				ValidCores: []int64{cores(t)}, ValidThreadsPerCore: []int64{int64(threads(t))}},
 			MemoryInfo: &ec2.MemoryInfo{SizeInMiB: &t.MemoryMiB}, InstanceStorageSupported: new(false),
-			EbsInfo: &ec2.EbsInfo{EbsOptimizedSupport: new("default"), EncryptionSupport: new("unsupported"), NvmeSupport: new("unsupported")},
+			EbsInfo: &ec2.EbsInfo{EbsOptimizedSupport: new("default"), EncryptionSupport: new("supported"), NvmeSupport: new("unsupported")},
 			NetworkInfo: &ec2.NetworkInfo{NetworkPerformance: &t.Network, MaximumNetworkInterfaces: new(int64(t.MaxInterfaces)), MaximumNetworkCards: new(int64(1)),
 				DefaultNetworkCardIndex: new(int64(0)), Ipv4AddressesPerInterface: new(int64(t.IPv4PerENI)), Ipv6AddressesPerInterface: new(int64(0)),
 				Ipv6Supported: new(false), EnaSupport: new("required"), EfaSupported: new(false), EncryptionInTransitSupported: new(false),

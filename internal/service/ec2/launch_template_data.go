@@ -282,7 +282,7 @@ func (s *Service) getLaunchTemplateData(_ context.Context, call *awsapi.Call, re
 	}
 	for _, v := range volumesByDevice(view, i) {
 		out.BlockDeviceMappings = append(out.BlockDeviceMappings, ec2.LaunchTemplateBlockDeviceMapping{DeviceName: text(v.Device), Ebs: &ec2.LaunchTemplateEbsBlockDevice{
-			DeleteOnTermination: new(v.DeleteOnTermination), Iops: optional(int64(v.IOPS)), SnapshotId: text(v.Snapshot), Throughput: optional(int64(v.Throughput)),
+			DeleteOnTermination: new(v.DeleteOnTermination), Encrypted: &v.Encrypted, KmsKeyId: keyOf(view, v.Account, v.Encrypted), Iops: optional(int64(v.IOPS)), SnapshotId: text(v.Snapshot), Throughput: optional(int64(v.Throughput)),
 			VolumeSize: new(int64(v.SizeGiB)), VolumeType: text(v.Type)}})
 	}
 	for _, id := range i.Interfaces {

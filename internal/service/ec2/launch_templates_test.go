@@ -178,7 +178,7 @@ func TestARetriedLaunchIsAnsweredWhenItsTemplateIsGone(t *testing.T) {
 
 func TestATemplateThatCannotBeLaunchedSaysSo(t *testing.T) {
 	w := newWorld(t)
-	data := &templateData{ImageId: &w.image, BlockDeviceMappings: []types.LaunchTemplateBlockDeviceMappingRequest{{DeviceName: aws.String("/dev/sdz"), Ebs: &types.LaunchTemplateEbsBlockDeviceRequest{VolumeSize: aws.Int32(1), KmsKeyId: aws.String("k")}}},
+	data := &templateData{ImageId: &w.image, BlockDeviceMappings: []types.LaunchTemplateBlockDeviceMappingRequest{{DeviceName: aws.String("/dev/sdz"), Ebs: &types.LaunchTemplateEbsBlockDeviceRequest{VolumeSize: aws.Int32(1)}}},
 		IamInstanceProfile: &types.LaunchTemplateIamInstanceProfileSpecificationRequest{Name: aws.String("x")}}
 	out, err := w.CreateLaunchTemplate(t.Context(), &sdk.CreateLaunchTemplateInput{LaunchTemplateName: aws.String("web"), LaunchTemplateData: data})
 	if err != nil || out.Warning == nil || !strings.Contains(*out.Warning.Errors[len(out.Warning.Errors)-1].Message, "IamInstanceProfile") {

@@ -19,6 +19,9 @@ type launchVolume struct {
 	origin   cloud.Origin      // of the snapshot
 	stays    bool              // when the instance ends
 	said     bool              // the call says whether it stays
+	wished   encryption
+	// encrypted is whether it is to be.
+	encrypted bool
 }
 
 // parseVolumes takes the volumes from the call's block-device mappings. tags are those that each of them gets.
@@ -51,7 +54,7 @@ func (l *launch) parseVolumes(tags cloud.Tags) error {
 			l.suppressed = append(l.suppressed, seenAs(device))
 			continue
 		}
-		x, err := parseVolume(name, deref(m.Ebs))
+		x, err := parseVolume(deref(m.Ebs))
 		if err != nil {
 			return err
 		}
@@ -125,12 +128,12 @@ func badMapping(format string, args ...any) error {
 }
 
 // parseVolume reads what a mapping says of its volume.
-func parseVolume(name string, m ec2.EbsBlockDevice) (launchVolume, error) {
+func parseVolume(m ec2.EbsBlockDevice) (launchVolume, error) {
 	x := launchVolume{snapshot: deref(m.SnapshotId), stays: m.DeleteOnTermination != nil && !*m.DeleteOnTermination, said: m.DeleteOnTermination != nil}
-	if deref(m.Encrypted) {
-		return x, awsapi.Unsupported("The value true of %s.Ebs.Encrypted is not supported by this cloud.", name)
-	}
 	var err error
+	if x.wished, err = parseEncryption(m.Encrypted, m.KmsKeyId); err != nil {
+		return x, err
+	}
 	x.asked, err = volumeShape(m.VolumeType, m.VolumeSize, m.Iops, m.Throughput)
 	return x, err
 }
@@ -156,6 +159,7 @@ func (l *launch) resolveVolumes(tx *store.Tx) error {
 		if x.shape.Type == "" {
 			x.shape.Type = cloud.VolumeGP2 // as for CreateVolume
 		}
+		of := false
 		if x.snapshot != "" {
 			from, err := l.snapshot(tx, x.snapshot)
 			if err != nil {
@@ -171,8 +175,12 @@ func (l *launch) resolveVolumes(tx *store.Tx) error {
 			if err := l.keptBy(tx, from); err != nil {
 				return err
 			}
+			of = from.Encrypted
 		}
 		var err error
+		if x.encrypted, err = x.wished.settle(tx, l.call.Account, of); err != nil {
+			return err
+		}
 		if x.shape, err = x.shape.Settle(); err != nil {
 			return shapeError(err)
 		}
@@ -204,7 +212,7 @@ func (l *launch) equip(tx *store.Tx, i *cloud.Instance, ids []cloud.VolumeID) {
 // newVolume is a volume of an instance that has no node yet, and so has none itself.
 func (l *launch) newVolume(i *cloud.Instance, x launchVolume, id cloud.VolumeID) *cloud.Volume {
 	v := &cloud.Volume{ID: id, Account: i.Account, Zone: i.Zone, Type: x.shape.Type, SizeGiB: x.shape.SizeGiB, IOPS: x.shape.IOPS, Throughput: x.shape.Throughput,
-		Snapshot: cloud.SnapshotID(x.snapshot), Origin: x.origin, Tags: l.volumeTags, Created: l.call.Now}
+		Snapshot: cloud.SnapshotID(x.snapshot), Origin: x.origin, Encrypted: x.encrypted, Tags: l.volumeTags, Created: l.call.Now}
 	attach(v, i, x.device, !x.stays, l.call)
 	v.State = cloud.VolumeCreating
 	return v

@@ -32,7 +32,7 @@ func (l *launch) parseRoot(name string, m ec2.BlockDeviceMapping) error {
 		return badMapping("The snapshot of the root device can't be changed: the root is made of the image.")
 	}
 	var err error
-	l.root, err = parseVolume(name, ebs)
+	l.root, err = parseVolume(ebs)
 	l.root.device = rootDeviceName
 	return err
 }
@@ -43,6 +43,7 @@ func (l *launch) resolveRoot(tx *store.Tx) error {
 	shape := x.asked // the transaction's function may run again
 	size, least := l.image.RootGiB()
 	x.snapshot = ""
+	of := false
 	if r := l.image.Root(); r != nil {
 		from, err := l.snapshot(tx, string(r.Snapshot))
 		if err != nil {
@@ -51,7 +52,7 @@ func (l *launch) resolveRoot(tx *store.Tx) error {
 		if err := l.keptBy(tx, from); err != nil {
 			return err
 		}
-		x.snapshot, x.origin, least = string(r.Snapshot), from.Origin, from.SizeGiB
+		x.snapshot, x.origin, least, of = string(r.Snapshot), from.Origin, from.SizeGiB, from.Encrypted
 		if shape.Type == "" {
 			shape.Type, shape.IOPS, shape.Throughput = r.Type, r.IOPS, r.Throughput
 		}
@@ -75,6 +76,9 @@ func (l *launch) resolveRoot(tx *store.Tx) error {
 	if !l.template.VM() {
 		return l.containerRoot(tx)
 	}
+	if x.encrypted, err = x.wished.settle(tx, l.call.Account, of); err != nil {
+		return err
+	}
 	l.volumeGiB = max(l.volumeGiB, x.shape.SizeGiB)
 	_, err = nodeForVolume(tx, l.template.Zone, x.shape.SizeGiB)
 	return err
@@ -89,6 +93,8 @@ func (l *launch) containerRoot(tx *store.Tx) error {
 		return shapeError(err)
 	case x.shape != usual:
 		return awsapi.Unsupported("Instances of %s are containers, whose root is a layer on their server's disk: it has neither a type nor rates of its own. Attach a volume, or launch a virtual machine.", l.image.ID)
+	case x.wished.asked:
+		return awsapi.Unsupported("Instances of %s are containers, whose root is a layer on their server's disk and can't be encrypted. Keep what is secret on an encrypted volume, or launch a virtual machine.", l.image.ID)
 	case x.stays:
 		return layerStays()
 	case x.asked.SizeGiB == 0:
@@ -150,7 +156,7 @@ func freeRoot(r store.Reader, i *cloud.Instance) error {
 func imageMappings(img *cloud.Image) []ec2.BlockDeviceMapping {
 	out := rootMapping(img)
 	for _, v := range img.Volumes {
-		out = append(out, ec2.BlockDeviceMapping{DeviceName: new(v.Device), Ebs: &ec2.EbsBlockDevice{DeleteOnTermination: new(v.DeleteOnTermination), Encrypted: new(false),
+		out = append(out, ec2.BlockDeviceMapping{DeviceName: new(v.Device), Ebs: &ec2.EbsBlockDevice{DeleteOnTermination: new(v.DeleteOnTermination), Encrypted: new(v.Encrypted),
 			SnapshotId: text(v.Snapshot), VolumeSize: optional(int64(v.SizeGiB)), VolumeType: text(v.Type), Iops: optional(int64(v.IOPS)), Throughput: optional(int64(v.Throughput))}})
 	}
 	return out

@@ -118,7 +118,6 @@ func TestTheRootOfAVirtualMachineGoesElsewhere(t *testing.T) {
 			"too small":  {ofSize(9), "InvalidBlockDeviceMapping", "size >= 12GB"},
 			"too large":  {ofSize(3000), "InsufficientVolumeCapacity", "2000 GiB"},
 			"a snapshot": {&types.EbsBlockDevice{SnapshotId: aws.String("snap-00000000000000000")}, "InvalidBlockDeviceMapping", "snapshot"},
-			"encrypted":  {&types.EbsBlockDevice{Encrypted: aws.Bool(true)}, "UnsupportedOperation", "Encrypted"},
 		} {
 			_, err := w.run(ofImage(image), mapped("/dev/xvda", c.ebs))
 			if codeOf(err) != c.code {

@@ -15,7 +15,7 @@ import (
 func (s *Service) registerSnapshots(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionCreateSnapshot, s.createSnapshot, awsapi.Honours("Description", "TagSpecifications", "VolumeId"))
 	awsapi.Handle(r, ec2.ActionDeleteSnapshot, s.deleteSnapshot, awsapi.Honours("SnapshotId"))
-	awsapi.Handle(r, ec2.ActionCopySnapshot, s.copySnapshot, awsapi.Honours("Description", "DestinationRegion", "Encrypted", "PresignedUrl", "SourceRegion", "SourceSnapshotId", "TagSpecifications"))
+	awsapi.Handle(r, ec2.ActionCopySnapshot, s.copySnapshot, awsapi.Honours("Description", "DestinationRegion", "Encrypted", "KmsKeyId", "PresignedUrl", "SourceRegion", "SourceSnapshotId", "TagSpecifications"))
 	awsapi.Handle(r, ec2.ActionDescribeSnapshots, s.describeSnapshots, awsapi.Honours("Filters", "MaxResults", "NextToken", "OwnerIds", "RestorableByUserIds", "SnapshotIds"))
 }
 
@@ -84,10 +84,10 @@ func (s *Service) createSnapshot(ctx context.Context, call *awsapi.Call, req *ec
 		if err := roomForSnapshot(tx, call.Account, v.ID); err != nil {
 			return err
 		}
-		snap := &cloud.Snapshot{ID: id, Account: call.Account, Volume: v.ID, SizeGiB: v.SizeGiB, Node: v.Node, Origin: v.Origin, Description: description, Tags: tags["snapshot"], Created: call.Now,
-			State: cloud.SnapshotPending}
+		snap := &cloud.Snapshot{ID: id, Account: call.Account, Volume: v.ID, SizeGiB: v.SizeGiB, Node: v.Node, Origin: v.Origin, Encrypted: v.Encrypted, Description: description, Tags: tags["snapshot"],
+			Created: call.Now, State: cloud.SnapshotPending}
 		store.Put(tx, store.Snapshots, snap)
-		out = snapshotShape(snap)
+		out = snapshotShape(tx, snap)
 		return nil
 	})
 	return &out, err
@@ -128,12 +128,14 @@ func (s *Service) copySnapshot(ctx context.Context, call *awsapi.Call, req *ec2.
 	switch {
 	case err != nil:
 		return nil, err
-	case deref(req.Encrypted):
-		return nil, awsapi.Unsupported("The value true of Encrypted is not supported by this cloud.")
 	case req.PresignedUrl != nil && !strings.HasPrefix(*req.PresignedUrl, "http"): // SDKs add one, for regions that fetch from others
 		return nil, awsapi.InvalidParameterValue("Invalid value for PresignedUrl: it is a URL.")
 	case deref(req.SourceRegion) == "":
 		return nil, awsapi.MissingParameter("SourceRegion")
+	}
+	encrypted, err := parseEncryption(req.Encrypted, req.KmsKeyId)
+	if err != nil {
+		return nil, err
 	}
 	id := newID[cloud.SnapshotID](s)
 	err = s.update(ctx, call, func(tx *store.Tx) error {
@@ -153,8 +155,12 @@ func (s *Service) copySnapshot(ctx context.Context, call *awsapi.Call, req *ec2.
 		if err := roomForSnapshot(tx, call.Account, ""); err != nil {
 			return err
 		}
-		store.Put(tx, store.Snapshots, &cloud.Snapshot{ID: id, Account: call.Account, Volume: copiedVolume, SizeGiB: from.SizeGiB, Node: from.Node, Source: from.ID, Origin: from.Origin, Description: description,
-			Tags: tags["snapshot"], Created: call.Now, State: cloud.SnapshotPending})
+		becomes, err := encrypted.settle(tx, call.Account, from.Encrypted)
+		if err != nil {
+			return err
+		}
+		store.Put(tx, store.Snapshots, &cloud.Snapshot{ID: id, Account: call.Account, Volume: copiedVolume, SizeGiB: from.SizeGiB, Node: from.Node, Source: from.ID, Origin: from.Origin, Encrypted: becomes,
+			Description: description, Tags: tags["snapshot"], Created: call.Now, State: cloud.SnapshotPending})
 		return nil
 	})
 	out := &ec2.CopySnapshotResult{SnapshotId: text(id)}
@@ -174,8 +180,9 @@ func snapshotProgress(s *cloud.Snapshot) string {
 	return "0%"
 }
 
-func snapshotShape(s *cloud.Snapshot) ec2.Snapshot {
-	out := ec2.Snapshot{SnapshotId: text(s.ID), VolumeId: text(s.Volume), VolumeSize: new(int64(s.SizeGiB)), OwnerId: text(s.Account), Description: new(s.Description), Encrypted: new(false),
+func snapshotShape(r store.Reader, s *cloud.Snapshot) ec2.Snapshot {
+	out := ec2.Snapshot{SnapshotId: text(s.ID), VolumeId: text(s.Volume), VolumeSize: new(int64(s.SizeGiB)), OwnerId: text(s.Account), Description: new(s.Description), Encrypted: &s.Encrypted,
+		KmsKeyId: keyOf(r, s.Account, s.Encrypted),
 		Progress: new(snapshotProgress(s)), State: text(s.State), StateMessage: optional(s.Failure), StartTime: &s.Created, StorageTier: new("standard")}
 	if len(s.Tags) > 0 {
 		out.Tags = tagList(s.Tags)
@@ -189,7 +196,7 @@ func (s *Service) describeSnapshots(_ context.Context, call *awsapi.Call, req *e
 	l := listing[cloud.SnapshotID, cloud.Snapshot]{table: store.Snapshots, account: store.SnapshotsByAccount, owner: ownerOfSnapshot, kind: kindSnapshot, id: func(s S) cloud.SnapshotID { return s.ID },
 		filters: awsapi.FilterSet[S]{Tags: func(s S) map[string]string { return s.Tags }, Values: map[string]func(S) []string{
 			"description": one(func(s S) string { return s.Description }),
-			"encrypted":   one(func(S) string { return "false" }),
+			"encrypted":   one(func(s S) string { return boolText(s.Encrypted) }),
 			"owner-alias": none, "transfer-type": none, "status-message": one(func(s S) string { return s.Failure }),
 			"owner-id":     one(func(s S) string { return string(s.Account) }),
 			"progress":     one(snapshotProgress),
@@ -207,13 +214,14 @@ func (s *Service) describeSnapshots(_ context.Context, call *awsapi.Call, req *e
 	skip := func(s S) bool {
 		return s.State == cloud.SnapshotDeleting || !owns(req.OwnerIds, "self") || !owns(req.RestorableByUserIds, "self", "all")
 	}
-	page, err := l.page(s.store.View(), call.Account, req.SnapshotIds, req.Filters, req.MaxResults, req.NextToken, skip)
+	view := s.store.View()
+	page, err := l.page(view, call.Account, req.SnapshotIds, req.Filters, req.MaxResults, req.NextToken, skip)
 	if err != nil {
 		return nil, err
 	}
 	out := &ec2.DescribeSnapshotsResult{NextToken: page.Next, Snapshots: []ec2.Snapshot{}}
 	for _, snap := range page.Items {
-		out.Snapshots = append(out.Snapshots, snapshotShape(snap))
+		out.Snapshots = append(out.Snapshots, snapshotShape(view, snap))
 	}
 	return out, nil
 }

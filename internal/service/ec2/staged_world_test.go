@@ -66,6 +66,7 @@ var extras = map[string]string{
 	"CopySnapshot":                               "SourceSnapshotId=$CreateSnapshot.snapshotId",
 	"CreateSnapshot":                             "VolumeId=$CreateVolume.volumeId",
 	"CreateVolume":                               "AvailabilityZone=us-east-1a&Size=10&VolumeType=gp3",
+	"ModifyEbsDefaultKmsKeyId":                   "KmsKeyId=alias/aws/ebs",
 	"DeleteSnapshot":                             "SnapshotId=$CreateSnapshot.snapshotId",
 	"DeleteVolume":                               "VolumeId=$spare.volumeId",
 	"DescribeVolumeAttribute":                    "VolumeId=$CreateVolume.volumeId",

@@ -15,7 +15,7 @@ import (
 )
 
 func (s *Service) registerVolumes(r *awsapi.Registry) {
-	awsapi.Handle(r, ec2.ActionCreateVolume, s.createVolume, awsapi.Honours("AvailabilityZone", "ClientToken", "Encrypted", "Iops", "MultiAttachEnabled", "Size", "SnapshotId",
+	awsapi.Handle(r, ec2.ActionCreateVolume, s.createVolume, awsapi.Honours("AvailabilityZone", "ClientToken", "Encrypted", "Iops", "KmsKeyId", "MultiAttachEnabled", "Size", "SnapshotId",
 		"TagSpecifications", "Throughput", "VolumeType"))
 	awsapi.Handle(r, ec2.ActionDeleteVolume, s.deleteVolume, awsapi.Honours("VolumeId"))
 	awsapi.Handle(r, ec2.ActionDescribeVolumes, s.describeVolumes, awsapi.Honours("Filters", "MaxResults", "NextToken", "VolumeIds"))
@@ -23,6 +23,7 @@ func (s *Service) registerVolumes(r *awsapi.Registry) {
 	s.registerVolumeChanges(r)
 	s.registerVolumeStatus(r)
 	s.registerSnapshots(r)
+	s.registerEncryption(r)
 }
 
 // maxVolumes bounds an account's volumes.
@@ -127,9 +128,11 @@ func (s *Service) createVolume(ctx context.Context, call *awsapi.Call, req *ec2.
 	if shape.Type == "" {
 		shape.Type = cloud.VolumeGP2 // EC2's, for calls that don't say
 	}
+	encrypted, err := parseEncryption(req.Encrypted, req.KmsKeyId)
+	if err != nil {
+		return nil, err
+	}
 	switch {
-	case deref(req.Encrypted):
-		return nil, awsapi.Unsupported("The value true of Encrypted is not supported by this cloud.")
 	case deref(req.AvailabilityZone) == "":
 		return nil, awsapi.MissingParameter("AvailabilityZone")
 	case shape.SizeGiB == 0 && deref(req.SnapshotId) == "":
@@ -153,7 +156,7 @@ func (s *Service) createVolume(ctx context.Context, call *awsapi.Call, req *ec2.
 		if err := roomForVolumes(tx, call.Account, 1); err != nil {
 			return err
 		}
-		v, err := newVolume(tx, call, id, *req.AvailabilityZone, shape, deref(req.SnapshotId))
+		v, err := newVolume(tx, call, id, *req.AvailabilityZone, shape, encrypted, deref(req.SnapshotId))
 		if err != nil {
 			return err
 		}
@@ -164,11 +167,12 @@ func (s *Service) createVolume(ctx context.Context, call *awsapi.Call, req *ec2.
 	if err != nil {
 		return nil, err
 	}
-	v, ok := store.Get(s.store.View(), store.Volumes, made)
+	view := s.store.View()
+	v, ok := store.Get(view, store.Volumes, made)
 	if !ok {
 		return nil, kindVolume.notFound(string(made))
 	}
-	out := volumeAnswer(v)
+	out := volumeAnswer(view, v)
 	out.Attachments = nil // EC2 leaves them out of this answer
 	return &out, nil
 }
@@ -191,7 +195,7 @@ func usableSnapshot(tx *store.Tx, account cloud.AccountID, id string) (*cloud.Sn
 }
 
 // newVolume is a volume that its node has still to make.
-func newVolume(tx *store.Tx, call *awsapi.Call, id cloud.VolumeID, zone string, shape cloud.VolumeShape, snapshot string) (*cloud.Volume, error) {
+func newVolume(tx *store.Tx, call *awsapi.Call, id cloud.VolumeID, zone string, shape cloud.VolumeShape, encrypted encryption, snapshot string) (*cloud.Volume, error) {
 	v := &cloud.Volume{ID: id, Account: call.Account, Zone: zone, Created: call.Now, State: cloud.VolumeCreating, AutoIO: false}
 	var from *cloud.Snapshot
 	if snapshot != "" {
@@ -210,6 +214,9 @@ func newVolume(tx *store.Tx, call *awsapi.Call, id cloud.VolumeID, zone string, 
 	shape, err := shape.Settle()
 	if err != nil {
 		return nil, shapeError(err)
+	}
+	if v.Encrypted, err = encrypted.settle(tx, call.Account, from != nil && from.Encrypted); err != nil {
+		return nil, err
 	}
 	v.Type, v.SizeGiB, v.IOPS, v.Throughput = shape.Type, shape.SizeGiB, shape.IOPS, shape.Throughput
 	if v.Node, err = nodeForVolume(tx, zone, v.SizeGiB); err != nil {
@@ -260,9 +267,9 @@ func volumeAttachmentShape(v *cloud.Volume) ec2.VolumeAttachment {
 		DeleteOnTermination: &v.DeleteOnTermination}
 }
 
-func volumeAnswer(v *cloud.Volume) ec2.Volume {
+func volumeAnswer(r store.Reader, v *cloud.Volume) ec2.Volume {
 	out := ec2.Volume{VolumeId: text(v.ID), VolumeType: text(v.Type), Size: new(int64(v.SizeGiB)), SnapshotId: new(string(v.Snapshot)), AvailabilityZone: &v.Zone,
-		State: text(v.State), CreateTime: &v.Created, Encrypted: new(false), MultiAttachEnabled: new(false), Iops: optional(v.Shape().Baseline()),
+		State: text(v.State), CreateTime: &v.Created, Encrypted: &v.Encrypted, KmsKeyId: keyOf(r, v.Account, v.Encrypted), MultiAttachEnabled: new(false), Iops: optional(v.Shape().Baseline()),
 		Throughput: optional(int64(v.Throughput)), Attachments: []ec2.VolumeAttachment{}}
 	if len(v.Tags) > 0 {
 		out.Tags = tagList(v.Tags)
@@ -294,7 +301,8 @@ func (s *Service) describeVolumes(_ context.Context, call *awsapi.Call, req *ec2
 			"attachment.status":                attached(attachmentState),
 			"availability-zone":                one(func(v V) string { return v.Zone }),
 			"create-time":                      one(func(v V) string { return timeText(v.Created) }),
-			"encrypted":                        no, "fast-restored": no, "multi-attach-enabled": no,
+			"encrypted":                        one(func(v V) string { return boolText(v.Encrypted) }),
+			"fast-restored":                    no, "multi-attach-enabled": no,
 			"operator.managed": no, "operator.principal": none,
 			"size":        one(func(v V) string { return fmt.Sprint(v.SizeGiB) }),
 			"snapshot-id": one(func(v V) string { return string(v.Snapshot) }),
@@ -302,13 +310,14 @@ func (s *Service) describeVolumes(_ context.Context, call *awsapi.Call, req *ec2
 			"volume-id":   one(func(v V) string { return string(v.ID) }),
 			"volume-type": one(func(v V) string { return string(v.Type) }),
 		}}}
-	page, err := l.page(s.store.View(), call.Account, req.VolumeIds, req.Filters, req.MaxResults, req.NextToken)
+	view := s.store.View()
+	page, err := l.page(view, call.Account, req.VolumeIds, req.Filters, req.MaxResults, req.NextToken)
 	if err != nil {
 		return nil, err
 	}
 	out := &ec2.DescribeVolumesResult{NextToken: page.Next, Volumes: []ec2.Volume{}}
 	for _, v := range page.Items {
-		out.Volumes = append(out.Volumes, volumeAnswer(v))
+		out.Volumes = append(out.Volumes, volumeAnswer(view, v))
 	}
 	return out, nil
 }

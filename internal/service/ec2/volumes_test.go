@@ -207,7 +207,6 @@ func TestWhatAVolumeCanNotBeIsRefused(t *testing.T) {
 		}
 	}
 	refused(t, with(func(in *sdk.CreateVolumeInput) { in.AvailabilityZone = aws.String("us-east-1x") }), "InvalidZone.NotFound", "us-east-1x")
-	refused(t, with(func(in *sdk.CreateVolumeInput) { in.Encrypted = aws.Bool(true) }), "UnsupportedOperation", "Encrypted")
 	refused(t, with(func(in *sdk.CreateVolumeInput) { in.MultiAttachEnabled = aws.Bool(true) }), "UnsupportedOperation", "MultiAttachEnabled")
 	refused(t, with(func(in *sdk.CreateVolumeInput) { in.Size = aws.Int32(2001) }), "InsufficientVolumeCapacity", "2000 GiB")
 	refused(t, with(func(in *sdk.CreateVolumeInput) { in.Size = nil }), "MissingParameter", "Size")

@@ -10,6 +10,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/agent/machine"
 	"github.com/nacre-cloud/nacre/internal/agent/machine/guest/wire"
 	"github.com/nacre-cloud/nacre/internal/agent/volume"
+	"github.com/nacre-cloud/nacre/internal/agent/volume/keyring"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
@@ -188,7 +189,7 @@ func (l *line) disk(vm *machine.VM, n int, dev map[string]any) {
 
 // volume opens a volume. A layer that is written to can be read by another descriptor, too: it is opened anew when a snapshot freezes it.
 func (l *line) volume(g volume.Graph) error {
-	nodes, limits, err := volume.Arguments(g, func(path string, writable bool) (string, error) {
+	objects, nodes, err := volume.Arguments(g, func(path string, writable bool) (string, error) {
 		modes, set := []int{os.O_RDONLY}, len(l.pass)+1
 		if writable {
 			modes = append(modes, os.O_RDWR)
@@ -201,11 +202,19 @@ func (l *line) volume(g volume.Graph) error {
 			l.add("-add-fd", fmt.Sprintf("fd=%d,set=%d", l.hand(f), set))
 		}
 		return fmt.Sprintf("/dev/fdset/%d", set), nil
+	}, func(key keyring.Key) (string, error) {
+		f, err := key.File()
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("/proc/self/fd/%d", l.hand(f)), nil // QEMU reads secrets from paths only
 	})
 	if err != nil {
 		return fmt.Errorf("volume %s: %w", g.ID, err)
 	}
-	l.add("-object", object(limits))
+	for _, o := range objects {
+		l.add("-object", object(o))
+	}
 	for _, node := range nodes {
 		l.add("-blockdev", object(node))
 	}

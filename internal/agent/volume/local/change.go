@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/nacre-cloud/nacre/internal/agent/machine/qemu/qmp"
@@ -41,10 +41,9 @@ func (b *Backend) Grow(ctx context.Context, id cloud.VolumeID, size int64, open 
 			return m.Run(ctx, "block_resize", map[string]any{"node-name": volume.Top(id), "size": size}, nil)
 		})
 	} else {
-		head := filepath.Join(b.Dir(id), r.Layers[len(r.Layers)-1]+suffix)
-		out, failed := exec.CommandContext(ctx, b.img, "resize", "-q", "-f", "qcow2", head, fmt.Sprint(size)).CombinedOutput()
-		if failed != nil {
-			err = fmt.Errorf("%w: %s", failed, strings.TrimSpace(string(out)))
+		var layers []volume.Layer
+		if layers, err = b.layers(b.Dir(id), r); err == nil {
+			err = b.enlarge(ctx, layers[len(layers)-1], size)
 		}
 	}
 	if err != nil {
@@ -105,8 +104,8 @@ func (b *Backend) begin(ctx context.Context, r *record, snapshot cloud.SnapshotI
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := b.empty(ctx, path, r.Size); err != nil {
-		return err
+	if err := b.newLayer(ctx, b.Dir(id), r, r.Fresh, r.Size); err != nil {
+		return fmt.Errorf("snapshot %s of volume %s: %w", snapshot, id, err)
 	}
 	return save(b.Dir(id), *r)
 }
@@ -132,7 +131,7 @@ func (b *Backend) settle(ctx context.Context, r *record, open volume.Door) error
 			if err := link(b.Dir(id), dir, *r); err != nil {
 				return err
 			}
-			return save(dir, record{ID: string(r.Pending), Size: r.Size, Base: r.Base, Layers: r.Layers, Next: r.Next})
+			return save(dir, record{ID: string(r.Pending), Size: r.Size, Base: r.Base, Layers: r.Layers, Next: r.Next, Encrypted: r.Encrypted, Keyed: r.of(r.Layers)})
 		})
 		if err != nil {
 			return fmt.Errorf("snapshot %s of volume %s: %w", r.Pending, id, err)
@@ -189,7 +188,10 @@ func (b *Backend) layOpen(ctx context.Context, r *record, open volume.Door) (und
 func (b *Backend) layOver(ctx context.Context, m *qmp.Client, d volume.Door, r *record) error {
 	id := cloud.VolumeID(r.ID)
 	fresh, head := volume.Node(id, r.Fresh), volume.Node(id, r.Layers[len(r.Layers)-1])
-	layer := volume.Layer{Name: r.Fresh, Path: filepath.Join(b.Dir(id), r.Fresh+suffix)}
+	layer, err := b.fresh(r)
+	if err != nil {
+		return err
+	}
 	if err := volume.AddLayer(ctx, m, d, id, layer, "", true); err != nil {
 		return err
 	}
@@ -197,8 +199,15 @@ func (b *Backend) layOver(ctx context.Context, m *qmp.Client, d volume.Door, r *
 	return m.Run(ctx, "blockdev-snapshot", map[string]any{"node": head, "overlay": fresh}, nil)
 }
 
+// fresh is the layer that a snapshot lays over a volume.
+func (b *Backend) fresh(r *record) (volume.Layer, error) {
+	dir := b.Dir(cloud.VolumeID(r.ID))
+	key, err := b.keyOf(dir, *r, r.Fresh)
+	return volume.Layer{Name: r.Fresh, Path: filepath.Join(dir, r.Fresh+suffix), Key: key}, err
+}
+
 // CopySnapshot implements volume.Backend.
-func (b *Backend) CopySnapshot(_ context.Context, from, to cloud.SnapshotID) error {
+func (b *Backend) CopySnapshot(ctx context.Context, from, to cloud.SnapshotID, encrypted bool) error {
 	if !cloud.ValidID[cloud.SnapshotID](string(from)) || !cloud.ValidID[cloud.SnapshotID](string(to)) || from == to {
 		return fmt.Errorf("copy snapshot %q to %q: %w", from, to, volume.ErrNotFound)
 	}
@@ -209,6 +218,13 @@ func (b *Backend) CopySnapshot(_ context.Context, from, to cloud.SnapshotID) err
 	r, err := load(b.snapshotDir(from), string(from))
 	if err == nil {
 		err = b.make(b.snapshotDir(to), func(dir string) error {
+			if encrypted && !r.Encrypted {
+				copied := record{ID: string(to), Size: r.Size}
+				if err := b.encipher(ctx, dir, &copied, b.snapshotDir(from), r); err != nil {
+					return err
+				}
+				return save(dir, copied)
+			}
 			if err := link(b.snapshotDir(from), dir, r); err != nil {
 				return err
 			}
@@ -230,6 +246,9 @@ func link(from, to string, r record) error {
 	}
 	for _, l := range r.Layers {
 		names = append(names, l+suffix)
+		if slices.Contains(r.Keyed, l) {
+			names = append(names, l+keySuffix)
+		}
 	}
 	for _, name := range names {
 		if err := os.Link(filepath.Join(from, name), filepath.Join(to, name)); err != nil {

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nacre-cloud/nacre/internal/agent/volume"
+	"github.com/nacre-cloud/nacre/internal/agent/volume/keyring"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
@@ -38,6 +39,7 @@ const (
 	recordFile   = "record.json"
 	suffix       = ".qcow2"
 	baseFile     = "base"
+	movedOut     = "it" // what is on its way out, in a directory of its own
 )
 
 // Config says where the volumes are.
@@ -45,6 +47,8 @@ type Config struct {
 	Dir string
 	// User may write the files that volumes write to, and read the others: the daemon that serves them to containers.
 	User int
+	// Keys seals the keys of encrypted volumes.
+	Keys *keyring.Ring
 }
 
 // Backend keeps volumes on the node's disk. Make it with Open.
@@ -55,6 +59,8 @@ type Backend struct {
 	mu    sync.Mutex
 	locks map[string]*sync.Mutex
 	held  map[cloud.InstanceID]map[cloud.VolumeID]bool // what the records say
+
+	shredding sync.Mutex
 }
 
 var _ volume.Backend = (*Backend)(nil)
@@ -84,6 +90,9 @@ type record struct {
 	Base   string   `json:",omitempty"`
 	Layers []string // the lowest first
 	Next   int      // the number of the next layer
+	// Encrypted says that layers are encrypted from now on; Keyed are those that are. What an image or its template brought lies below as it lies among the images.
+	Encrypted bool     `json:",omitempty"`
+	Keyed     []string `json:",omitempty"`
 	// Pending is a snapshot that is being made: its layers are Layers, and Fresh is to be laid over them.
 	Pending cloud.SnapshotID `json:",omitempty"`
 	Fresh   string           `json:",omitempty"`
@@ -150,7 +159,7 @@ func (b *Backend) volumeOf(id cloud.VolumeID) (record, error) {
 }
 
 func info(r record) volume.Info {
-	return volume.Info{ID: cloud.VolumeID(r.ID), Size: r.Size, Limits: r.Limits, Holder: r.Holder}
+	return volume.Info{ID: cloud.VolumeID(r.ID), Size: r.Size, Limits: r.Limits, Holder: r.Holder, Encrypted: r.Encrypted}
 }
 
 // Capacity implements volume.Backend.
@@ -204,7 +213,8 @@ func (b *Backend) Recover(context.Context) ([]volume.Info, []cloud.SnapshotID, e
 		return nil, nil, fmt.Errorf("look for volumes that a crash left: %w", err)
 	}
 	for _, e := range left {
-		if err := os.RemoveAll(filepath.Join(making, e.Name())); err != nil {
+		dir := filepath.Join(making, e.Name())
+		if err := errors.Join(b.shred(dir), b.shred(filepath.Join(dir, movedOut)), os.RemoveAll(dir)); err != nil {
 			return nil, nil, fmt.Errorf("remove what a crash left: %w", err)
 		}
 	}
@@ -282,7 +292,7 @@ func (b *Backend) make(target string, fill func(dir string) error) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(dir))
+			err = errors.Join(err, b.shred(dir), os.RemoveAll(dir))
 		}
 	}()
 	if err := os.Chmod(dir, 0o711); err != nil {
@@ -315,10 +325,11 @@ func (b *Backend) remove(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(dir, filepath.Join(out, "it")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	it := filepath.Join(out, movedOut)
+	if err := os.Rename(dir, it); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return errors.Join(err, os.Remove(out))
 	}
-	return errors.Join(syncDir(filepath.Dir(dir)), os.RemoveAll(out))
+	return errors.Join(syncDir(filepath.Dir(dir)), b.shred(it), os.RemoveAll(out))
 }
 
 // empty makes a layer without content.
@@ -393,40 +404,57 @@ func (b *Backend) create(ctx context.Context, s volume.Spec) error {
 	if s.Size > most {
 		return fmt.Errorf("%d MiB on a disk of %d MiB: %w", s.Size>>20, most>>20, volume.ErrTooLarge)
 	}
-	r := record{ID: string(s.ID), Size: s.Size, Limits: s.Limits}
+	if err := b.encrypts(s.Encrypted, s.ID); err != nil {
+		return err
+	}
+	r := record{ID: string(s.ID), Size: s.Size, Limits: s.Limits, Encrypted: s.Encrypted}
+	var from record
 	if s.Snapshot != "" {
 		defer b.lock(string(s.Snapshot))()
-		from, err := load(b.snapshotDir(s.Snapshot), string(s.Snapshot))
-		if err != nil {
+		if from, err = load(b.snapshotDir(s.Snapshot), string(s.Snapshot)); err != nil {
 			return err
 		}
 		if len(from.Layers) >= MaxLayers {
 			return fmt.Errorf("of snapshot %s, of %d layers: %w", s.Snapshot, len(from.Layers), volume.ErrTooManyLayers)
 		}
-		r.Base, r.Layers, r.Next = from.Base, from.Layers, from.Next
+		r.Base, r.Layers, r.Next, r.Keyed = from.Base, from.Layers, from.Next, from.Keyed
+		r.Encrypted = s.Encrypted || from.Encrypted
 		r.Size = max(s.Size, from.Size)
 	}
 	return b.make(b.Dir(s.ID), func(dir string) error {
-		if s.Base.Path == "" {
+		if s.Snapshot != "" && r.Encrypted && !from.Encrypted { // nothing of it may lie below as it is
+			if err := b.encipher(ctx, dir, &r, b.snapshotDir(s.Snapshot), from); err != nil {
+				return err
+			}
+		} else if s.Base.Path == "" {
 			if err := link(b.snapshotDir(s.Snapshot), dir, r); err != nil {
 				return err
 			}
 		} else if err := b.layOn(dir, &r, s.Base); err != nil {
 			return err
 		}
-		head := volume.LayerName(r.Next)
-		r.Next++
-		r.Layers = append(r.Layers, head)
-		path := filepath.Join(dir, head+suffix)
 		if s.Base.Written != "" {
-			if err := b.copyTo(path, s.Base.Written); err != nil {
+			path := filepath.Join(dir, r.another()+suffix)
+			if err := b.copyTo(path, s.Base.Written); err != nil || !r.Encrypted {
+				return errors.Join(err, save(dir, r))
+			}
+			if err := b.freeze(path); err != nil { // which is the image's, and goes on being laid under
 				return err
 			}
-		} else if err := b.empty(ctx, path, r.Size); err != nil {
+		}
+		if err := b.newLayer(ctx, dir, &r, r.another(), r.Size); err != nil {
 			return err
 		}
 		return save(dir, r)
 	})
+}
+
+// another adds a layer to a record and tells its name.
+func (r *record) another() string {
+	name := volume.LayerName(r.Next)
+	r.Next++
+	r.Layers = append(slices.Clone(r.Layers), name)
+	return name
 }
 
 // Delete implements volume.Backend.
@@ -498,11 +526,6 @@ func (b *Backend) Graph(id cloud.VolumeID) (volume.Graph, error) {
 		return volume.Graph{}, err
 	}
 	g := volume.Graph{ID: id, Limits: r.Limits}
-	if r.Base != "" {
-		g.Layers = append(g.Layers, volume.Layer{Name: baseFile, Path: filepath.Join(b.Dir(id), baseFile), Raw: r.Base == "raw"})
-	}
-	for _, l := range r.Layers {
-		g.Layers = append(g.Layers, volume.Layer{Name: l, Path: filepath.Join(b.Dir(id), l+suffix)})
-	}
-	return g, nil
+	g.Layers, err = b.layers(b.Dir(id), r)
+	return g, err
 }

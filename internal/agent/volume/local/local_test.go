@@ -1,16 +1,23 @@
 package local
 
 import (
+	"path/filepath"
 	"testing"
 
 	"github.com/nacre-cloud/nacre/internal/agent/volume"
 	"github.com/nacre-cloud/nacre/internal/agent/volume/daemon"
+	"github.com/nacre-cloud/nacre/internal/agent/volume/keyring"
 	"github.com/nacre-cloud/nacre/internal/agent/volume/volumetest"
 )
 
 func open(t *testing.T, dir string) *Backend {
 	t.Helper()
-	b, err := Open(Config{Dir: dir, User: daemon.User})
+	key := filepath.Join(dir, "master.key")
+	id, err := keyring.Make(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := Open(Config{Dir: dir, User: daemon.User, Keys: keyring.Open(key, id)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 
 	"github.com/nacre-cloud/nacre/internal/agent/machine/qemu/qmp"
@@ -54,7 +53,10 @@ func (b *Backend) layAll(ctx context.Context, m *qmp.Client, d volume.Door, reco
 	var actions []map[string]any
 	for _, r := range records {
 		id := cloud.VolumeID(r.ID)
-		layer := volume.Layer{Name: r.Fresh, Path: filepath.Join(b.Dir(id), r.Fresh+suffix)}
+		layer, err := b.fresh(r)
+		if err != nil {
+			return err
+		}
 		if err := volume.AddLayer(ctx, m, d, id, layer, "", true); err != nil {
 			return err
 		}

@@ -35,11 +35,33 @@ func Run(t *testing.T, reopen func(t *testing.T) volume.Backend) {
 		"a volume is laid over a disk that may go afterwards":                 overBase,
 		"snapshots and volumes end in any order":                              anyOrder,
 		"what a call that was cut off made is finished or gone after Recover": recovers,
+		"encrypted, a volume grows and gets other limits":                     encrypted(growsOpen),
+		"encrypted, a snapshot is the volume as it was":                       encrypted(snapshots),
+		"encrypted, every acknowledged write is there after a kill":           encrypted(survives),
+		"encrypted, a volume is laid over a disk":                             encrypted(overBase),
+		"encrypted, snapshots and volumes end in any order":                   encrypted(anyOrder),
+		"encrypted, what was cut off is finished or gone":                     encrypted(recovers),
+		"what was not encrypted is, as a copy or a volume of a snapshot":      becomesEncrypted,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := Dir(t)
 			test(t, &bench{T: t, backend: reopen(t), reopen: reopen, server: NewServer(t, dir), dir: dir})
 		})
+	}
+}
+
+// encrypted is a test with volumes that are.
+func encrypted(test func(*testing.T, *bench)) func(*testing.T, *bench) {
+	return func(t *testing.T, b *bench) {
+		b.encrypted = true
+		test(t, b)
+		infos, _, err := b.backend.Recover(t.Context())
+		b.must(err)
+		for _, in := range infos {
+			if !in.Encrypted {
+				t.Errorf("volume %s is not encrypted", in.ID)
+			}
+		}
 	}
 }
 
@@ -103,6 +125,8 @@ type bench struct {
 	reopen  func(*testing.T) volume.Backend
 	server  *daemon.Server
 	dir     string // the server's, on the volumes' file system
+	// encrypted is what the volumes are that it makes.
+	encrypted bool
 }
 
 func (b *bench) must(err error) {
@@ -115,7 +139,7 @@ func (b *bench) must(err error) {
 func (b *bench) create(size int64, of cloud.SnapshotID) cloud.VolumeID {
 	b.Helper()
 	id := NewVolume()
-	_, err := b.backend.Create(b.Context(), volume.Spec{ID: id, Size: size, Snapshot: of})
+	_, err := b.backend.Create(b.Context(), volume.Spec{ID: id, Size: size, Snapshot: of, Encrypted: b.encrypted})
 	b.must(err)
 	return id
 }
@@ -394,7 +418,7 @@ func overBase(t *testing.T, b *bench) {
 	over := func(base volume.Base) cloud.VolumeID {
 		t.Helper()
 		id := NewVolume()
-		_, err := b.backend.Create(ctx, volume.Spec{ID: id, Size: 8 * mib, Base: base})
+		_, err := b.backend.Create(ctx, volume.Spec{ID: id, Size: 8 * mib, Base: base, Encrypted: b.encrypted})
 		b.must(err)
 		return id
 	}
@@ -407,12 +431,21 @@ func overBase(t *testing.T, b *bench) {
 	b.must(b.backend.Snapshot(ctx, id, snap, b.server.Door(id)))
 	b.write(d, 0, 2)
 	b.shut(id)
-	g, err := b.backend.Graph(id)
+	// What a template wrote is never encrypted.
+	encrypted := b.encrypted
+	b.encrypted = false
+	of := over(volume.Base{Path: raw, Format: "raw"})
+	d = b.open(of)
+	b.write(d, 0, 2)
+	b.shut(of)
+	g, err := b.backend.Graph(of)
 	b.must(err)
 	written := filepath.Join(dir, "written")
 	qcow2, err := os.ReadFile(g.Layers[len(g.Layers)-1].Path)
 	b.must(err)
 	b.must(os.WriteFile(written, qcow2, 0o400))
+	b.must(b.backend.Delete(ctx, of))
+	b.encrypted = encrypted
 	copied := over(volume.Base{Path: raw, Format: "raw", Written: written})
 	b.must(os.RemoveAll(dir))
 	d = b.open(copied)
@@ -420,7 +453,7 @@ func overBase(t *testing.T, b *bench) {
 	b.reads(d, mib, 5)
 	b.write(d, mib, 3)
 	b.shut(copied)
-	of := b.create(8*mib, snap)
+	of = b.create(8*mib, snap)
 	b.must(b.backend.Delete(ctx, id))
 	b.must(b.backend.DeleteSnapshot(ctx, snap))
 	d = b.open(of)
@@ -436,6 +469,41 @@ func overBase(t *testing.T, b *bench) {
 	b.shut(copied)
 	if _, err := b.backend.Create(ctx, volume.Spec{ID: NewVolume(), Size: 8 * mib, Base: volume.Base{Path: raw, Format: "raw"}}); err == nil {
 		t.Error("a volume over nothing was made")
+	}
+}
+
+// becomesEncrypted copies a snapshot and makes a volume of it, encrypted, and ends what they were made of.
+func becomesEncrypted(t *testing.T, b *bench) {
+	ctx := t.Context()
+	id := b.create(8*mib, "")
+	d := b.open(id)
+	b.write(d, 0, 1)
+	first, second, copied := newSnapshot(), newSnapshot(), newSnapshot()
+	b.must(b.backend.Snapshot(ctx, id, first, b.server.Door(id)))
+	b.write(d, mib, 2)
+	b.must(b.backend.Snapshot(ctx, id, second, b.server.Door(id)))
+	b.shut(id)
+	b.must(b.backend.CopySnapshot(ctx, second, copied, true))
+	b.must(b.backend.CopySnapshot(ctx, second, copied, true))
+	b.encrypted = true
+	of := b.create(16*mib, second)
+	b.encrypted = false
+	clear := b.create(8*mib, second)
+	b.must(b.backend.Delete(ctx, id))
+	b.must(b.backend.DeleteSnapshot(ctx, first))
+	b.must(b.backend.DeleteSnapshot(ctx, second))
+	ofCopy := b.create(8*mib, copied)
+	for v, is := range map[cloud.VolumeID]bool{of: true, ofCopy: true, clear: false} {
+		if in, err := b.backend.Info(v); err != nil || in.Encrypted != is {
+			t.Errorf("volume %s: %+v, %v; encrypted should be %v", v, in, err, is)
+		}
+		d := b.open(v)
+		b.reads(d, 0, 1)
+		b.reads(d, mib, 2)
+		b.reads(d, 2*mib, 0)
+		b.write(d, 2*mib, 3)
+		b.reads(d, 2*mib, 3)
+		b.shut(v)
 	}
 }
 

@@ -141,6 +141,7 @@ var (
 	ActionDetachInternetGateway                      = awsapi.Action[DetachInternetGatewayRequest, DetachInternetGatewayResult]{Service: Service, Name: "DetachInternetGateway", NoResult: true}
 	ActionDetachNetworkInterface                     = awsapi.Action[DetachNetworkInterfaceRequest, DetachNetworkInterfaceResult]{Service: Service, Name: "DetachNetworkInterface", NoResult: true}
 	ActionDetachVolume                               = awsapi.Action[DetachVolumeRequest, VolumeAttachment]{Service: Service, Name: "DetachVolume", NoResult: false}
+	ActionDisableEbsEncryptionByDefault              = awsapi.Action[DisableEbsEncryptionByDefaultRequest, DisableEbsEncryptionByDefaultResult]{Service: Service, Name: "DisableEbsEncryptionByDefault", NoResult: false}
 	ActionDisableImage                               = awsapi.Action[DisableImageRequest, DisableImageResult]{Service: Service, Name: "DisableImage", NoResult: false}
 	ActionDisableImageDeprecation                    = awsapi.Action[DisableImageDeprecationRequest, DisableImageDeprecationResult]{Service: Service, Name: "DisableImageDeprecation", NoResult: false}
 	ActionDisableImageDeregistrationProtection       = awsapi.Action[DisableImageDeregistrationProtectionRequest, DisableImageDeregistrationProtectionResult]{Service: Service, Name: "DisableImageDeregistrationProtection", NoResult: false}
@@ -149,12 +150,15 @@ var (
 	ActionDisassociateRouteTable                     = awsapi.Action[DisassociateRouteTableRequest, DisassociateRouteTableResult]{Service: Service, Name: "DisassociateRouteTable", NoResult: true}
 	ActionDisassociateSubnetCidrBlock                = awsapi.Action[DisassociateSubnetCidrBlockRequest, DisassociateSubnetCidrBlockResult]{Service: Service, Name: "DisassociateSubnetCidrBlock", NoResult: false}
 	ActionDisassociateVpcCidrBlock                   = awsapi.Action[DisassociateVpcCidrBlockRequest, DisassociateVpcCidrBlockResult]{Service: Service, Name: "DisassociateVpcCidrBlock", NoResult: false}
+	ActionEnableEbsEncryptionByDefault               = awsapi.Action[EnableEbsEncryptionByDefaultRequest, EnableEbsEncryptionByDefaultResult]{Service: Service, Name: "EnableEbsEncryptionByDefault", NoResult: false}
 	ActionEnableImage                                = awsapi.Action[EnableImageRequest, EnableImageResult]{Service: Service, Name: "EnableImage", NoResult: false}
 	ActionEnableImageDeprecation                     = awsapi.Action[EnableImageDeprecationRequest, EnableImageDeprecationResult]{Service: Service, Name: "EnableImageDeprecation", NoResult: false}
 	ActionEnableImageDeregistrationProtection        = awsapi.Action[EnableImageDeregistrationProtectionRequest, EnableImageDeregistrationProtectionResult]{Service: Service, Name: "EnableImageDeregistrationProtection", NoResult: false}
 	ActionEnableSerialConsoleAccess                  = awsapi.Action[EnableSerialConsoleAccessRequest, EnableSerialConsoleAccessResult]{Service: Service, Name: "EnableSerialConsoleAccess", NoResult: false}
 	ActionGetConsoleOutput                           = awsapi.Action[GetConsoleOutputRequest, GetConsoleOutputResult]{Service: Service, Name: "GetConsoleOutput", NoResult: false}
 	ActionGetDefaultCreditSpecification              = awsapi.Action[GetDefaultCreditSpecificationRequest, GetDefaultCreditSpecificationResult]{Service: Service, Name: "GetDefaultCreditSpecification", NoResult: false}
+	ActionGetEbsDefaultKmsKeyId                      = awsapi.Action[GetEbsDefaultKmsKeyIdRequest, GetEbsDefaultKmsKeyIdResult]{Service: Service, Name: "GetEbsDefaultKmsKeyId", NoResult: false}
+	ActionGetEbsEncryptionByDefault                  = awsapi.Action[GetEbsEncryptionByDefaultRequest, GetEbsEncryptionByDefaultResult]{Service: Service, Name: "GetEbsEncryptionByDefault", NoResult: false}
 	ActionGetInstanceMetadataDefaults                = awsapi.Action[GetInstanceMetadataDefaultsRequest, GetInstanceMetadataDefaultsResult]{Service: Service, Name: "GetInstanceMetadataDefaults", NoResult: false}
 	ActionGetInstanceTypesFromInstanceRequirements   = awsapi.Action[GetInstanceTypesFromInstanceRequirementsRequest, GetInstanceTypesFromInstanceRequirementsResult]{Service: Service, Name: "GetInstanceTypesFromInstanceRequirements", NoResult: false}
 	ActionGetLaunchTemplateData                      = awsapi.Action[GetLaunchTemplateDataRequest, GetLaunchTemplateDataResult]{Service: Service, Name: "GetLaunchTemplateData", NoResult: false}
@@ -168,6 +172,7 @@ var (
 	ActionImportKeyPair                              = awsapi.Action[ImportKeyPairRequest, ImportKeyPairResult]{Service: Service, Name: "ImportKeyPair", NoResult: false}
 	ActionModifyAddressAttribute                     = awsapi.Action[ModifyAddressAttributeRequest, ModifyAddressAttributeResult]{Service: Service, Name: "ModifyAddressAttribute", NoResult: false}
 	ActionModifyDefaultCreditSpecification           = awsapi.Action[ModifyDefaultCreditSpecificationRequest, ModifyDefaultCreditSpecificationResult]{Service: Service, Name: "ModifyDefaultCreditSpecification", NoResult: false}
+	ActionModifyEbsDefaultKmsKeyId                   = awsapi.Action[ModifyEbsDefaultKmsKeyIdRequest, ModifyEbsDefaultKmsKeyIdResult]{Service: Service, Name: "ModifyEbsDefaultKmsKeyId", NoResult: false}
 	ActionModifyImageAttribute                       = awsapi.Action[ModifyImageAttributeRequest, ModifyImageAttributeResult]{Service: Service, Name: "ModifyImageAttribute", NoResult: true}
 	ActionModifyInstanceAttribute                    = awsapi.Action[ModifyInstanceAttributeRequest, ModifyInstanceAttributeResult]{Service: Service, Name: "ModifyInstanceAttribute", NoResult: true}
 	ActionModifyInstanceCreditSpecification          = awsapi.Action[ModifyInstanceCreditSpecificationRequest, ModifyInstanceCreditSpecificationResult]{Service: Service, Name: "ModifyInstanceCreditSpecification", NoResult: false}
@@ -196,6 +201,7 @@ var (
 	ActionReplaceRouteTableAssociation               = awsapi.Action[ReplaceRouteTableAssociationRequest, ReplaceRouteTableAssociationResult]{Service: Service, Name: "ReplaceRouteTableAssociation", NoResult: false}
 	ActionReportInstanceStatus                       = awsapi.Action[ReportInstanceStatusRequest, ReportInstanceStatusResult]{Service: Service, Name: "ReportInstanceStatus", NoResult: true}
 	ActionResetAddressAttribute                      = awsapi.Action[ResetAddressAttributeRequest, ResetAddressAttributeResult]{Service: Service, Name: "ResetAddressAttribute", NoResult: false}
+	ActionResetEbsDefaultKmsKeyId                    = awsapi.Action[ResetEbsDefaultKmsKeyIdRequest, ResetEbsDefaultKmsKeyIdResult]{Service: Service, Name: "ResetEbsDefaultKmsKeyId", NoResult: false}
 	ActionResetImageAttribute                        = awsapi.Action[ResetImageAttributeRequest, ResetImageAttributeResult]{Service: Service, Name: "ResetImageAttribute", NoResult: true}
 	ActionResetInstanceAttribute                     = awsapi.Action[ResetInstanceAttributeRequest, ResetInstanceAttributeResult]{Service: Service, Name: "ResetInstanceAttribute", NoResult: true}
 	ActionResetNetworkInterfaceAttribute             = awsapi.Action[ResetNetworkInterfaceAttributeRequest, ResetNetworkInterfaceAttributeResult]{Service: Service, Name: "ResetNetworkInterfaceAttribute", NoResult: true}
@@ -453,6 +459,7 @@ var actionShapes = map[string]awsapi.Shapes{
 	"DetachInternetGateway":                      {Request: reflect.TypeFor[DetachInternetGatewayRequest](), Result: reflect.TypeFor[DetachInternetGatewayResult](), NoResult: true},
 	"DetachNetworkInterface":                     {Request: reflect.TypeFor[DetachNetworkInterfaceRequest](), Result: reflect.TypeFor[DetachNetworkInterfaceResult](), NoResult: true},
 	"DetachVolume":                               {Request: reflect.TypeFor[DetachVolumeRequest](), Result: reflect.TypeFor[VolumeAttachment](), NoResult: false},
+	"DisableEbsEncryptionByDefault":              {Request: reflect.TypeFor[DisableEbsEncryptionByDefaultRequest](), Result: reflect.TypeFor[DisableEbsEncryptionByDefaultResult](), NoResult: false},
 	"DisableImage":                               {Request: reflect.TypeFor[DisableImageRequest](), Result: reflect.TypeFor[DisableImageResult](), NoResult: false},
 	"DisableImageDeprecation":                    {Request: reflect.TypeFor[DisableImageDeprecationRequest](), Result: reflect.TypeFor[DisableImageDeprecationResult](), NoResult: false},
 	"DisableImageDeregistrationProtection":       {Request: reflect.TypeFor[DisableImageDeregistrationProtectionRequest](), Result: reflect.TypeFor[DisableImageDeregistrationProtectionResult](), NoResult: false},
@@ -461,12 +468,15 @@ var actionShapes = map[string]awsapi.Shapes{
 	"DisassociateRouteTable":                     {Request: reflect.TypeFor[DisassociateRouteTableRequest](), Result: reflect.TypeFor[DisassociateRouteTableResult](), NoResult: true},
 	"DisassociateSubnetCidrBlock":                {Request: reflect.TypeFor[DisassociateSubnetCidrBlockRequest](), Result: reflect.TypeFor[DisassociateSubnetCidrBlockResult](), NoResult: false},
 	"DisassociateVpcCidrBlock":                   {Request: reflect.TypeFor[DisassociateVpcCidrBlockRequest](), Result: reflect.TypeFor[DisassociateVpcCidrBlockResult](), NoResult: false},
+	"EnableEbsEncryptionByDefault":               {Request: reflect.TypeFor[EnableEbsEncryptionByDefaultRequest](), Result: reflect.TypeFor[EnableEbsEncryptionByDefaultResult](), NoResult: false},
 	"EnableImage":                                {Request: reflect.TypeFor[EnableImageRequest](), Result: reflect.TypeFor[EnableImageResult](), NoResult: false},
 	"EnableImageDeprecation":                     {Request: reflect.TypeFor[EnableImageDeprecationRequest](), Result: reflect.TypeFor[EnableImageDeprecationResult](), NoResult: false},
 	"EnableImageDeregistrationProtection":        {Request: reflect.TypeFor[EnableImageDeregistrationProtectionRequest](), Result: reflect.TypeFor[EnableImageDeregistrationProtectionResult](), NoResult: false},
 	"EnableSerialConsoleAccess":                  {Request: reflect.TypeFor[EnableSerialConsoleAccessRequest](), Result: reflect.TypeFor[EnableSerialConsoleAccessResult](), NoResult: false},
 	"GetConsoleOutput":                           {Request: reflect.TypeFor[GetConsoleOutputRequest](), Result: reflect.TypeFor[GetConsoleOutputResult](), NoResult: false},
 	"GetDefaultCreditSpecification":              {Request: reflect.TypeFor[GetDefaultCreditSpecificationRequest](), Result: reflect.TypeFor[GetDefaultCreditSpecificationResult](), NoResult: false},
+	"GetEbsDefaultKmsKeyId":                      {Request: reflect.TypeFor[GetEbsDefaultKmsKeyIdRequest](), Result: reflect.TypeFor[GetEbsDefaultKmsKeyIdResult](), NoResult: false},
+	"GetEbsEncryptionByDefault":                  {Request: reflect.TypeFor[GetEbsEncryptionByDefaultRequest](), Result: reflect.TypeFor[GetEbsEncryptionByDefaultResult](), NoResult: false},
 	"GetInstanceMetadataDefaults":                {Request: reflect.TypeFor[GetInstanceMetadataDefaultsRequest](), Result: reflect.TypeFor[GetInstanceMetadataDefaultsResult](), NoResult: false},
 	"GetInstanceTypesFromInstanceRequirements":   {Request: reflect.TypeFor[GetInstanceTypesFromInstanceRequirementsRequest](), Result: reflect.TypeFor[GetInstanceTypesFromInstanceRequirementsResult](), NoResult: false},
 	"GetLaunchTemplateData":                      {Request: reflect.TypeFor[GetLaunchTemplateDataRequest](), Result: reflect.TypeFor[GetLaunchTemplateDataResult](), NoResult: false},
@@ -480,6 +490,7 @@ var actionShapes = map[string]awsapi.Shapes{
 	"ImportKeyPair":                              {Request: reflect.TypeFor[ImportKeyPairRequest](), Result: reflect.TypeFor[ImportKeyPairResult](), NoResult: false},
 	"ModifyAddressAttribute":                     {Request: reflect.TypeFor[ModifyAddressAttributeRequest](), Result: reflect.TypeFor[ModifyAddressAttributeResult](), NoResult: false},
 	"ModifyDefaultCreditSpecification":           {Request: reflect.TypeFor[ModifyDefaultCreditSpecificationRequest](), Result: reflect.TypeFor[ModifyDefaultCreditSpecificationResult](), NoResult: false},
+	"ModifyEbsDefaultKmsKeyId":                   {Request: reflect.TypeFor[ModifyEbsDefaultKmsKeyIdRequest](), Result: reflect.TypeFor[ModifyEbsDefaultKmsKeyIdResult](), NoResult: false},
 	"ModifyImageAttribute":                       {Request: reflect.TypeFor[ModifyImageAttributeRequest](), Result: reflect.TypeFor[ModifyImageAttributeResult](), NoResult: true},
 	"ModifyInstanceAttribute":                    {Request: reflect.TypeFor[ModifyInstanceAttributeRequest](), Result: reflect.TypeFor[ModifyInstanceAttributeResult](), NoResult: true},
 	"ModifyInstanceCreditSpecification":          {Request: reflect.TypeFor[ModifyInstanceCreditSpecificationRequest](), Result: reflect.TypeFor[ModifyInstanceCreditSpecificationResult](), NoResult: false},
@@ -508,6 +519,7 @@ var actionShapes = map[string]awsapi.Shapes{
 	"ReplaceRouteTableAssociation":               {Request: reflect.TypeFor[ReplaceRouteTableAssociationRequest](), Result: reflect.TypeFor[ReplaceRouteTableAssociationResult](), NoResult: false},
 	"ReportInstanceStatus":                       {Request: reflect.TypeFor[ReportInstanceStatusRequest](), Result: reflect.TypeFor[ReportInstanceStatusResult](), NoResult: true},
 	"ResetAddressAttribute":                      {Request: reflect.TypeFor[ResetAddressAttributeRequest](), Result: reflect.TypeFor[ResetAddressAttributeResult](), NoResult: false},
+	"ResetEbsDefaultKmsKeyId":                    {Request: reflect.TypeFor[ResetEbsDefaultKmsKeyIdRequest](), Result: reflect.TypeFor[ResetEbsDefaultKmsKeyIdResult](), NoResult: false},
 	"ResetImageAttribute":                        {Request: reflect.TypeFor[ResetImageAttributeRequest](), Result: reflect.TypeFor[ResetImageAttributeResult](), NoResult: true},
 	"ResetInstanceAttribute":                     {Request: reflect.TypeFor[ResetInstanceAttributeRequest](), Result: reflect.TypeFor[ResetInstanceAttributeResult](), NoResult: true},
 	"ResetNetworkInterfaceAttribute":             {Request: reflect.TypeFor[ResetNetworkInterfaceAttributeRequest](), Result: reflect.TypeFor[ResetNetworkInterfaceAttributeResult](), NoResult: true},
@@ -1148,6 +1160,11 @@ func (c Client) DetachVolume(ctx context.Context, in *DetachVolumeRequest) (*Vol
 	return awsapi.Invoke(ctx, c.Client, ActionDetachVolume, in)
 }
 
+// DisableEbsEncryptionByDefault calls the action of that name.
+func (c Client) DisableEbsEncryptionByDefault(ctx context.Context, in *DisableEbsEncryptionByDefaultRequest) (*DisableEbsEncryptionByDefaultResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionDisableEbsEncryptionByDefault, in)
+}
+
 // DisableImage calls the action of that name.
 func (c Client) DisableImage(ctx context.Context, in *DisableImageRequest) (*DisableImageResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionDisableImage, in)
@@ -1188,6 +1205,11 @@ func (c Client) DisassociateVpcCidrBlock(ctx context.Context, in *DisassociateVp
 	return awsapi.Invoke(ctx, c.Client, ActionDisassociateVpcCidrBlock, in)
 }
 
+// EnableEbsEncryptionByDefault calls the action of that name.
+func (c Client) EnableEbsEncryptionByDefault(ctx context.Context, in *EnableEbsEncryptionByDefaultRequest) (*EnableEbsEncryptionByDefaultResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionEnableEbsEncryptionByDefault, in)
+}
+
 // EnableImage calls the action of that name.
 func (c Client) EnableImage(ctx context.Context, in *EnableImageRequest) (*EnableImageResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionEnableImage, in)
@@ -1216,6 +1238,16 @@ func (c Client) GetConsoleOutput(ctx context.Context, in *GetConsoleOutputReques
 // GetDefaultCreditSpecification calls the action of that name.
 func (c Client) GetDefaultCreditSpecification(ctx context.Context, in *GetDefaultCreditSpecificationRequest) (*GetDefaultCreditSpecificationResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionGetDefaultCreditSpecification, in)
+}
+
+// GetEbsDefaultKmsKeyId calls the action of that name.
+func (c Client) GetEbsDefaultKmsKeyId(ctx context.Context, in *GetEbsDefaultKmsKeyIdRequest) (*GetEbsDefaultKmsKeyIdResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionGetEbsDefaultKmsKeyId, in)
+}
+
+// GetEbsEncryptionByDefault calls the action of that name.
+func (c Client) GetEbsEncryptionByDefault(ctx context.Context, in *GetEbsEncryptionByDefaultRequest) (*GetEbsEncryptionByDefaultResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionGetEbsEncryptionByDefault, in)
 }
 
 // GetInstanceMetadataDefaults calls the action of that name.
@@ -1281,6 +1313,11 @@ func (c Client) ModifyAddressAttribute(ctx context.Context, in *ModifyAddressAtt
 // ModifyDefaultCreditSpecification calls the action of that name.
 func (c Client) ModifyDefaultCreditSpecification(ctx context.Context, in *ModifyDefaultCreditSpecificationRequest) (*ModifyDefaultCreditSpecificationResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionModifyDefaultCreditSpecification, in)
+}
+
+// ModifyEbsDefaultKmsKeyId calls the action of that name.
+func (c Client) ModifyEbsDefaultKmsKeyId(ctx context.Context, in *ModifyEbsDefaultKmsKeyIdRequest) (*ModifyEbsDefaultKmsKeyIdResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionModifyEbsDefaultKmsKeyId, in)
 }
 
 // ModifyImageAttribute calls the action of that name.
@@ -1421,6 +1458,11 @@ func (c Client) ReportInstanceStatus(ctx context.Context, in *ReportInstanceStat
 // ResetAddressAttribute calls the action of that name.
 func (c Client) ResetAddressAttribute(ctx context.Context, in *ResetAddressAttributeRequest) (*ResetAddressAttributeResult, error) {
 	return awsapi.Invoke(ctx, c.Client, ActionResetAddressAttribute, in)
+}
+
+// ResetEbsDefaultKmsKeyId calls the action of that name.
+func (c Client) ResetEbsDefaultKmsKeyId(ctx context.Context, in *ResetEbsDefaultKmsKeyIdRequest) (*ResetEbsDefaultKmsKeyIdResult, error) {
+	return awsapi.Invoke(ctx, c.Client, ActionResetEbsDefaultKmsKeyId, in)
 }
 
 // ResetImageAttribute calls the action of that name.

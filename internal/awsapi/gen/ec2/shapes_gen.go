@@ -2057,6 +2057,16 @@ type DhcpOptions struct {
 	Tags               []Tag               `form:"TagSet" xml:"tagSet" item:"item"`
 }
 
+// DisableEbsEncryptionByDefaultRequest is the model's shape of that name.
+type DisableEbsEncryptionByDefaultRequest struct {
+	DryRun *bool `form:"DryRun" xml:"DryRun"`
+}
+
+// DisableEbsEncryptionByDefaultResult is the model's shape of that name.
+type DisableEbsEncryptionByDefaultResult struct {
+	EbsEncryptionByDefault *bool `form:"EbsEncryptionByDefault" xml:"ebsEncryptionByDefault"`
+}
+
 // DisableImageDeprecationRequest is the model's shape of that name.
 type DisableImageDeprecationRequest struct {
 	DryRun  *bool   `form:"DryRun" xml:"DryRun"`
@@ -2272,6 +2282,16 @@ type EnaSrdUdpSpecification struct {
 // EnaSrdUdpSpecificationRequest is the model's shape of that name.
 type EnaSrdUdpSpecificationRequest struct {
 	EnaSrdUdpEnabled *bool `form:"EnaSrdUdpEnabled" xml:"EnaSrdUdpEnabled"`
+}
+
+// EnableEbsEncryptionByDefaultRequest is the model's shape of that name.
+type EnableEbsEncryptionByDefaultRequest struct {
+	DryRun *bool `form:"DryRun" xml:"DryRun"`
+}
+
+// EnableEbsEncryptionByDefaultResult is the model's shape of that name.
+type EnableEbsEncryptionByDefaultResult struct {
+	EbsEncryptionByDefault *bool `form:"EbsEncryptionByDefault" xml:"ebsEncryptionByDefault"`
 }
 
 // EnableImageDeprecationRequest is the model's shape of that name.
@@ -2496,6 +2516,27 @@ type GetDefaultCreditSpecificationRequest struct {
 // GetDefaultCreditSpecificationResult is the model's shape of that name.
 type GetDefaultCreditSpecificationResult struct {
 	InstanceFamilyCreditSpecification *InstanceFamilyCreditSpecification `form:"InstanceFamilyCreditSpecification" xml:"instanceFamilyCreditSpecification"`
+}
+
+// GetEbsDefaultKmsKeyIdRequest is the model's shape of that name.
+type GetEbsDefaultKmsKeyIdRequest struct {
+	DryRun *bool `form:"DryRun" xml:"DryRun"`
+}
+
+// GetEbsDefaultKmsKeyIdResult is the model's shape of that name.
+type GetEbsDefaultKmsKeyIdResult struct {
+	KmsKeyId *string `form:"KmsKeyId" xml:"kmsKeyId"`
+}
+
+// GetEbsEncryptionByDefaultRequest is the model's shape of that name.
+type GetEbsEncryptionByDefaultRequest struct {
+	DryRun *bool `form:"DryRun" xml:"DryRun"`
+}
+
+// GetEbsEncryptionByDefaultResult is the model's shape of that name.
+type GetEbsEncryptionByDefaultResult struct {
+	EbsEncryptionByDefault *bool   `form:"EbsEncryptionByDefault" xml:"ebsEncryptionByDefault"`
+	SseType                *string `form:"SseType" xml:"sseType" enum:"SSEType"`
 }
 
 // GetInstanceMetadataDefaultsRequest is the model's shape of that name.
@@ -3883,6 +3924,17 @@ type ModifyDefaultCreditSpecificationResult struct {
 	InstanceFamilyCreditSpecification *InstanceFamilyCreditSpecification `form:"InstanceFamilyCreditSpecification" xml:"instanceFamilyCreditSpecification"`
 }
 
+// ModifyEbsDefaultKmsKeyIdRequest is the model's shape of that name.
+type ModifyEbsDefaultKmsKeyIdRequest struct {
+	DryRun   *bool   `form:"DryRun" xml:"DryRun"`
+	KmsKeyId *string `form:"KmsKeyId" xml:"KmsKeyId" required:"true"`
+}
+
+// ModifyEbsDefaultKmsKeyIdResult is the model's shape of that name.
+type ModifyEbsDefaultKmsKeyIdResult struct {
+	KmsKeyId *string `form:"KmsKeyId" xml:"kmsKeyId"`
+}
+
 // ModifyImageAttributeRequest is the model's shape of that name.
 type ModifyImageAttributeRequest struct {
 	Attribute              *string                        `form:"Attribute" xml:"Attribute"`
@@ -4723,6 +4775,16 @@ type ResetAddressAttributeRequest struct {
 // ResetAddressAttributeResult is the model's shape of that name.
 type ResetAddressAttributeResult struct {
 	Address *AddressAttribute `form:"Address" xml:"address"`
+}
+
+// ResetEbsDefaultKmsKeyIdRequest is the model's shape of that name.
+type ResetEbsDefaultKmsKeyIdRequest struct {
+	DryRun *bool `form:"DryRun" xml:"DryRun"`
+}
+
+// ResetEbsDefaultKmsKeyIdResult is the model's shape of that name.
+type ResetEbsDefaultKmsKeyIdResult struct {
+	KmsKeyId *string `form:"KmsKeyId" xml:"kmsKeyId"`
 }
 
 // ResetImageAttributeRequest is the model's shape of that name.
