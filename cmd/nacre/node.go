@@ -88,8 +88,13 @@ func bootable(ctx context.Context, images *image.Store) (kernel, ramdisk string)
 	return "", ""
 }
 
-// openNode opens the parts and adopts what runs.
-func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *upload.Dir, conn grpc.ClientConnInterface, log *slog.Logger) (n *node, err error) {
+// openImages opens this server's image store, which the registry shares.
+func openImages(ctx context.Context, dir dataDir, log *slog.Logger) (*image.Store, error) {
+	return image.Open(ctx, image.StoreConfig{Root: dir.images(), Guest: guestFiles, Logger: log.With("component", "image")})
+}
+
+// openNode opens the other parts and adopts what runs.
+func openNode(ctx context.Context, o upOptions, region cloud.Region, images *image.Store, uploads *upload.Dir, conn grpc.ClientConnInterface, log *slog.Logger) (n *node, err error) {
 	n = &node{}
 	defer func() {
 		if err != nil {
@@ -110,11 +115,6 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, uploads *up
 			return n, fmt.Errorf("make a directory: %w", err)
 		}
 	}
-	images, err := image.Open(ctx, image.StoreConfig{Root: o.dir.images(), Guest: guestFiles, Logger: log.With("component", "image")})
-	if err != nil {
-		return n, err
-	}
-	n.closes = append(n.closes, images.Close)
 	net, err := network.Open(ctx, network.Config{CloudID: region.CloudID, PublicPool: pool, IPv6Pool: region.IPv6Pool, RunDir: run, StateDir: o.dir.network(), Logger: log.With("component", "network")})
 	if err != nil {
 		return n, err
@@ -200,13 +200,13 @@ func openVolumes(ctx context.Context, dir dataDir, region cloud.Region, run stri
 }
 
 // runAgent is this server as a node of the cloud, until ctx ends.
-func runAgent(ctx context.Context, o upOptions, region cloud.Region, uploads *upload.Dir, log *slog.Logger) (err error) {
+func runAgent(ctx context.Context, o upOptions, region cloud.Region, images *image.Store, uploads *upload.Dir, log *slog.Logger) (err error) {
 	conn, err := dialControl(o.dir)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	n, err := openNode(ctx, o, region, uploads, conn, log)
+	n, err := openNode(ctx, o, region, images, uploads, conn, log)
 	if err != nil {
 		return err
 	}
@@ -243,7 +243,12 @@ func removeAll(ctx context.Context, dir dataDir, logs io.Writer) (err error) {
 	if !ok {
 		return nil
 	}
-	n, err := openNode(ctx, upOptions{dir: dir, cpuFactor: 1, memoryFactor: 1}, *region, nil, nil, log)
+	images, err := openImages(ctx, dir, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, images.Close()) }()
+	n, err := openNode(ctx, upOptions{dir: dir, cpuFactor: 1, memoryFactor: 1}, *region, images, nil, nil, log)
 	if err != nil {
 		return err
 	}

@@ -26,8 +26,11 @@ import (
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/control"
+	"github.com/nacre-cloud/nacre/internal/registry"
+	"github.com/nacre-cloud/nacre/internal/registry/wire"
 	"github.com/nacre-cloud/nacre/internal/service/billing"
 	"github.com/nacre-cloud/nacre/internal/service/ec2"
+	"github.com/nacre-cloud/nacre/internal/service/ecr"
 	"github.com/nacre-cloud/nacre/internal/service/instanceconnect"
 	"github.com/nacre-cloud/nacre/internal/service/nacre"
 	"github.com/nacre-cloud/nacre/internal/service/sts"
@@ -73,6 +76,16 @@ func serve(ctx context.Context, o upOptions, out, logs io.Writer) (err error) {
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
+	images, err := openImages(ctx, o.dir, log.With("part", "agent"))
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	defer func() { err = errors.Join(err, images.Close()) }()
+	repositories, err := registry.New(ctx, registry.Config{Store: s, Blobs: images.Blobs(), Now: time.Now, Logger: log.With("part", "registry")})
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	defer func() { err = errors.Join(err, repositories.Close()) }()
 	gateway := control.NewGateway(s, time.Now, log.With("part", "gateway"))
 	reconcilers := &control.Reconcilers{Store: s, Now: time.Now, Logger: log.With("part", "control")}
 
@@ -82,11 +95,12 @@ func serve(ctx context.Context, o upOptions, out, logs io.Writer) (err error) {
 		return errors.Join(err, l.Close())
 	}
 	consoles := instanceconnect.New(instanceconnect.Config{Store: s, Nodes: gateway, Rand: rand.Reader, Now: time.Now, Logger: log.With("part", "consoles")})
-	api := awsapi.NewHTTPServer(apiHandler(s, region, gateway, consoles, uploads, log))
+	api := awsapi.NewHTTPServer(apiHandler(s, region, gateway, consoles, uploads, repositories, log))
 	api.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	door := newEndpoint(l)
 	group.Go(func() error { return reconcilers.Run(ctx) })
 	group.Go(func() error { return cleanUploads(ctx, s, uploads, log) })
+	group.Go(func() error { return repositories.Run(ctx) })
 	group.Go(func() error {
 		if err := api.Serve(door.http); !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
 			return fmt.Errorf("serve the API: %w", err)
@@ -106,7 +120,7 @@ func serve(ctx context.Context, o upOptions, out, logs io.Writer) (err error) {
 		}
 		return nil
 	})
-	group.Go(func() error { return runAgent(ctx, o, region, uploads, log.With("part", "agent")) })
+	group.Go(func() error { return runAgent(ctx, o, region, images, uploads, log.With("part", "agent")) })
 	group.Go(func() error {
 		select {
 		case <-s.Done():
@@ -149,7 +163,7 @@ func bootstrap(ctx context.Context, s *store.Store, o upOptions) (cloud.Region, 
 }
 
 // apiHandler is everything that answers at the endpoint.
-func apiHandler(s *store.Store, region cloud.Region, gateway *control.Gateway, consoles *instanceconnect.Service, uploads *upload.Dir, log *slog.Logger) http.Handler {
+func apiHandler(s *store.Store, region cloud.Region, gateway *control.Gateway, consoles *instanceconnect.Service, uploads *upload.Dir, repositories *registry.Registry, log *slog.Logger) http.Handler {
 	auth := &awsapi.Authenticator{Region: region.Name, Now: time.Now, Keys: func(_ context.Context, id cloud.AccessKeyID) (string, awsapi.Identity, error) {
 		k, ok := store.Get(s.View(), store.AccessKeys, id)
 		if !ok {
@@ -157,14 +171,16 @@ func apiHandler(s *store.Store, region cloud.Region, gateway *control.Gateway, c
 		}
 		return k.Secret, awsapi.Identity{Account: k.Account, AccessKey: k.ID, ARN: "arn:aws:iam::" + string(k.Account) + ":root", UserID: string(k.Account)}, nil
 	}}
-	registry := awsapi.NewRegistry(gen.Services()...)
-	ec2.New(ec2.Config{Store: s, Console: gateway, Rand: rand.Reader, Now: time.Now, Logger: log.With("part", "ec2")}).Register(registry)
-	sts.Register(registry)
-	consoles.Register(registry)
-	nacre.New(nacre.Config{Store: s, Nodes: gateway, Logger: log.With("part", "nacre")}).Register(registry)
-	billing.New(s).Register(registry)
+	actions := awsapi.NewRegistry(gen.Services()...)
+	ec2.New(ec2.Config{Store: s, Console: gateway, Rand: rand.Reader, Now: time.Now, Logger: log.With("part", "ec2")}).Register(actions)
+	sts.Register(actions)
+	consoles.Register(actions)
+	nacre.New(nacre.Config{Store: s, Nodes: gateway, Logger: log.With("part", "nacre")}).Register(actions)
+	billing.New(s).Register(actions)
+	ecr.New(ecr.Config{Store: s, Registry: repositories, Logger: log.With("part", "ecr")}).Register(actions)
 	mux := http.NewServeMux()
-	mux.Handle("/", &awsapi.Server{Registry: registry, Auth: auth, Logger: log.With("part", "api")})
+	mux.Handle("/", &awsapi.Server{Registry: actions, Auth: auth, Logger: log.With("part", "api")})
+	mux.Handle(wire.Root, &wire.Handler{Registry: repositories, Logger: log.With("part", "registry")})
 	mux.HandleFunc("PUT "+uploadPath+"{digest}", uploadHandler(uploads, auth, log.With("part", "uploads")))
 	return mux
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"time"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	"github.com/nacre-cloud/nacre/internal/upload"
@@ -15,8 +14,6 @@ const (
 	uploadPath = "/_nacre/uploads/"
 	// uploadService is what uploads are signed for.
 	uploadService = "nacre"
-	// uploadStall is how long an upload may stand still.
-	uploadStall = 30 * time.Second
 )
 
 // uploadHandler takes archives from signed requests whose signature covers the digest.
@@ -35,9 +32,7 @@ func uploadHandler(dir *upload.Dir, auth *awsapi.Authenticator, log *slog.Logger
 			awsapi.WriteError(w, awsapi.Errorf("MissingContentLength", "The request must say its length."))
 			return
 		}
-		control := http.NewResponseController(w)
-		body := &patient{r: r, control: control}
-		err = dir.Put(r.Context(), digest, body, r.ContentLength)
+		err = dir.Put(r.Context(), digest, awsapi.PatientBody(w, r), r.ContentLength)
 		log.Info("upload", "digest", digest, "bytes", r.ContentLength, "account", who.Account, "error", err)
 		switch {
 		case errors.Is(err, upload.ErrTooLarge):
@@ -52,21 +47,4 @@ func uploadHandler(dir *upload.Dir, auth *awsapi.Authenticator, log *slog.Logger
 			w.WriteHeader(http.StatusCreated)
 		}
 	}
-}
-
-// patient reads a body of any length, as long as it goes on coming.
-type patient struct {
-	r       *http.Request
-	control *http.ResponseController
-}
-
-func (p *patient) Read(b []byte) (int, error) {
-	deadline := time.Now().Add(uploadStall)
-	if err := p.control.SetReadDeadline(deadline); err != nil {
-		return 0, err
-	}
-	if err := p.control.SetWriteDeadline(deadline.Add(uploadStall)); err != nil {
-		return 0, err
-	}
-	return p.r.Body.Read(b)
 }

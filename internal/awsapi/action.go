@@ -52,5 +52,6 @@ type Call struct {
 	Action    string
 	DryRun    bool // validate everything, change nothing, and answer DryRunOperation
 	SourceIP  string
+	Host      string // as the client names the endpoint, with its port
 	Now       time.Time
 }

@@ -50,7 +50,7 @@ const largestKept = 16 << 20
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begin := s.Auth.Now()
-	call := &Call{RequestID: newRequestID(), Region: s.Auth.Region, Now: begin.UTC(), SourceIP: sourceIP(r)}
+	call := &Call{RequestID: newRequestID(), Region: s.Auth.Region, Now: begin.UTC(), SourceIP: sourceIP(r), Host: r.Host}
 	service, h, res, err := s.answer(r, call)
 	protocol := protocolOf(service, r)
 	var body []byte

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -117,9 +118,10 @@ func endPeering(tx *store.Tx, p *cloud.Peering, now time.Time) {
 	}
 }
 
-// clean forgets terminated instances, client tokens, pushed keys, ended imports and fleets that are over after their time.
+// clean removes images that expire, and forgets terminated instances, client tokens, pushed keys, ended imports and fleets that are over after their time.
 func (r *Reconcilers) clean(ctx context.Context) error {
 	now := r.Now()
+	expired := expireImages(ctx, r.Store, now)
 	err := r.Store.Update(ctx, func(tx *store.Tx) error {
 		view := tx.View()
 		for _, i := range store.ListBy(view, store.InstancesByState, cloud.StateTerminated) {
@@ -163,9 +165,9 @@ func (r *Reconcilers) clean(ctx context.Context) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("forget what is over: %w", err)
+		err = fmt.Errorf("forget what is over: %w", err)
 	}
-	return nil
+	return errors.Join(expired, err)
 }
 
 // TerminateAll notes that no instance is left on any node, for a cloud that is being taken down

@@ -90,6 +90,87 @@ var (
 	SnapshotsByVolume  = newIndexOf(Snapshots, func(s *cloud.Snapshot) cloud.VolumeID { return s.Volume })
 )
 
+// Repositories of the registry and what they hold.
+var (
+	Repositories     = newTable("repositories", func(r *cloud.Repository) RepositoryKey { return RepositoryOf(r.Account, r.Name) })
+	RepositoryImages = newTable("repository-images", func(i *cloud.RepositoryImage) RepositoryImageKey {
+		return RepositoryImageOf(i.Account, i.Repository, i.Digest)
+	})
+	RepositoryTags = newTable("repository-tags", func(t *cloud.RepositoryTag) RepositoryTagKey {
+		return RepositoryTagOf(t.Account, t.Repository, t.Tag)
+	})
+	RepositoryLayers = newTable("repository-layers", func(l *cloud.RepositoryLayer) RepositoryLayerKey {
+		return RepositoryLayerOf(l.Account, l.Repository, l.Digest)
+	})
+
+	RepositoriesByAccount        = newIndexOf(Repositories, func(r *cloud.Repository) cloud.AccountID { return r.Account })
+	RepositoryImagesByRepository = newIndexOf(RepositoryImages, func(i *cloud.RepositoryImage) RepositoryKey { return RepositoryOf(i.Account, i.Repository) })
+	// RepositoryImagesBySubject finds what is about an image.
+	RepositoryImagesBySubject = newIndex(RepositoryImages, func(i *cloud.RepositoryImage) []RepositoryImageKey {
+		if i.Subject == "" {
+			return nil
+		}
+		return []RepositoryImageKey{RepositoryImageOf(i.Account, i.Repository, i.Subject)}
+	})
+	// RepositoryIndexesByChild finds the indexes that list an image.
+	RepositoryIndexesByChild = newIndex(RepositoryImages, func(i *cloud.RepositoryImage) []RepositoryImageKey {
+		var keys []RepositoryImageKey
+		for _, d := range i.Children {
+			keys = append(keys, RepositoryImageOf(i.Account, i.Repository, d))
+		}
+		return keys
+	})
+	// RepositoryImagesByLayer finds the images that have a layer.
+	RepositoryImagesByLayer = newIndex(RepositoryImages, func(i *cloud.RepositoryImage) []RepositoryLayerKey {
+		var keys []RepositoryLayerKey
+		for _, d := range i.Layers {
+			keys = append(keys, RepositoryLayerOf(i.Account, i.Repository, d))
+		}
+		return keys
+	})
+	RepositoryTagsByRepository = newIndexOf(RepositoryTags, func(t *cloud.RepositoryTag) RepositoryKey { return RepositoryOf(t.Account, t.Repository) })
+	RepositoryTagsByImage      = newIndexOf(RepositoryTags, func(t *cloud.RepositoryTag) RepositoryImageKey {
+		return RepositoryImageOf(t.Account, t.Repository, t.Digest)
+	})
+	RepositoryLayersByRepository = newIndexOf(RepositoryLayers, func(l *cloud.RepositoryLayer) RepositoryKey { return RepositoryOf(l.Account, l.Repository) })
+	// RepositoryLayersByDigest finds the repositories of an account that keep a blob.
+	RepositoryLayersByDigest = newIndexOf(RepositoryLayers, func(l *cloud.RepositoryLayer) AccountBlobKey { return AccountBlob(l.Account, l.Digest) })
+)
+
+// Keys of the registry's tables, made by the functions below.
+type (
+	RepositoryKey      string
+	RepositoryImageKey string
+	RepositoryTagKey   string
+	RepositoryLayerKey string
+	AccountBlobKey     string
+)
+
+// RepositoryOf finds a repository.
+func RepositoryOf(account cloud.AccountID, name cloud.RepositoryName) RepositoryKey {
+	return RepositoryKey(JoinKey(string(account), string(name)))
+}
+
+// RepositoryImageOf finds an image of a repository by its manifest's digest.
+func RepositoryImageOf(account cloud.AccountID, name cloud.RepositoryName, digest string) RepositoryImageKey {
+	return RepositoryImageKey(JoinKey(string(account), string(name), digest))
+}
+
+// RepositoryTagOf finds a tag of a repository.
+func RepositoryTagOf(account cloud.AccountID, name cloud.RepositoryName, tag string) RepositoryTagKey {
+	return RepositoryTagKey(JoinKey(string(account), string(name), tag))
+}
+
+// RepositoryLayerOf finds a blob of a repository.
+func RepositoryLayerOf(account cloud.AccountID, name cloud.RepositoryName, digest string) RepositoryLayerKey {
+	return RepositoryLayerKey(JoinKey(string(account), string(name), digest))
+}
+
+// AccountBlob finds a blob in any of an account's repositories.
+func AccountBlob(account cloud.AccountID, digest string) AccountBlobKey {
+	return AccountBlobKey(JoinKey(string(account), digest))
+}
+
 // The network.
 var (
 	VPCs             = newTable("vpcs", func(v *cloud.VPC) cloud.VPCID { return v.ID })

@@ -170,6 +170,9 @@ func (s *Store) recover(ctx context.Context) error {
 		return fmt.Errorf("list the leases of interrupted imports: %w", err)
 	}
 	for _, l := range old {
+		if l.ID == registryLease {
+			continue
+		}
 		if err := s.held.Delete(ctx, l); err != nil {
 			return fmt.Errorf("drop the lease of an interrupted import: %w", err)
 		}
@@ -179,9 +182,15 @@ func (s *Store) recover(ctx context.Context) error {
 		return fmt.Errorf("list interrupted downloads: %w", err)
 	}
 	for _, st := range ingests {
+		if strings.HasPrefix(st.Ref, pushes) {
+			continue
+		}
 		if err := s.db.ContentStore().Abort(ctx, st.Ref); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("drop an interrupted download: %w", err)
 		}
+	}
+	if err := s.openRegistryLease(ctx); err != nil {
+		return err
 	}
 	// One that was cut off in its first instructions has no name to be dropped by.
 	halves := filepath.Join(s.root, contentDir, "ingest")
@@ -190,6 +199,10 @@ func (s *Store) recover(ctx context.Context) error {
 		return fmt.Errorf("look for interrupted downloads: %w", err)
 	}
 	for _, e := range left {
+		// With a name it is a push, or the collection below finds nobody who knows it.
+		if name, err := os.ReadFile(filepath.Join(halves, e.Name(), "ref")); err == nil && len(name) > 0 {
+			continue
+		}
 		if err := os.RemoveAll(filepath.Join(halves, e.Name())); err != nil {
 			return fmt.Errorf("drop an interrupted download: %w", err)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen"
 	"github.com/nacre-cloud/nacre/internal/service/billing"
 	"github.com/nacre-cloud/nacre/internal/service/ec2"
+	"github.com/nacre-cloud/nacre/internal/service/ecr"
 	"github.com/nacre-cloud/nacre/internal/service/instanceconnect"
 	"github.com/nacre-cloud/nacre/internal/service/nacre"
 	"github.com/nacre-cloud/nacre/internal/service/sts"
@@ -39,6 +40,7 @@ func Page() []byte {
 	instanceconnect.New(instanceconnect.Config{}).Register(registry)
 	nacre.New(nacre.Config{}).Register(registry)
 	billing.New(nil).Register(registry)
+	ecr.New(ecr.Config{}).Register(registry)
 	built := map[string]awsapi.Coverage{}
 	for _, c := range registry.Coverage() {
 		built[c.Service+"/"+c.Action] = c

@@ -79,6 +79,16 @@ var chapters = map[string]struct {
 	"ec2-instance-connect": {"EC2 Instance Connect", []group{open("Keys for a minute", `.`)}},
 	"ce":                   {"Cost Explorer", []group{open("Costs and usage", `.`)}},
 	"pricing":              {"Price List", []group{open("Products and prices", `.`)}},
-	"sts":                  {"STS", []group{open("Callers and sessions", `.`)}},
-	"nacre":                {"nacre's own", []group{open("What AWS has no words for", `.`)}},
+	"ecr": {"ECR", []group{
+		open("Lifecycle policies", `Lifecycle`),
+		open("Scanning", `Scan`),
+		open("Replication, caches and templates", `Replication|PullThrough|CreationTemplate`),
+		open("Policies", `Policy`),
+		open("Layers", `Layer`),
+		open("Tags", `TagResource|UntagResource|ListTagsForResource`),
+		open("Images", `Image$|Images$|TagMutability`),
+		open("Repositories and registries", `Repositor|Registry|AuthorizationToken`),
+	}},
+	"sts":   {"STS", []group{open("Callers and sessions", `.`)}},
+	"nacre": {"nacre's own", []group{open("What AWS has no words for", `.`)}},
 }

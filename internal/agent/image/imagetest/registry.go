@@ -26,7 +26,19 @@ type Registry struct {
 // NewRegistry makes a registry of an OCI archive's first image.
 func NewRegistry(t testing.TB, archive []byte) *Registry {
 	t.Helper()
-	r := &Registry{blobs: map[digest.Digest][]byte{}}
+	r := &Registry{blobs: Blobs(t, archive)}
+	var index ocispec.Index
+	if err := json.Unmarshal(r.blobs[digest.NewDigestFromEncoded(digest.SHA256, ocispec.ImageIndexFile)], &index); err != nil {
+		t.Fatal(err)
+	}
+	r.manifest = index.Manifests[0]
+	return r
+}
+
+// Blobs are an OCI archive's files by the last part of their names, as digests.
+func Blobs(t testing.TB, archive []byte) map[digest.Digest][]byte {
+	t.Helper()
+	blobs := map[digest.Digest][]byte{}
 	files := tar.NewReader(bytes.NewReader(archive))
 	for {
 		h, err := files.Next()
@@ -40,16 +52,9 @@ func NewRegistry(t testing.TB, archive []byte) *Registry {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if h.Name == ocispec.ImageIndexFile {
-			var index ocispec.Index
-			if err := json.Unmarshal(b, &index); err != nil {
-				t.Fatal(err)
-			}
-			r.manifest = index.Manifests[0]
-		}
-		r.blobs[digest.NewDigestFromEncoded(digest.SHA256, path.Base(h.Name))] = b
+		blobs[digest.NewDigestFromEncoded(digest.SHA256, path.Base(h.Name))] = b
 	}
-	return r
+	return blobs
 }
 
 // Serve starts a registry on loopback, through handler when there is one, and returns its host and port.

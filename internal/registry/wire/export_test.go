@@ -1,0 +1,4 @@
+package wire
+
+// Split is split, for the fuzz test.
+var Split = split
