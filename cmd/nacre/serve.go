@@ -175,12 +175,14 @@ func apiHandler(s *store.Store, region cloud.Region, gateway *control.Gateway, c
 	ec2.New(ec2.Config{Store: s, Console: gateway, Rand: rand.Reader, Now: time.Now, Logger: log.With("part", "ec2")}).Register(actions)
 	sts.Register(actions)
 	consoles.Register(actions)
-	nacre.New(nacre.Config{Store: s, Nodes: gateway, Logger: log.With("part", "nacre")}).Register(actions)
+	own := nacre.New(nacre.Config{Store: s, Nodes: gateway, Logger: log.With("part", "nacre")})
+	own.Register(actions)
 	billing.New(s).Register(actions)
 	ecr.New(ecr.Config{Store: s, Registry: repositories, Logger: log.With("part", "ecr")}).Register(actions)
 	mux := http.NewServeMux()
 	mux.Handle("/", &awsapi.Server{Registry: actions, Auth: auth, Logger: log.With("part", "api")})
 	mux.Handle(wire.Root, &wire.Handler{Registry: repositories, Logger: log.With("part", "registry")})
+	mux.HandleFunc("GET "+exportPath+"{image}", exportHandler(own, auth, log.With("part", "exports")))
 	mux.HandleFunc("PUT "+uploadPath+"{digest}", uploadHandler(uploads, auth, log.With("part", "uploads")))
 	return mux
 }

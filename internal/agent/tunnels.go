@@ -38,6 +38,8 @@ func (a *Agent) reach(ctx context.Context, to agentrpc.Target) (io.ReadWriteClos
 			return nil, errNoScreens
 		}
 		return a.cfg.VMs.Screen(ctx, to.Screen)
+	case to.Export != nil:
+		return a.exportImage(ctx, *to.Export)
 	}
 	return nil, errors.New("the agent does not know what this tunnel leads to")
 }

@@ -29,6 +29,13 @@ type TunnelQuery struct {
 type Target struct {
 	Console cloud.InstanceID `json:",omitempty"` // a machine's serial line, or what a container writes
 	Screen  cloud.InstanceID `json:",omitempty"` // a machine's screen, by RFB (RFC 6143)
+	Export  *Export          `json:",omitempty"` // an image, as SendWhole sends it
+}
+
+// Export is an image of the node's store, and the format that it is sent in.
+type Export struct {
+	Digest string
+	Format string
 }
 
 const (

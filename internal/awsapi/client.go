@@ -99,6 +99,19 @@ func (c *Client) Put(ctx context.Context, path, service string, body io.Reader, 
 	return nil
 }
 
+// Get reads a path of the endpoint, signed for a service by the SHA-256 of nothing. What is read is the caller's to close.
+func (c *Client) Get(ctx context.Context, path, service, emptyHex string) (io.ReadCloser, error) {
+	resp, err := c.send(ctx, http.MethodGet, path, service, nil, nil, 0, emptyHex)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if resp.StatusCode >= 300 {
+		defer resp.Body.Close()
+		return nil, decodeError(io.LimitReader(resp.Body, maxErrorBody), resp.StatusCode)
+	}
+	return resp.Body, nil
+}
+
 func (c *Client) send(ctx context.Context, method, path, service string, header http.Header, body io.Reader, size int64, hash string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.Endpoint, "/")+path, body)
 	if err != nil {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"path/filepath"
 
 	"strings"
 	"testing"
@@ -79,6 +80,16 @@ func TestAnImageOfAContainerIsWhatItWroteOverSharedLayers(t *testing.T) {
 	if said, err := c.Try("image", "create", *first.InstanceId, "rebooted"); err == nil || !strings.Contains(said, "already in use") {
 		t.Errorf("a second image of the name: %s", said)
 	}
+	// It leaves as an archive, and comes back.
+	archive := filepath.Join(t.TempDir(), "exported.tar")
+	c.Nacre("image", "export", "rebooted", archive)
+	c.Nacre("image", "import", archive, "--name", "imported")
+	if again := imageOf(t, c, c.ImageID("imported")); again.State != types.ImageStateAvailable {
+		t.Errorf("what was exported came back as %+v", again)
+	}
+	if said, err := c.Try("image", "export", "rebooted", archive, "--format", "qcow2"); err == nil || !strings.Contains(said, "oci") {
+		t.Errorf("a disk was exported of layers: %s", said)
+	}
 	// nacre's death in the middle ends in an image, or in what it was, and the instance goes on.
 	crashed := createImage(t, c, *first.InstanceId, "crashed", true)
 	c.Kill()
@@ -86,7 +97,7 @@ func TestAnImageOfAContainerIsWhatItWroteOverSharedLayers(t *testing.T) {
 	waitImage(t, c, crashed, types.ImageStateAvailable)
 	m.WaitLogin()
 
-	for id, want := range map[string]string{running: "kept", c.ImageID("rebooted"): "kept\nlater", crashed: "kept\nlater"} {
+	for id, want := range map[string]string{running: "kept", c.ImageID("imported"): "kept\nlater", crashed: "kept\nlater"} {
 		again := c.Launch(ofImage(id), cloudtest.WithKey("k"), cloudtest.WithGroups(group))
 		n := c.SSH(again, "root", key).WaitLogin()
 		if got := n.Run("cat /root/kept /root/later 2>/dev/null; true"); got != want {

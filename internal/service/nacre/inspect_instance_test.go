@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http/httptest"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nacre-cloud/nacre/internal/agentrpc"
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	gen "github.com/nacre-cloud/nacre/internal/awsapi/nacre"
 	"github.com/nacre-cloud/nacre/internal/awsapi/wiretest"
@@ -36,6 +38,10 @@ type node struct {
 	found   *cloud.Inspection
 	refused string
 	err     error
+}
+
+func (n *node) Open(context.Context, cloud.NodeID, agentrpc.Target) (io.ReadWriteCloser, error) {
+	return nil, n.err
 }
 
 func (n *node) Inspect(_ context.Context, _ cloud.NodeID, id cloud.InstanceID, look cloud.Look) (*cloud.Inspection, string, error) {

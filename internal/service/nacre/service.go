@@ -4,16 +4,20 @@ package nacre
 
 import (
 	"context"
+	"io"
 	"log/slog"
 
+	"github.com/nacre-cloud/nacre/internal/agentrpc"
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/store"
 )
 
-// Nodes asks an instance's node to look inside it. refused says, for whoever asked, why what the look asks for can't be found.
+// Nodes asks nodes. Inspect has an instance's node look inside it; refused says, for whoever asked, why what the look asks for can't be found.
 type Nodes interface {
 	Inspect(ctx context.Context, node cloud.NodeID, id cloud.InstanceID, look cloud.Look) (found *cloud.Inspection, refused string, err error)
+	// Open has a node open a tunnel, whose end is the caller's to close.
+	Open(ctx context.Context, node cloud.NodeID, to agentrpc.Target) (io.ReadWriteCloser, error)
 }
 
 // Config is what the service works with.

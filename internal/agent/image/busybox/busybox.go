@@ -48,7 +48,7 @@ func RootFS(ctx context.Context, body []byte) ([]byte, error) {
 	}
 	var b bytes.Buffer
 	w := tarWriter{w: tar.NewWriter(&b)}
-	for _, d := range []string{"bin", "dev", "etc", "home", "proc", "root", "run", "sys", "usr", "usr/bin", "usr/sbin", "sbin", "var", "var/lib"} {
+	for _, d := range []string{"bin", "dev", "etc", "home", "proc", "run", "sys", "usr", "usr/bin", "usr/sbin", "sbin", "var", "var/lib"} {
 		w.dir(d, 0o755, 0)
 	}
 	w.dir("root", 0o700, 0)
