@@ -28,7 +28,7 @@ guest: ## build the small binaries that nacre carries into instances
 
 deps: build ## install the Debian packages that running and testing need
 	bin/nacre doctor --install
-	scripts/install-packages awscli openssh-client busybox-static netcat-openbsd iproute2 e2fsprogs qemu-system-x86 qemu-utils iputils-ping grub-pc-bin grub-efi-amd64-bin
+	scripts/install-packages awscli openssh-client busybox-static netcat-openbsd iproute2 e2fsprogs qemu-system-x86 qemu-utils iputils-ping grub-pc-bin grub-efi-amd64-bin podman skopeo
 
 deps-bench: deps ## install the peers that the benchmarks compare with
 	scripts/install-packages podman containerd fuse-overlayfs fio iperf3

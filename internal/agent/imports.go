@@ -133,6 +133,8 @@ func (im *imports) bring(ctx context.Context, task cloud.ImportTask, p image.Pro
 		return bakedImages(baked), nil
 	case "docker":
 		img, err = images.Pull(ctx, strings.TrimPrefix(rest, "//"), task.Architecture, p)
+	case "registry": // the repository, the tag, and the digest that it meant
+		img, err = images.Adopt(ctx, rest[strings.LastIndexByte(rest, '@')+1:], task.Name, task.Architecture, p)
 	case "upload":
 		var r io.ReadCloser
 		if r, err = im.a.cfg.OpenUpload(ctx, rest); err == nil {

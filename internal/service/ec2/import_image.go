@@ -11,6 +11,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
 	"github.com/nacre-cloud/nacre/internal/cloud"
+	"github.com/nacre-cloud/nacre/internal/registry"
 	"github.com/nacre-cloud/nacre/internal/store"
 )
 
@@ -39,7 +40,12 @@ func (s *Service) importImage(ctx context.Context, call *awsapi.Call, req *ec2.I
 	}
 	source := *req.DiskContainers[0].Url
 	operator := false
+	pushed, own, err := pushedImage(call, source)
+	if err != nil {
+		return nil, err
+	}
 	switch {
+	case own:
 	case uploadSource.MatchString(source):
 	case registrySource.MatchString(source), recipeSource.MatchString(source):
 		operator = true // it makes a node fetch or run something
@@ -78,6 +84,13 @@ func (s *Service) importImage(ctx context.Context, call *awsapi.Call, req *ec2.I
 		}
 		if region, ok := store.Region(tx); operator && (!ok || region.Root != call.Account) {
 			return awsapi.Errorf("UnauthorizedOperation", "Only the operator's account may import from %s.", source)
+		}
+		if own {
+			img, err := registry.FindImage(tx, call.Account, pushed.repository, pushed.reference)
+			if err != nil {
+				return awsapi.InvalidParameterValue("DiskContainer.1.Url: %v", err)
+			}
+			t.Source = pushed.source(img.Digest)
 		}
 		if _, taken := store.Get(tx, store.Claims, store.NameClaim("image", call.Account, name)); taken {
 			return awsapi.Errorf("InvalidAMIName.Duplicate", "AMI name %s is already in use by another AMI", name)
