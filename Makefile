@@ -50,6 +50,7 @@ test-terraform: deps ## drive a cloud with OpenTofu and the AWS provider (builds
 	go test $(TESTFLAGS) -count=1 -tags terraform ./test/terraform/...
 
 test-slow: deps ## boot whole operating systems, and twenty copies of one (root, some twenty-five minutes on two cores)
+	scripts/install-packages fio
 	go test $(TESTFLAGS) -count=1 -tags slow -timeout 60m ./test/slow/...
 
 lint: guest ## gofmt, vet, staticcheck

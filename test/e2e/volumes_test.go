@@ -13,7 +13,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"golang.org/x/sys/unix"
 
 	"github.com/nacre-cloud/nacre/test/e2e/cloudtest"
 )
@@ -31,22 +30,6 @@ func volumeOf(t *testing.T, c *cloudtest.Cloud, id string) types.Volume {
 		t.Fatal(err)
 	}
 	return out.Volumes[0]
-}
-
-// killDaemon kills the daemon that serves a volume to a container.
-func killDaemon(t *testing.T, c *cloudtest.Cloud, volume string) {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(c.Dir, "volumes", "daemons", "served", "i-"+strings.TrimPrefix(volume, "vol-"), "daemon", "pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // hidden writes something to a file inside, and looks for it on the server's disk, where it is not to be found.
@@ -108,7 +91,7 @@ func TestAContainersVolumesOutliveEverything(t *testing.T) {
 	c.Nacre("volume", "snapshot", "files", "--name", "before")
 	m.Run("echo second >/srv/data/file; sync")
 	c.Kill()
-	killDaemon(t, c, bare)
+	c.KillDaemon(bare)
 	c.Up()
 	m.WaitLogin()
 	c.WaitFor(cloudtest.StateLimit, "the device is served again", func() error {
@@ -117,7 +100,7 @@ func TestAContainersVolumesOutliveEverything(t *testing.T) {
 		}
 		return nil
 	})
-	killDaemon(t, c, mounted)
+	c.KillDaemon(mounted)
 	c.WaitFor(cloudtest.StateLimit, "the file system is mounted again", func() error {
 		if out, code := m.Try("cat /srv/data/file"); code != 0 || strings.TrimSpace(out) != "second" {
 			return fmt.Errorf("it says %q (%d)", out, code)

@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -216,6 +217,22 @@ func (c *Cloud) Kill() {
 	}
 	c.cmd.Wait()
 	c.cmd = nil
+}
+
+// KillDaemon kills the daemon that serves a volume to a container, with SIGKILL.
+func (c *Cloud) KillDaemon(volume string) {
+	c.t.Helper()
+	b, err := os.ReadFile(filepath.Join(c.Dir, "volumes", "daemons", "served", "i-"+strings.TrimPrefix(volume, "vol-"), "daemon", "pid"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err == nil {
+		err = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 func (c *Cloud) close() {
