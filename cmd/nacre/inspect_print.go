@@ -61,6 +61,9 @@ func printInspection(w io.Writer, i instanceView, found cloud.Inspection) error 
 	p.row("isolation", found.Isolation)
 	p.row("engine", found.Engine)
 	p.row("image", dash(string(found.ImageID)))
+	if i.Mounts != "" {
+		p.row("host directories", i.Mounts)
+	}
 	p.end()
 	if t := found.Translation; t != nil {
 		p.translation(*t)

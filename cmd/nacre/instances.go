@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
+	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
 // instanceView is an instance as the command line shows it.
@@ -26,6 +27,7 @@ type instanceView struct {
 	PublicIP  string    `json:"public_ip,omitempty"`
 	Launched  time.Time `json:"launched"`
 	Reason    string    `json:"reason,omitempty"`
+	Mounts    string    `json:"host_mounts,omitempty"`
 }
 
 func deref[T any](p *T) (v T) {
@@ -49,7 +51,7 @@ func isolationOf(tags []ec2.Tag) string { return firstOf(tagValue(tags, isolatio
 
 func viewOf(i ec2.Instance) instanceView {
 	v := instanceView{ID: deref(i.InstanceId), Name: tagValue(i.Tags, "Name"), Type: deref(i.InstanceType), Image: deref(i.ImageId), Isolation: isolationOf(i.Tags),
-		KeyName: deref(i.KeyName), PrivateIP: deref(i.PrivateIpAddress), PublicIP: deref(i.PublicIpAddress), Launched: deref(i.LaunchTime)}
+		Mounts: tagValue(i.Tags, cloud.TagHostMounts), KeyName: deref(i.KeyName), PrivateIP: deref(i.PrivateIpAddress), PublicIP: deref(i.PublicIpAddress), Launched: deref(i.LaunchTime)}
 	if i.State != nil {
 		v.State = deref(i.State.Name)
 	}

@@ -170,9 +170,13 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, images *ima
 	if err != nil {
 		return n, err
 	}
+	allowed, err := o.allowedPaths()
+	if err != nil {
+		return n, err
+	}
 	n.agent, err = agent.New(ctx, agent.Config{
 		Node: cloud.Node{ID: id.ID, Zone: region.Zones[0].Name, Engines: engines, Guests: guests,
-			CPUFactor: o.cpuFactor, MemoryFactor: o.memoryFactor},
+			HostPaths: allowed, CPUFactor: o.cpuFactor, MemoryFactor: o.memoryFactor},
 		TemplateMiB: o.templateMiB,
 		MachinesDir: o.dir.machines(), FlowLogsDir: o.dir.flowLogs(), Driver: driver, VMs: hypervisor, Accelerator: accelerator,
 		Memory: func() (reclaim.Server, error) { return agent.ServerMemory(reserve) }, Network: net, Images: images, Volumes: volumes, Access: sshaccess.New(sshaccess.Config{Logger: log.With("component", "ssh")}),

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
@@ -32,7 +33,7 @@ const (
 
 type runOptions struct {
 	size, name, key, userData string
-	groups, volumes           []string
+	groups, volumes, mounts   []string
 	count, disk               int64
 	wait, vm, encrypted       bool
 }
@@ -48,6 +49,9 @@ Without --key the key pair "nacre" is used, which is made the first time; "nacre
 Without --group the security group "nacre-ssh" is used, which lets in SSH. A COMMAND replaces the image's own.
 
 With --volume a new volume comes and goes with the instance: of SIZE GiB, seen as DEVICE, and in containers mounted at PATH ("nacre volume --help" tells more).
+
+With --mount a container has a directory of its server at PATH, which several may write at once: "nacre up --allow-host-path" says which there are. Its root is the
+owner of the allowed directory there; other users have no id.
 
 With --encrypted nothing of its volumes is on a disk as it is: of those that --volume asks for, and of the root of a virtual machine.
 
@@ -82,6 +86,7 @@ when it isn't there.`,
 	f.StringVar(&o.userData, "user-data", "", "`FILE` that the instance runs on its first boot")
 	f.Int64Var(&o.disk, "disk", 0, "`GIB` of its root (default 8, or as its image needs)")
 	f.StringSliceVar(&o.volumes, "volume", nil, "new `VOLUME` of it, as SIZE[:DEVICE][:PATH]; may be given several times")
+	f.StringSliceVar(&o.mounts, "mount", nil, "`DIRECTORY` of the server that it is shown, as HOST:PATH[:ro], if the server's operator allows it; may be given several times")
 	f.BoolVar(&o.encrypted, "encrypted", false, "encrypt its volumes, and its root if it is a virtual machine")
 	f.Int64Var(&o.count, "count", 1, "how many to launch")
 	f.BoolVar(&o.wait, "wait", true, "wait until it runs")
@@ -110,6 +115,9 @@ func (a *api) launch(cmd *cobra.Command, o runOptions, image string, command []s
 			return nil, fmt.Errorf("encode the command: %w", err)
 		}
 		tags = append(tags, ec2.Tag{Key: new(commandTag), Value: new(string(b))})
+	}
+	if len(o.mounts) > 0 {
+		tags = append(tags, ec2.Tag{Key: new(cloud.TagHostMounts), Value: new(strings.Join(o.mounts, ","))})
 	}
 	if len(tags) > 0 {
 		in.TagSpecifications = []ec2.TagSpecification{{ResourceType: new("instance"), Tags: tags}}

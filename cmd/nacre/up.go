@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nacre-cloud/nacre/internal/accel"
+	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
 // upOptions are the flags of `nacre up`.
@@ -34,6 +35,7 @@ type upOptions struct {
 	memoryFactor float64
 	templateMiB  int64
 	accelerator  string // a demand of package accel
+	hostPaths    []string
 	reserve      string // of memory; "" for a tenth
 }
 
@@ -81,6 +83,7 @@ adopt what runs. Ending nacre, also by kill -9, leaves every instance running.`,
 	f.Int64Var(&o.templateMiB, "template-memory", -1, "memory in `MIB` that virtual machines' templates may have together, 0 for none")
 	f.Lookup("template-memory").DefValue = "an eighth of the server's"
 	f.StringVar(&o.reserve, "memory-reserve", "", "`SIZE` of the server's memory that is to stay available, such as 2GiB: idle virtual machines lend theirs for it; 0 for never (default a tenth of it)")
+	f.StringArrayVar(&o.hostPaths, "allow-host-path", nil, "`PATH[:ro]` of this server that the operator's account may show to its containers, with all below it; may be given several times, at every start")
 	f.StringVar(&o.accelerator, "accelerator", firstOf(os.Getenv(acceleratorEnv), accel.Auto),
 		"what executes virtual machines: auto (KVM where a guest is proved to boot with it), kvm or tcg; also "+acceleratorEnv)
 	return cmd
@@ -111,6 +114,9 @@ func (o *upOptions) validate() error {
 	if _, err := o.memoryReserve(); err != nil {
 		return err
 	}
+	if _, err := o.allowedPaths(); err != nil {
+		return err
+	}
 	if !slices.Contains(accel.Demands, o.accelerator) {
 		return fmt.Errorf("--accelerator %q: use %s", o.accelerator, strings.Join(accel.Demands, ", "))
 	}
@@ -119,6 +125,26 @@ func (o *upOptions) validate() error {
 	}
 	// The first process of a container, which is nobody outside, has to get through to its root.
 	return os.Chmod(string(o.dir), 0o711)
+}
+
+// allowedPaths are the directories of this server that may be shown to containers.
+func (o *upOptions) allowedPaths() ([]cloud.HostPath, error) {
+	var list []cloud.HostPath
+	for _, text := range o.hostPaths {
+		p, err := cloud.ParseHostPath(text)
+		if err != nil {
+			return nil, fmt.Errorf("--allow-host-path %w", err)
+		}
+		var st unix.Stat_t
+		switch err := unix.Lstat(p.Path, &st); {
+		case err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR:
+			return nil, fmt.Errorf("--allow-host-path %s: it is no directory of this server", p.Path)
+		case !p.ReadOnly && (st.Uid == 0 || st.Gid == 0):
+			return nil, fmt.Errorf("--allow-host-path %s: it belongs to root, as whom containers must not write; `chown` it to another user and group, or allow %s:ro", p.Path, p.Path)
+		}
+		list = append(list, p)
+	}
+	return list, nil
 }
 
 // memoryReserve is how much of the server's memory is to stay available, in bytes.
@@ -165,6 +191,9 @@ func (o *upOptions) startDetached(cmd *cobra.Command) error {
 	}
 	if o.pool != "" {
 		args = append(args, "--public-pool", o.pool)
+	}
+	for _, path := range o.hostPaths {
+		args = append(args, "--allow-host-path", path)
 	}
 	child := exec.Command(self, args...)
 	child.Stdout, child.Stderr = logFile, logFile

@@ -98,6 +98,9 @@ func (w *worker) start(ctx context.Context, d *agentrpc.Machine) (machine.Status
 	}
 	opened, err := w.openAll(ctx, d, &rec, &spec, ns.User)
 	defer opened()
+	if err == nil {
+		err = w.mountHost(d, &rec, &spec)
+	}
 	if err != nil {
 		return machine.Status{}, err
 	}

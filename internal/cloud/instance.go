@@ -44,10 +44,12 @@ type Instance struct {
 	KeyName   string
 	PublicKey string // the key pair's public half at launch, authorized_keys form; "" for none
 	UserData  []byte
-	Command   []string // replaces the image's command when not empty (tag "nacre:command")
-	Zone      string
-	VPC       VPCID
-	Subnet    SubnetID
+	// HostMounts are the directories of its server that a container is shown from its next start on, allowed when its tag TagHostMounts was written.
+	HostMounts []HostMount `json:",omitempty"`
+	Command    []string    // replaces the image's command when not empty (tag "nacre:command")
+	Zone       string
+	VPC        VPCID
+	Subnet     SubnetID
 	// PlacementGroup is "" for none; GroupName is its name.
 	PlacementGroup PlacementGroupID
 	GroupName      string

@@ -18,6 +18,7 @@ type Node struct {
 	IPv6          bool                 // its network carries IPv6
 	Engines       map[Isolation]string // isolation to engine and version, such as "runc 1.1.5"
 	Guests        []string             // architectures of the virtual machines that it runs, its own where it names none
+	HostPaths     []HostPath           `json:",omitempty"` // directories that its operator allows to be shown to containers
 	CPUFactor     float64              // virtual CPUs sold per real one
 	MemoryFactor  float64              // memory sold per real memory
 	Registered    time.Time

@@ -64,7 +64,7 @@ type Spec struct {
 
 	Devices []Device // container: block devices that it has from its start
 	Mounts  []Bind   // container: directories of the host that it may write
-	Binds   []Bind   // files of the agent's that the machine may read, such as its SFTP server
+	Binds   []Bind   // files of the agent's and directories of the host that the machine may read
 
 	Greeting  string // said on the console at each boot: the host keys by which SSH clients know the machine
 	UserData  []byte // run on the first boot only when it is a script or cloud-config

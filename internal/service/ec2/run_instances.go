@@ -283,6 +283,10 @@ func (l *launch) resolve(tx *store.Tx) error {
 	if err := l.resolveInterfaces(tx); err != nil {
 		return err
 	}
+	i.HostMounts = nil // the transaction's function may run again
+	if err := mountHost(tx, account, i); err != nil {
+		return err
+	}
 	return l.resolveVolumes(tx)
 }
 

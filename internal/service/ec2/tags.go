@@ -73,6 +73,9 @@ func instancesTagged(t taggable) taggable {
 			}
 		}
 		i.Tags = tags
+		if err := mountHost(tx, account, i); err != nil {
+			return true, err
+		}
 		if err := resizeAsTagged(tx, i); err != nil {
 			return true, err
 		}

@@ -73,10 +73,8 @@ func volumeTags(tags cloud.Tags) error {
 	if !path.IsAbs(target) || path.Clean(target) != target || target == "/" || strings.ContainsAny(target, ",\n\x00") {
 		return awsapi.InvalidParameterValue("Invalid value '%s' for the tag %s: it is the absolute path of a directory.", target, cloud.TagMount)
 	}
-	for _, own := range []string{"/proc", "/sys", "/dev"} {
-		if target == own || strings.HasPrefix(target, own+"/") {
-			return awsapi.InvalidParameterValue("Invalid value '%s' for the tag %s: %s is the system's.", target, cloud.TagMount, own)
-		}
+	if cloud.SystemPath(target) {
+		return awsapi.InvalidParameterValue("Invalid value '%s' for the tag %s: it is the system's.", target, cloud.TagMount)
 	}
 	return nil
 }
