@@ -1,6 +1,8 @@
 // Command nacre-init is the first process of a container instance: it sets the instance up on its first boot, runs its
 // user data and its application, reaps what is left behind, and ends the instance in order.
 //
+// With the argument "step" it runs one command of an image's build instead, and ends with it.
+//
 // Called as poweroff, halt, reboot or shutdown it asks the first process to do that. It holds nothing of the cloud:
 // what it needs is in one file that the driver wrote.
 package main
@@ -28,6 +30,9 @@ func main() {
 func run() int {
 	// Before anything else: a first process without a handler loses the signal.
 	s := first.Listen()
+	if len(os.Args) > 1 && os.Args[1] == guestinit.StepArgument {
+		return first.Step(s)
+	}
 	c, err := configuration()
 	if err != nil {
 		first.Say("read the instance's configuration:", err.Error())

@@ -37,6 +37,7 @@ func (d dataDir) images() string      { return d.path("images") }
 func (d dataDir) machines() string    { return d.path("machines") }
 func (d dataDir) flowLogs() string    { return d.path("flow-logs") }
 func (d dataDir) uploads() string     { return d.path("uploads") }
+func (d dataDir) builds() string      { return d.path("builds") }
 func (d dataDir) engine() string      { return d.path("engine") }
 func (d dataDir) hypervisor() string  { return d.path("hypervisor") }
 func (d dataDir) volumes() string     { return d.path("volumes") }

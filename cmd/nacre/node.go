@@ -94,7 +94,7 @@ func openImages(ctx context.Context, dir dataDir, log *slog.Logger) (*image.Stor
 }
 
 // openNode opens the other parts and adopts what runs.
-func openNode(ctx context.Context, o upOptions, region cloud.Region, images *image.Store, uploads *upload.Dir, conn grpc.ClientConnInterface, log *slog.Logger) (n *node, err error) {
+func openNode(ctx context.Context, o upOptions, region cloud.Region, images *image.Store, uploads *upload.Dir, secrets *upload.Secrets, conn grpc.ClientConnInterface, log *slog.Logger) (n *node, err error) {
 	n = &node{}
 	defer func() {
 		if err != nil {
@@ -166,6 +166,11 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, images *ima
 	if uploads != nil {
 		open = uploads.Open
 	}
+	builds := &agent.Builds{Dir: o.dir.builds(), Run: containers.RunStep, Sweep: containers.SweepOnce,
+		Secrets: func(cloud.ImportTaskID) (map[string][]byte, bool) { return nil, false }}
+	if secrets != nil {
+		builds.Secrets = secrets.Get
+	}
 	reserve, err := o.memoryReserve()
 	if err != nil {
 		return n, err
@@ -180,7 +185,7 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, images *ima
 		TemplateMiB: o.templateMiB,
 		MachinesDir: o.dir.machines(), FlowLogsDir: o.dir.flowLogs(), Driver: driver, VMs: hypervisor, Accelerator: accelerator,
 		Memory: func() (reclaim.Server, error) { return agent.ServerMemory(reserve) }, Network: net, Images: images, Volumes: volumes, Access: sshaccess.New(sshaccess.Config{Logger: log.With("component", "ssh")}),
-		SFTPServer: sftp, MetadataSecret: id.MetadataSecret, OpenUpload: open, Control: conn, Now: time.Now, Logger: log,
+		SFTPServer: sftp, MetadataSecret: id.MetadataSecret, OpenUpload: open, Builds: builds, Control: conn, Now: time.Now, Logger: log,
 	})
 	return n, err
 }
@@ -204,13 +209,13 @@ func openVolumes(ctx context.Context, dir dataDir, region cloud.Region, run stri
 }
 
 // runAgent is this server as a node of the cloud, until ctx ends.
-func runAgent(ctx context.Context, o upOptions, region cloud.Region, images *image.Store, uploads *upload.Dir, log *slog.Logger) (err error) {
+func runAgent(ctx context.Context, o upOptions, region cloud.Region, images *image.Store, uploads *upload.Dir, secrets *upload.Secrets, log *slog.Logger) (err error) {
 	conn, err := dialControl(o.dir)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	n, err := openNode(ctx, o, region, images, uploads, conn, log)
+	n, err := openNode(ctx, o, region, images, uploads, secrets, conn, log)
 	if err != nil {
 		return err
 	}
@@ -252,7 +257,7 @@ func removeAll(ctx context.Context, dir dataDir, logs io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, images.Close()) }()
-	n, err := openNode(ctx, upOptions{dir: dir, cpuFactor: 1, memoryFactor: 1}, *region, images, nil, nil, log)
+	n, err := openNode(ctx, upOptions{dir: dir, cpuFactor: 1, memoryFactor: 1}, *region, images, nil, nil, nil, log)
 	if err != nil {
 		return err
 	}

@@ -86,6 +86,7 @@ func serve(ctx context.Context, o upOptions, out, logs io.Writer) (err error) {
 		return errors.Join(err, l.Close())
 	}
 	defer func() { err = errors.Join(err, repositories.Close()) }()
+	secrets := upload.NewSecrets()
 	gateway := control.NewGateway(s, time.Now, log.With("part", "gateway"))
 	reconcilers := &control.Reconcilers{Store: s, Now: time.Now, Logger: log.With("part", "control")}
 
@@ -95,7 +96,7 @@ func serve(ctx context.Context, o upOptions, out, logs io.Writer) (err error) {
 		return errors.Join(err, l.Close())
 	}
 	consoles := instanceconnect.New(instanceconnect.Config{Store: s, Nodes: gateway, Rand: rand.Reader, Now: time.Now, Logger: log.With("part", "consoles")})
-	api := awsapi.NewHTTPServer(apiHandler(s, region, gateway, consoles, uploads, repositories, log))
+	api := awsapi.NewHTTPServer(apiHandler(s, region, gateway, consoles, uploads, secrets, repositories, log))
 	api.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	door := newEndpoint(l)
 	group.Go(func() error { return reconcilers.Run(ctx) })
@@ -120,7 +121,7 @@ func serve(ctx context.Context, o upOptions, out, logs io.Writer) (err error) {
 		}
 		return nil
 	})
-	group.Go(func() error { return runAgent(ctx, o, region, images, uploads, log.With("part", "agent")) })
+	group.Go(func() error { return runAgent(ctx, o, region, images, uploads, secrets, log.With("part", "agent")) })
 	group.Go(func() error {
 		select {
 		case <-s.Done():
@@ -163,7 +164,7 @@ func bootstrap(ctx context.Context, s *store.Store, o upOptions) (cloud.Region, 
 }
 
 // apiHandler is everything that answers at the endpoint.
-func apiHandler(s *store.Store, region cloud.Region, gateway *control.Gateway, consoles *instanceconnect.Service, uploads *upload.Dir, repositories *registry.Registry, log *slog.Logger) http.Handler {
+func apiHandler(s *store.Store, region cloud.Region, gateway *control.Gateway, consoles *instanceconnect.Service, uploads *upload.Dir, secrets *upload.Secrets, repositories *registry.Registry, log *slog.Logger) http.Handler {
 	auth := &awsapi.Authenticator{Region: region.Name, Now: time.Now, Keys: func(_ context.Context, id cloud.AccessKeyID) (string, awsapi.Identity, error) {
 		k, ok := store.Get(s.View(), store.AccessKeys, id)
 		if !ok {
@@ -175,7 +176,7 @@ func apiHandler(s *store.Store, region cloud.Region, gateway *control.Gateway, c
 	ec2.New(ec2.Config{Store: s, Console: gateway, Rand: rand.Reader, Now: time.Now, Logger: log.With("part", "ec2")}).Register(actions)
 	sts.Register(actions)
 	consoles.Register(actions)
-	own := nacre.New(nacre.Config{Store: s, Nodes: gateway, Logger: log.With("part", "nacre")})
+	own := nacre.New(nacre.Config{Store: s, Nodes: gateway, Secrets: secrets, Rand: rand.Reader, Logger: log.With("part", "nacre")})
 	own.Register(actions)
 	billing.New(s).Register(actions)
 	ecr.New(ecr.Config{Store: s, Registry: repositories, Logger: log.With("part", "ecr")}).Register(actions)
@@ -230,6 +231,9 @@ func cleanUploads(ctx context.Context, s *store.Store, uploads *upload.Dir, log 
 		for _, t := range store.ListBy(s.View(), store.ImportTasksByState, cloud.ImportActive) {
 			if digest, ok := strings.CutPrefix(t.Source, "upload:"); ok {
 				wanted[digest] = true
+			}
+			if t.Build != nil {
+				wanted[t.Build.Context] = true
 			}
 		}
 		if err := uploads.Clean(wanted, time.Now()); err != nil {

@@ -50,9 +50,11 @@ type Config struct {
 	MetadataSecret []byte
 	// OpenUpload opens an archive that was sent to the endpoint, by its digest "sha256:…".
 	OpenUpload func(ctx context.Context, digest string) (io.ReadCloser, error)
-	Control    grpc.ClientConnInterface
-	Now        func() time.Time
-	Logger     *slog.Logger
+	// Builds builds images; nil where the node doesn't.
+	Builds  *Builds
+	Control grpc.ClientConnInterface
+	Now     func() time.Time
+	Logger  *slog.Logger
 }
 
 // Agent converges one server. Make it with New, run it with Run.
@@ -64,6 +66,7 @@ type Agent struct {
 	out       *outbox
 	vpcs      *vpcs
 	imports   *imports
+	builds    *imageBuilds
 	volumes   *volumes
 	templates *templates
 	life      context.Context     // of Run
@@ -95,6 +98,9 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	}
 	a.vpcs = newVPCs(a)
 	a.imports = newImports(a)
+	if a.builds, err = newBuilds(ctx, a); err != nil {
+		return nil, err
+	}
 	a.volumes = newVolumes(a)
 	if a.node.VolumeGiB, err = a.volumes.recover(ctx); err != nil {
 		return nil, fmt.Errorf("recover the volumes of this server: %w", err)

@@ -131,6 +131,8 @@ func (im *imports) bring(ctx context.Context, task cloud.ImportTask, p image.Pro
 			return nil, err
 		}
 		return bakedImages(baked), nil
+	case "build":
+		img, err = im.a.builds.build(ctx, task, p)
 	case "docker":
 		img, err = images.Pull(ctx, strings.TrimPrefix(rest, "//"), task.Architecture, p)
 	case "registry": // the repository, the tag, and the digest that it meant

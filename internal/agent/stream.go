@@ -217,6 +217,9 @@ func (a *Agent) answer(ctx context.Context, q agentrpc.Query) {
 		done(a.openTunnel(ctx, *q.Tunnel))
 	case q.Break != "":
 		done(a.sendBreak(ctx, q.Break))
+	case q.Build != nil:
+		done(nil)
+		ans.Build = a.builds.read(*q.Build)
 	case q.Console != nil:
 		out, at, err := a.cfg.Driver.Console(ctx, q.Console.Instance, min(q.Console.Limit, consoleLimit))
 		if err != nil {

@@ -161,6 +161,7 @@ type Query struct {
 	// Break sends a break down a virtual machine's serial line.
 	Break   cloud.InstanceID `json:",omitempty"`
 	Inspect *InspectQuery    `json:",omitempty"`
+	Build   *BuildQuery      `json:",omitempty"`
 }
 
 // ConsoleQuery asks for the end of a machine's console, Limit bytes at most.
@@ -173,6 +174,14 @@ type ConsoleQuery struct {
 type InspectQuery struct {
 	Instance cloud.InstanceID
 	Look     cloud.Look
+}
+
+// BuildQuery asks how far a build is, and for what one of its steps wrote from Offset on, Limit bytes at most.
+type BuildQuery struct {
+	Task   cloud.ImportTaskID
+	Step   int
+	Offset int64
+	Limit  int
 }
 
 // FromAgent is one message from a node to the control plane. Exactly one field is set.
@@ -303,6 +312,14 @@ type Answer struct {
 	Error   string
 	Console *ConsoleAnswer `json:",omitempty"`
 	Inspect *InspectAnswer `json:",omitempty"`
+	Build   *BuildAnswer   `json:",omitempty"`
+}
+
+// BuildAnswer has no steps where the node does not know the build any more. Next is the offset to go on from.
+type BuildAnswer struct {
+	Steps  []cloud.BuildStep
+	Output []byte
+	Next   int64
 }
 
 // ConsoleAnswer is the end of a console and when it was last written to.

@@ -95,7 +95,7 @@ type ImportTask struct {
 	ID      ImportTaskID
 	Account AccountID
 	// Source is where the bytes come from: "upload:sha256:…" (a file sent to the
-	// endpoint), "docker://REGISTRY/NAME:TAG", or "bake:RECIPE".
+	// endpoint), "docker://REGISTRY/NAME:TAG", "bake:RECIPE", or "build:" and the name, with a Build.
 	Source       string
 	Name         string // of the AMI to register
 	Description  string
@@ -105,6 +105,7 @@ type ImportTask struct {
 	Format   string   `json:",omitempty"`
 	Firmware Firmware `json:",omitempty"`
 	Devices  Devices  `json:",omitempty"`
+	Build    *Build   `json:",omitempty"`
 	Tags     Tags     // of the AMI
 	TaskTags Tags
 	Node     NodeID

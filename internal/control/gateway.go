@@ -200,6 +200,18 @@ func (g *Gateway) Inspect(ctx context.Context, node cloud.NodeID, id cloud.Insta
 	return ans.Inspect.Inspection, ans.Inspect.Refused, nil
 }
 
+// Build asks a node how far a build is.
+func (g *Gateway) Build(ctx context.Context, node cloud.NodeID, q agentrpc.BuildQuery) (agentrpc.BuildAnswer, error) {
+	ans, err := g.ask(ctx, node, agentrpc.Query{Build: &q})
+	if err != nil {
+		return agentrpc.BuildAnswer{}, fmt.Errorf("look at the build %s: %w", q.Task, err)
+	}
+	if ans.Build == nil {
+		return agentrpc.BuildAnswer{}, fmt.Errorf("look at the build %s: %s", q.Task, ans.Error)
+	}
+	return *ans.Build, nil
+}
+
 func (g *Gateway) ask(ctx context.Context, node cloud.NodeID, q agentrpc.Query) (agentrpc.Answer, error) {
 	g.mu.Lock()
 	ses := g.nodes[node]

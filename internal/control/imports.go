@@ -86,6 +86,12 @@ func registerImported(tx *store.Tx, t *cloud.ImportTask, st agentrpc.ImportStatu
 		t.State, t.Message = cloud.ImportFailed, "the import brought no image"
 		return nil
 	}
+	if t.Build != nil {
+		again, err := makeWay(tx, t, st, now)
+		if err != nil || again {
+			return err
+		}
+	}
 	for _, brought := range st.Images {
 		if _, taken := store.Get(tx, store.Claims, store.NameClaim("image", t.Account, t.Name+brought.Suffix)); taken && !isFile(brought.Type) {
 			t.State, t.Message = cloud.ImportFailed, fmt.Sprintf("an image named %q exists", t.Name+brought.Suffix)

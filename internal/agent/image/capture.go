@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 // CaptureOptions say what an image that is made of a root is called.
@@ -47,7 +48,7 @@ func (s *Store) Capture(ctx context.Context, key, parent string, o CaptureOption
 		return img, fmt.Errorf("make an image of %s: %w", key, err)
 	}
 	err = s.leased(ctx, func(ctx context.Context) error {
-		layer, err := s.putUpper(ctx, upper, base)
+		layer, err := s.putUpper(ctx, upper, base, layerRules{leaveOut: ofInstances})
 		if err != nil {
 			return err
 		}
@@ -93,7 +94,7 @@ func (s *Store) upperOf(ctx context.Context, key string) (dir string, base uint3
 
 // putUpper writes a writable layer, whose files belong to host ids from base on, as a layer of an image. It is read through a mount that maps the ids back,
 // so that owners, ACLs and capabilities are what the machine sees.
-func (s *Store) putUpper(ctx context.Context, upper string, base uint32) (layer ocispec.Descriptor, err error) {
+func (s *Store) putUpper(ctx context.Context, upper string, base uint32, rules layerRules) (layer ocispec.Descriptor, err error) {
 	mapping := fmt.Sprintf("%d:0:%d", base, idCount)
 	ids, err := mount.GetUsernsFD(mapping, mapping)
 	if err != nil {
@@ -105,7 +106,7 @@ func (s *Store) putUpper(ctx context.Context, upper string, base uint32) (layer 
 		return layer, fmt.Errorf("make a mount point: %w", err)
 	}
 	defer func() { err = errors.Join(err, s.leave(dir)) }()
-	if err := bindMapped(upper, dir, ids); err != nil {
+	if err := bindMapped(upper, dir, ids, unix.MOUNT_ATTR_RDONLY); err != nil {
 		return layer, err
 	}
 	w, err := content.OpenWriter(ctx, s.db.ContentStore(), content.WithRef("capture-"+newKey()))
@@ -114,7 +115,7 @@ func (s *Store) putUpper(ctx context.Context, upper string, base uint32) (layer 
 	}
 	defer w.Close()
 	full := &roomy{s: s, w: w}
-	if err := writeLayer(ctx, full, dir); err != nil {
+	if err := writeLayer(ctx, full, dir, rules); err != nil {
 		return layer, err
 	}
 	layer = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: w.Digest(), Size: full.n}

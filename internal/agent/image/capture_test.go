@@ -37,7 +37,7 @@ func tree(t *testing.T, root string, base uint32) map[string]string {
 			return err
 		}
 		st := info.Sys().(*syscall.Stat_t)
-		if name == "." || notForImages[name] {
+		if name == "." || ofInstances(name) {
 			return nil
 		}
 		line := fmt.Sprintf("%v %d:%d %d", info.Mode(), st.Uid-base, st.Gid-base, info.ModTime().Unix())

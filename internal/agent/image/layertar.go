@@ -26,27 +26,36 @@ const (
 	xattrRecord    = "SCHILY.xattr."
 )
 
-// notForImages are files that nacre writes anew at every first boot: what an instance was called is nothing to the next one.
-var notForImages = map[string]bool{"etc/hostname": true, "etc/hosts": true, "etc/resolv.conf": true}
+// ofInstances tells whether nacre writes a file anew at every first boot: what an instance was called is nothing to the next one.
+func ofInstances(name string) bool {
+	return name == "etc/hostname" || name == "etc/hosts" || name == "etc/resolv.conf"
+}
 
 // layerWriter writes an overlay's writable layer as a layer of an image: what the directory holds, and what it hides.
 type layerWriter struct {
 	ctx   context.Context
 	out   *tar.Writer
+	rules layerRules
 	links map[uint64]string // names by inode, of files with several
 	bytes int64
 }
 
+// layerRules are what whoever makes a layer wants of it.
+type layerRules struct {
+	leaveOut func(name string) bool // by names relative to the root; nil for nothing
+	date     *time.Time             // of every entry; nil for each file's own
+}
+
 // writeLayer writes the tree below root, an overlay's upper directory in which files belong to whom the machine sees. The same tree makes the same
 // bytes. What a layer can't hold is refused by name; sockets, which are nothing without their process, are left out.
-func writeLayer(ctx context.Context, w io.Writer, root string) error {
-	l := &layerWriter{ctx: ctx, out: tar.NewWriter(w), links: map[uint64]string{}}
+func writeLayer(ctx context.Context, w io.Writer, root string, rules layerRules) error {
+	l := &layerWriter{ctx: ctx, out: tar.NewWriter(w), rules: rules, links: map[uint64]string{}}
 	err := filepath.WalkDir(root, func(at string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		name, err := filepath.Rel(root, at)
-		if err != nil || name == "." || notForImages[name] {
+		if err != nil || name == "." || rules.leaveOut != nil && rules.leaveOut(name) {
 			return err
 		}
 		info, err := e.Info()
@@ -136,6 +145,9 @@ func (l *layerWriter) mark(name string) error {
 }
 
 func (l *layerWriter) header(h *tar.Header) error {
+	if l.rules.date != nil {
+		h.ModTime = *l.rules.date
+	}
 	if err := l.out.WriteHeader(h); err != nil {
 		return fmt.Errorf("write /%s: %w", h.Name, err)
 	}

@@ -105,20 +105,25 @@ func (s *Store) mountMapped(mounts []mount.Mount, userns *os.File, target string
 		return fmt.Errorf("make a mount point: %w", err)
 	}
 	defer func() { err = errors.Join(err, s.leave(dir)) }()
-	if err := bindMapped(all, dir, userns); err != nil {
+	if err := bindMapped(all, dir, userns, unix.MOUNT_ATTR_RDONLY); err != nil {
 		return err
 	}
 	return mountFrom(dir, target, strings.Join(options, ","))
 }
 
-// bindMapped attaches a read-only clone of a directory's mount at dir, where files belong to the ids that userns maps.
-func bindMapped(source, dir string, userns *os.File) error {
+// BindMapped shows a directory at dir, for writing too, where files belong to the ids that userns maps.
+func BindMapped(source, dir string, userns *os.File) error {
+	return bindMapped(source, dir, userns, unix.MOUNT_ATTR_NOSUID)
+}
+
+// bindMapped attaches a clone of a directory's mount at dir, without devices, where files belong to the ids that userns maps.
+func bindMapped(source, dir string, userns *os.File, attributes uint64) error {
 	tree, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("clone the mount of %s: %w", source, err)
 	}
 	defer unix.Close(tree)
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE, Userns_fd: uint64(userns.Fd())}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_NODEV | attributes, Propagation: unix.MS_PRIVATE, Userns_fd: uint64(userns.Fd())}
 	err = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr)
 	if errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("map the ids of %s: its file system can't (ext4, xfs and btrfs can, from Linux 5.19 under an overlay): %w", source, err)

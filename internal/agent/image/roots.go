@@ -105,9 +105,16 @@ func (s *Store) UnmountRoot(ctx context.Context, key string) error {
 	if !isMounted(target) {
 		return nil
 	}
-	// Detached, so that a stranger who looks inside can't keep it; what uses it goes on until it lets go.
-	if err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+	if err := unmountDetached(target); err != nil {
 		return fmt.Errorf("unmount the root file system %s: %w", key, err)
+	}
+	return nil
+}
+
+// unmountDetached unmounts so that a stranger who looks inside can't keep it; what uses it goes on until it lets go.
+func unmountDetached(target string) error {
+	if err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+		return err
 	}
 	return nil
 }

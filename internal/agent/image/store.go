@@ -66,6 +66,8 @@ type Store struct {
 
 	mu    sync.RWMutex
 	known map[string]record // by digest
+	// cached are layers that steps of builds made, by key.
+	cached map[string]cachedLayer
 
 	// records keeps a record's writing and its forgetting whole: in the database and in known.
 	records sync.Mutex
@@ -104,7 +106,7 @@ func Open(ctx context.Context, cfg StoreConfig) (*Store, error) {
 		return nil, fmt.Errorf("open the image store: %w", err)
 	}
 	quieten.Do(func() { log.L.Logger.SetOutput(libraryLog{cfg.Logger}) })
-	s := &Store{root: cfg.Root, log: cfg.Logger, known: map[string]record{}, converting: make(chan struct{}, conversions)}
+	s := &Store{root: cfg.Root, log: cfg.Logger, known: map[string]record{}, cached: map[string]cachedLayer{}, converting: make(chan struct{}, conversions)}
 	s.loadGuest(cfg.Guest)
 	var err error
 	s.bolt, err = bolt.Open(filepath.Join(cfg.Root, "meta.db"), 0o600, &bolt.Options{Timeout: lockWait})
@@ -159,6 +161,12 @@ func (s *Store) recover(ctx context.Context) error {
 		return fmt.Errorf("list the images of this node: %w", err)
 	}
 	for _, img := range list {
+		if strings.HasPrefix(img.Name, cachePrefix) {
+			if err := s.loadCached(img); err != nil {
+				return err
+			}
+			continue
+		}
 		var r record
 		if err := json.Unmarshal([]byte(img.Labels[factsLabel]), &r); err != nil {
 			return fmt.Errorf("image %s: its record is damaged: %w", img.Name, err)

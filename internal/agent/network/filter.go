@@ -301,9 +301,18 @@ func internetOf(v VPC) map[cloud.SubnetID]bool {
 }
 
 // hostTable is the cloud's filter on the host for a family: what comes from a VPC's uplink carries a source of the pool, reaches no address
-// of the host's own, and leaves translated to the host's.
+// of the host's own, and leaves translated to the host's. What comes from an outlet is for the world alone, and nothing begins a
+// conversation with one.
 func (n *Network) hostTable(f family, pool netip.Prefix) string {
-	return strings.NewReplacer("TABLE", f.word+" nacre-"+n.cfg.CloudID, "POOL", pool.Masked().String(), "UPS", fmt.Sprintf("%q", n.hostPrefix()+"*"), "IP", f.word).Replace(`
+	outlets := "iifname OUTS drop"
+	translated := ""
+	if f.word == inet4.word {
+		outlets = "iifname OUTS ip saddr != OPOOL drop\n\t\tiifname OUTS ip daddr { 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/3 } drop"
+		translated = "ip saddr OPOOL oifname != OUTS masquerade"
+	}
+	outs, opool := fmt.Sprintf("%q", n.outletPrefix()+"*"), outletPool.String()
+	return strings.NewReplacer("OUTLETS", strings.NewReplacer("OPOOL", opool, "OUTS", outs).Replace(outlets), "TRANSLATED", strings.NewReplacer("OPOOL", opool, "OUTS", outs).Replace(translated),
+		"OUTS", outs, "TABLE", f.word+" nacre-"+n.cfg.CloudID, "POOL", pool.Masked().String(), "UPS", fmt.Sprintf("%q", n.hostPrefix()+"*"), "IP", f.word).Replace(`
 add table TABLE
 delete table TABLE
 table TABLE {
@@ -311,15 +320,19 @@ table TABLE {
 		type filter hook forward priority filter; policy accept;
 		iifname UPS IP saddr != POOL drop
 		oifname UPS IP daddr != POOL drop
+		OUTLETS
+		oifname OUTS ct state != { established, related } drop
 	}
 	chain input {
 		type filter hook input priority filter; policy accept;
 		iifname UPS ct state established,related accept
 		iifname UPS drop
+		iifname OUTS drop
 	}
 	chain leave {
 		type nat hook postrouting priority srcnat; policy accept;
 		IP saddr POOL oifname != UPS masquerade
+		TRANSLATED
 	}
 }
 `)

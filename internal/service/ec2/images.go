@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 
 	"github.com/nacre-cloud/nacre/internal/awsapi"
@@ -26,11 +25,8 @@ func (s *Service) registerImages(r *awsapi.Registry) {
 	awsapi.Handle(r, ec2.ActionResetImageAttribute, s.resetImageAttribute, awsapi.Honours("Attribute", "ImageId"))
 }
 
-// imageName is what EC2 allows in an AMI's name.
-var imageName = regexp.MustCompile(`^[A-Za-z0-9()\[\] ./\-'@_:]{3,128}$`)
-
 func validImageName(name string) error {
-	if !imageName.MatchString(name) {
+	if !cloud.ValidImageName(name) {
 		return awsapi.Errorf("InvalidAMIName.Malformed", "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, '(', ')', '.', '-', '/' and '_'")
 	}
 	return nil

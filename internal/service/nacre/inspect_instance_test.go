@@ -22,6 +22,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/control"
 	"github.com/nacre-cloud/nacre/internal/service/nacre"
 	"github.com/nacre-cloud/nacre/internal/store"
+	"github.com/nacre-cloud/nacre/internal/upload"
 )
 
 const (
@@ -38,6 +39,8 @@ type node struct {
 	found   *cloud.Inspection
 	refused string
 	err     error
+	build   agentrpc.BuildQuery
+	built   agentrpc.BuildAnswer
 }
 
 func (n *node) Open(context.Context, cloud.NodeID, agentrpc.Target) (io.ReadWriteCloser, error) {
@@ -52,9 +55,16 @@ func (n *node) Inspect(_ context.Context, _ cloud.NodeID, id cloud.InstanceID, l
 	return n.found, n.refused, n.err
 }
 
+func (n *node) Build(_ context.Context, _ cloud.NodeID, q agentrpc.BuildQuery) (agentrpc.BuildAnswer, error) {
+	n.build = q
+	return n.built, n.err
+}
+
 // world is a region with four instances behind a real endpoint, whose answers are held against the shapes.
 type world struct {
 	node     node
+	store    *store.Store
+	secrets  *upload.Secrets
 	operator gen.Client
 	stranger gen.Client
 }
@@ -86,9 +96,9 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{}
+	w := &world{store: s, secrets: upload.NewSecrets()}
 	registry := awsapi.NewRegistry(gen.Service)
-	nacre.New(nacre.Config{Store: s, Nodes: &w.node, Logger: slog.New(slog.DiscardHandler)}).Register(registry)
+	nacre.New(nacre.Config{Store: s, Nodes: &w.node, Secrets: w.secrets, Rand: rand.Reader, Logger: slog.New(slog.DiscardHandler)}).Register(registry)
 	auth := &awsapi.Authenticator{Region: region.Name, Now: time.Now, Keys: func(_ context.Context, id cloud.AccessKeyID) (string, awsapi.Identity, error) {
 		k, ok := store.Get(s.View(), store.AccessKeys, id)
 		if !ok {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"time"
 
 	"github.com/nacre-cloud/nacre/internal/agentrpc"
 	"github.com/nacre-cloud/nacre/internal/awsapi"
@@ -18,13 +19,22 @@ type Nodes interface {
 	Inspect(ctx context.Context, node cloud.NodeID, id cloud.InstanceID, look cloud.Look) (found *cloud.Inspection, refused string, err error)
 	// Open has a node open a tunnel, whose end is the caller's to close.
 	Open(ctx context.Context, node cloud.NodeID, to agentrpc.Target) (io.ReadWriteCloser, error)
+	Build(ctx context.Context, node cloud.NodeID, q agentrpc.BuildQuery) (agentrpc.BuildAnswer, error)
+}
+
+// Secrets keeps what only a build's commands may know, in memory.
+type Secrets interface {
+	Put(task cloud.ImportTaskID, values map[string][]byte, now time.Time)
+	Drop(task cloud.ImportTaskID)
 }
 
 // Config is what the service works with.
 type Config struct {
-	Store  *store.Store
-	Nodes  Nodes
-	Logger *slog.Logger
+	Store   *store.Store
+	Nodes   Nodes
+	Secrets Secrets
+	Rand    io.Reader
+	Logger  *slog.Logger
 }
 
 // Service answers the actions.
@@ -37,4 +47,7 @@ type Service struct {
 func New(cfg Config) *Service { return &Service{cfg: cfg, store: cfg.Store} }
 
 // Register adds the service's actions.
-func (s *Service) Register(r *awsapi.Registry) { s.registerInspect(r) }
+func (s *Service) Register(r *awsapi.Registry) {
+	s.registerInspect(r)
+	s.registerBuilds(r)
+}

@@ -7,6 +7,11 @@ const (
 	// Program is where the init is inside an instance, Config its configuration, readable by root only.
 	Program    = "/run/nacre/init"
 	ConfigFile = "/run/nacre/init.json"
+	// StepProgram is where the init is inside the container of a build's step, StepArgument what it is called with there, and StepSocket the
+	// descriptor by which it hears its configuration, a line of JSON, and tells the exit code, a line of digits.
+	StepProgram  = "/dev/nacre/init"
+	StepArgument = "step"
+	StepSocket   = 3
 	// RebootCode is the exit code by which the init asks to be started again. An application's
 	// own exit code of that value is turned into RebootCode-1.
 	RebootCode = 194

@@ -37,19 +37,9 @@ func (d *Driver) runtimeSpec(s machine.Spec) *specs.Spec {
 	}
 	spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: s.UserNS},
 		specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: s.NetNS})
-	spec.Mounts = []specs.Mount{
-		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
-		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
-		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", shmSize}},
-		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
-		// The host's own sysfs would tell of its devices and its neighbours' links. Only a mount point is there, for the
-		// limits by which programs size themselves.
-		{Destination: "/sys", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "noexec", "nodev", "ro", "size=4k", "nr_inodes=8"}},
-		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
+	spec.Mounts = append(ownMounts(),
 		confined.ReadOnly(d.init, guestinit.Program),
-		confined.ReadOnly(filepath.Join(d.Bundle(s.ID), initConfig), guestinit.ConfigFile),
-	}
+		confined.ReadOnly(filepath.Join(d.Bundle(s.ID), initConfig), guestinit.ConfigFile))
 	if unifiedGroups() {
 		// The second version's rules are a program that is loaded once. Volumes that come later are loop devices; no node of any other is
 		// ever shown inside, and nothing inside can make one.
@@ -68,6 +58,21 @@ func (d *Driver) runtimeSpec(s machine.Spec) *specs.Spec {
 	}
 	spec.Linux.Seccomp = confined.SeccompProfile(spec)
 	return spec
+}
+
+// ownMounts are the file systems of the kernel's that every container has of its own.
+func ownMounts() []specs.Mount {
+	return []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", shmSize}},
+		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+		// The host's own sysfs would tell of its devices and its neighbours' links. Only a mount point is there, for the
+		// limits by which programs size themselves.
+		{Destination: "/sys", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "noexec", "nodev", "ro", "size=4k", "nr_inodes=8"}},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
+	}
 }
 
 // loopMajor is the number of the kernel's driver of loop devices.

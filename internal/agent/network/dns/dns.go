@@ -27,7 +27,7 @@ const (
 	idleTimeout = 10 * time.Second
 )
 
-// Config says for whom a server answers.
+// Config says for whom a server answers. Without a Domain it has no names of its own: all are the host's resolvers'.
 type Config struct {
 	Domain string // of private names, such as "ec2.internal"
 	Public string // of public names, such as "compute-1.amazonaws.com"
@@ -132,6 +132,9 @@ func (s *Server) reply(w dns.ResponseWriter, q, m *dns.Msg) {
 
 // own answers for this VPC's names; nil for others.
 func (s *Server) own(q *dns.Msg) *dns.Msg {
+	if s.cfg.Domain == "" {
+		return nil
+	}
 	name, kind := strings.ToLower(strings.TrimSuffix(q.Question[0].Name, ".")), q.Question[0].Qtype
 	var answer dns.RR
 	hdr := dns.RR_Header{Name: q.Question[0].Name, Class: dns.ClassINET, Ttl: ttl}
