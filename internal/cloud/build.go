@@ -14,6 +14,9 @@ type Build struct {
 	Pull  []string          `json:",omitempty"`
 }
 
+// LabelSystem is the label by which an OCI image says whether it is an operating system ("true") or one application ("false").
+const LabelSystem = "cloud.nacre.system"
+
 // BuildStepState is how far a step of a build is.
 type BuildStepState string
 

@@ -13,6 +13,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
 // Image is an image's configuration, with what Containerfiles say beyond OCI's.
@@ -98,6 +100,8 @@ type scene struct {
 	img    *Image
 	args   map[string]string
 	cmdSet bool
+	// started says that the text says what is run, labelled that it says itself what kind of image this is.
+	started, labelled bool
 }
 
 // Outcome is a stage that has been worked out.
@@ -105,6 +109,8 @@ type Outcome struct {
 	Steps  []Step
 	Config Image
 	cmdSet bool
+
+	labelled bool
 }
 
 // Evaluate works out a stage on a base's configuration; before is the base's outcome where it is a stage too.
@@ -118,7 +124,7 @@ func (f *File) Evaluate(st *Stage, base Image, before *Outcome) (*Outcome, error
 	base.Created = &when
 	triggers := base.Config.OnBuild
 	base.Config.OnBuild = nil
-	s := &scene{f: f, st: st, img: &base, args: map[string]string{}, cmdSet: before != nil && before.cmdSet}
+	s := &scene{f: f, st: st, img: &base, args: map[string]string{}, cmdSet: before != nil && before.cmdSet, labelled: before != nil && before.labelled}
 	if st.Base.Image == Scratch {
 		base.Config.WorkingDir = "/"
 	}
@@ -141,7 +147,10 @@ func (f *File) Evaluate(st *Stage, base Image, before *Outcome) (*Outcome, error
 		}
 		out.Steps = append(out.Steps, steps...)
 	}
-	out.Config, out.cmdSet = *s.img, s.cmdSet
+	if s.started && !s.labelled {
+		delete(s.img.Config.Labels, cloud.LabelSystem) // on an operating system, an application
+	}
+	out.Config, out.cmdSet, out.labelled = *s.img, s.cmdSet, s.labelled
 	return out, nil
 }
 
@@ -243,15 +252,17 @@ func (s *scene) apply(c instructions.Command) ([]Step, error) {
 	case *instructions.LabelCommand:
 		for _, kv := range c.Labels {
 			cfg.Labels[kv.Key] = kv.Value
+			s.labelled = s.labelled || kv.Key == cloud.LabelSystem
 		}
 	case *instructions.UserCommand:
 		cfg.User = c.User
 	case *instructions.CmdCommand:
-		cfg.Cmd, s.cmdSet = s.line(c.ShellDependantCmdLine), true
+		cfg.Cmd, s.cmdSet, s.started = s.line(c.ShellDependantCmdLine), true, true
 	case *instructions.EntrypointCommand:
 		if cfg.Entrypoint = s.line(c.ShellDependantCmdLine); !s.cmdSet {
 			cfg.Cmd = nil // that of the base was for the base's entrypoint
 		}
+		s.started = true
 	case *instructions.ShellCommand:
 		cfg.Shell = c.Shell
 	case *instructions.StopSignalCommand:

@@ -20,6 +20,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
 // Limits of an image. What is past them is refused before it fills anything.
@@ -38,7 +40,7 @@ const leaseTime = 24 * time.Hour
 
 // An image says by these labels what it is.
 const (
-	systemLabel    = "cloud.nacre.system"     // "true": an operating system
+	systemLabel    = cloud.LabelSystem        // "true": an operating system
 	loginUserLabel = "cloud.nacre.login-user" // its ordinary user
 )
 

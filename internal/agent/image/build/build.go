@@ -419,6 +419,9 @@ func (s *session) finish(ctx context.Context) (image.Image, error) {
 
 // clear unmounts everything in a directory made for one command and removes it. Nothing is ever deleted through a mount.
 func clear(dir string) error {
+	if err := os.RemoveAll(filepath.Join(dir, bundleDir)); err != nil { // nothing is mounted there
+		return err
+	}
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil

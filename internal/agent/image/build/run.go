@@ -349,6 +349,5 @@ func (t *theatre) strike(ctx context.Context) error {
 	for _, unlock := range t.unlock {
 		unlock()
 	}
-	problems = append(problems, os.RemoveAll(t.path(bundleDir)), clear(t.dir))
-	return errors.Join(problems...)
+	return errors.Join(append(problems, clear(t.dir))...)
 }

@@ -205,6 +205,9 @@ func readContext(file io.ReaderAt, size int64) (*contextTree, error) {
 		case tar.TypeSymlink:
 			add.mode, add.link = fs.ModeSymlink|0o777, h.Linkname
 		case tar.TypeReg:
+			if h.Size > size-in.n { // before a byte is read: holes could go on for years
+				return nil, fmt.Errorf("the context says that /%s has %d bytes, more than there are in it", name, h.Size)
+			}
 			sum := sha256.New()
 			if add.size, err = io.Copy(sum, r); err != nil {
 				return nil, fmt.Errorf("read /%s of the context: %w", name, err)
