@@ -31,7 +31,7 @@ deps: build ## install the Debian packages that running and testing need
 	scripts/install-packages awscli openssh-client busybox-static netcat-openbsd iproute2 e2fsprogs qemu-system-x86 qemu-utils iputils-ping grub-pc-bin grub-efi-amd64-bin podman skopeo
 
 deps-bench: deps ## install the peers that the benchmarks compare with
-	scripts/install-packages podman containerd fuse-overlayfs fio iperf3
+	scripts/install-packages containerd fuse-overlayfs fio iperf3 docker-registry
 
 test: deps ## run all tests (root, about a quarter of an hour on two cores)
 	go vet ./...

@@ -53,7 +53,7 @@ func run() (err error) {
 		run  func(*testCloud) ([]row, error)
 	}{{"idle", idle}, {"launches", launches}, {"burst", burst}, {"describes", describes}, {"packets", packets}, {"groupChange", groupChange},
 		{"networkStory", networkStory}, {"machines", machines}, {"wholeDebian", wholeDebian}, {"machineIO", machineIO},
-		{"volumeIO", volumeIO}, {"snapshots", snapshots}, {"manyLayers", manyLayers}} {
+		{"volumeIO", volumeIO}, {"snapshots", snapshots}, {"manyLayers", manyLayers}, {"registry", registryMeasure}} {
 		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], m.name) {
 			continue
 		}
