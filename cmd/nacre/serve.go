@@ -26,6 +26,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 	"github.com/nacre-cloud/nacre/internal/control"
+	"github.com/nacre-cloud/nacre/internal/pulse"
 	"github.com/nacre-cloud/nacre/internal/registry"
 	"github.com/nacre-cloud/nacre/internal/registry/wire"
 	"github.com/nacre-cloud/nacre/internal/service/billing"
@@ -88,7 +89,16 @@ func serve(ctx context.Context, o upOptions, out, logs io.Writer) (err error) {
 	defer func() { err = errors.Join(err, repositories.Close()) }()
 	secrets := upload.NewSecrets()
 	gateway := control.NewGateway(s, time.Now, log.With("part", "gateway"))
-	reconcilers := &control.Reconcilers{Store: s, Now: time.Now, Logger: log.With("part", "control")}
+	health := pulse.New(s, gateway.Connected)
+	reconcilers := &control.Reconcilers{Store: s, Now: time.Now, Logger: log.With("part", "control"), Reconciled: health.Reconciled}
+
+	var metrics net.Listener
+	if o.metrics != "" {
+		if metrics, err = net.Listen("tcp", o.metrics); err != nil {
+			return errors.Join(fmt.Errorf("listen for Prometheus: %w; choose another address with --metrics-listen", err), l.Close())
+		}
+		defer metrics.Close()
+	}
 
 	group, ctx := errgroup.WithContext(ctx)
 	agents, err := listenAgents(o.dir, gateway)
@@ -96,9 +106,12 @@ func serve(ctx context.Context, o upOptions, out, logs io.Writer) (err error) {
 		return errors.Join(err, l.Close())
 	}
 	consoles := instanceconnect.New(instanceconnect.Config{Store: s, Nodes: gateway, Rand: rand.Reader, Now: time.Now, Logger: log.With("part", "consoles")})
-	api := awsapi.NewHTTPServer(apiHandler(s, region, gateway, consoles, uploads, secrets, repositories, log))
+	api := awsapi.NewHTTPServer(apiHandler(s, region, gateway, health, consoles, uploads, secrets, repositories, log))
 	api.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	door := newEndpoint(l)
+	if metrics != nil {
+		group.Go(func() error { return serveMetrics(ctx, metrics, health.Handler()) })
+	}
 	group.Go(func() error { return reconcilers.Run(ctx) })
 	group.Go(func() error { return cleanUploads(ctx, s, uploads, log) })
 	group.Go(func() error { return repositories.Run(ctx) })
@@ -164,7 +177,7 @@ func bootstrap(ctx context.Context, s *store.Store, o upOptions) (cloud.Region, 
 }
 
 // apiHandler is everything that answers at the endpoint.
-func apiHandler(s *store.Store, region cloud.Region, gateway *control.Gateway, consoles *instanceconnect.Service, uploads *upload.Dir, secrets *upload.Secrets, repositories *registry.Registry, log *slog.Logger) http.Handler {
+func apiHandler(s *store.Store, region cloud.Region, gateway *control.Gateway, health *pulse.Pulse, consoles *instanceconnect.Service, uploads *upload.Dir, secrets *upload.Secrets, repositories *registry.Registry, log *slog.Logger) http.Handler {
 	auth := &awsapi.Authenticator{Region: region.Name, Now: time.Now, Keys: func(_ context.Context, id cloud.AccessKeyID) (string, awsapi.Identity, error) {
 		k, ok := store.Get(s.View(), store.AccessKeys, id)
 		if !ok {
@@ -181,7 +194,7 @@ func apiHandler(s *store.Store, region cloud.Region, gateway *control.Gateway, c
 	billing.New(s).Register(actions)
 	ecr.New(ecr.Config{Store: s, Registry: repositories, Logger: log.With("part", "ecr")}).Register(actions)
 	mux := http.NewServeMux()
-	mux.Handle("/", &awsapi.Server{Registry: actions, Auth: auth, Logger: log.With("part", "api")})
+	mux.Handle("/", &awsapi.Server{Registry: actions, Auth: auth, Logger: log.With("part", "api"), Observe: health.Call})
 	mux.Handle(wire.Root, &wire.Handler{Registry: repositories, Logger: log.With("part", "registry")})
 	mux.HandleFunc("GET "+exportPath+"{image}", exportHandler(own, auth, log.With("part", "exports")))
 	mux.HandleFunc("PUT "+uploadPath+"{digest}", uploadHandler(uploads, auth, log.With("part", "uploads")))

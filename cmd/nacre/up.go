@@ -28,6 +28,7 @@ import (
 type upOptions struct {
 	dir          dataDir
 	listen       string
+	metrics      string // where Prometheus reads, "" for nowhere
 	region       string
 	pool         string
 	detach       bool
@@ -75,6 +76,7 @@ adopt what runs. Ending nacre, also by kill -9, leaves every instance running.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.listen, "listen", "", "`ADDRESS` of the API (default "+defaultListen+", or what the last start used)")
+	f.StringVar(&o.metrics, "metrics-listen", "", "`ADDRESS` at which Prometheus reads nacre's own health, at /metrics, unsigned: whoever reaches it can read it (default nowhere)")
 	f.StringVar(&o.region, "region", "", "`NAME` of the region, settled by the first start (default "+defaultRegion+")")
 	f.StringVar(&o.pool, "public-pool", "", "`CIDR` that public addresses are drawn from, settled by the first start (default "+defaultPool+")")
 	f.BoolVar(&o.detach, "detach", false, "return when the API answers, and go on in the background")
@@ -101,6 +103,11 @@ func (o *upOptions) validate() error {
 	}
 	if _, _, err := net.SplitHostPort(o.listen); err != nil {
 		return fmt.Errorf("--listen %q: %w", o.listen, err)
+	}
+	if o.metrics != "" {
+		if _, _, err := net.SplitHostPort(o.metrics); err != nil {
+			return fmt.Errorf("--metrics-listen %q: %w; give an address and a port, such as 127.0.0.1:6422", o.metrics, err)
+		}
 	}
 	if o.pool != "" {
 		p, err := netip.ParsePrefix(o.pool)
@@ -188,6 +195,9 @@ func (o *upOptions) startDetached(cmd *cobra.Command) error {
 	}
 	if o.reserve != "" {
 		args = append(args, "--memory-reserve", o.reserve)
+	}
+	if o.metrics != "" {
+		args = append(args, "--metrics-listen", o.metrics)
 	}
 	if o.pool != "" {
 		args = append(args, "--public-pool", o.pool)

@@ -34,6 +34,8 @@ type Server struct {
 	Registry *Registry
 	Auth     *Authenticator
 	Logger   *slog.Logger
+	// Observe is told of every call that was answered; nil for nobody. Service and action are "" unless a handler was found, code is "" for success.
+	Observe func(service, action, code string, took time.Duration)
 }
 
 // NewHTTPServer returns a server with the limits that the API needs against slow clients.
@@ -79,8 +81,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if _, err := w.Write(body); err != nil {
 		s.Logger.Debug("the client went away", "request", call.RequestID, "error", err)
 	}
+	took := s.Auth.Now().Sub(begin)
 	s.Logger.Info("call", "action", call.Action, "account", call.Account, "request", call.RequestID, "status", status, "code", code,
-		"source", call.SourceIP, "took", s.Auth.Now().Sub(begin))
+		"source", call.SourceIP, "took", took)
+	if s.Observe == nil {
+		return
+	}
+	if h == nil {
+		s.Observe("", "", code, took)
+		return
+	}
+	s.Observe(h.service.Name, h.action, code, took)
 }
 
 // answer authenticates and dispatches a request. The service is nil while it isn't known.

@@ -36,6 +36,8 @@ type Reconcilers struct {
 	Store  *store.Store
 	Now    func() time.Time
 	Logger *slog.Logger
+	// Reconciled is told how long each reconciliation took, and what it failed for; nil for nobody.
+	Reconciled func(took time.Duration, err error)
 }
 
 // Run works until ctx ends or the store fails.
@@ -49,7 +51,12 @@ func (r *Reconcilers) Run(ctx context.Context) error {
 	}
 	for {
 		next := resync
-		if err := r.reconcile(ctx); err != nil && ctx.Err() == nil {
+		begin := r.Now()
+		err := r.reconcile(ctx)
+		if r.Reconciled != nil && ctx.Err() == nil {
+			r.Reconciled(r.Now().Sub(begin), err)
+		}
+		if err != nil && ctx.Err() == nil {
 			r.Logger.Error("reconcile", "error", err, "retry", retryAfter)
 			next = retryAfter
 		}

@@ -82,6 +82,13 @@ func (g *Gateway) Connect(stream agentrpc.ServerStream) error {
 	return err
 }
 
+// Connected is how many nodes have a stream.
+func (g *Gateway) Connected() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.nodes)
+}
+
 // register notes the node's facts.
 func (g *Gateway) register(ctx context.Context, n *cloud.Node) error {
 	err := g.store.Update(ctx, func(tx *store.Tx) error {
