@@ -11,16 +11,19 @@ import (
 type Service struct {
 	Name      string // in credential scopes, such as "ec2"
 	Version   string
-	Protocol  string              // "ec2", "query" or "json"
+	Protocol  string              // "ec2", "query", "json" or "rest-json"
 	Namespace string              // of the XML protocols
 	Actions   []string            // all of the model
 	Shapes    map[string]Shapes   // of the actions that are generated, by name
 	Enums     map[string][]string // values by the enumeration's name
 
 	// Of the JSON protocol:
-	JSONVersion  string // "1.0" or "1.1"
-	TargetPrefix string // what stands before the action in X-Amz-Target
-	Exceptions   map[string]Exception
+	JSONVersion  string               // "1.0" or "1.1"
+	TargetPrefix string               // what stands before the action in X-Amz-Target
+	Exceptions   map[string]Exception // also of REST
+
+	// Of the REST protocol, by action:
+	Routes map[string]Route
 }
 
 // Shapes are an action's generated types.

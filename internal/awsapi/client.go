@@ -64,21 +64,25 @@ func (c *Client) once(ctx context.Context, s *Service, action string, out outbou
 		return ctx.Err() == nil, fmt.Errorf("%s: %w", action, err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode >= 300 {
 		e := protocolFor(s).decodeError(io.LimitReader(resp.Body, maxErrorBody), resp.StatusCode)
 		if e.RequestID == "" {
 			e.RequestID = resp.Header.Get("X-Amzn-Requestid")
 		}
 		return e.Status >= 500 && e.Code != "InsufficientInstanceCapacity", e
 	}
-	if err := protocolFor(s).decodeResult(s, action, resp.Body, res); err != nil {
+	if err := protocolFor(s).decodeResult(s, action, resp, res); err != nil {
 		return false, fmt.Errorf("%s: %w", action, err)
 	}
 	return false, nil
 }
 
 func (c *Client) post(ctx context.Context, s *Service, out outbound) (*http.Response, error) {
-	return c.send(ctx, http.MethodPost, "/", s.Name, out.header, bytes.NewReader(out.body), int64(len(out.body)), hashOf(out.body))
+	method, path := out.method, out.path
+	if path == "" {
+		method, path = http.MethodPost, "/"
+	}
+	return c.send(ctx, method, path, s.Name, out.header, bytes.NewReader(out.body), int64(len(out.body)), hashOf(out.body))
 }
 
 func hashOf(b []byte) string {
@@ -147,7 +151,7 @@ func Measure[Req, Res any](ctx context.Context, c *Client, a Action[Req, Res], i
 		return 0, fmt.Errorf("%s: %w", a.Name, err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode >= 300 {
 		return 0, protocolFor(a.Service).decodeError(io.LimitReader(resp.Body, maxErrorBody), resp.StatusCode)
 	}
 	return io.Copy(io.Discard, resp.Body)

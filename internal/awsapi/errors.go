@@ -11,6 +11,8 @@ type Error struct {
 	Code    string
 	Message string
 	Status  int // HTTP, 400 unless the code has its own
+	// Reason is one of those that a REST service's model lists for the code, "" for none.
+	Reason string
 	// RequestID is set on the client's side.
 	RequestID string
 }

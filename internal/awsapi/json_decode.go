@@ -160,6 +160,7 @@ func (d *jsonDecoder) structure(v reflect.Value, path string, depth int) error {
 			return err
 		}
 		i, known := p.byForm[name]
+		known = known && p.fields[i].in == ""
 		switch {
 		case !known:
 			if d.strict && tok != nil && name != "__type" {
@@ -185,6 +186,11 @@ func (d *jsonDecoder) structure(v reflect.Value, path string, depth int) error {
 	if _, err := d.token(); err != nil {
 		return err
 	}
+	return d.complete(v, p, path)
+}
+
+// complete finds what is required and isn't there.
+func (d *jsonDecoder) complete(v reflect.Value, p *plan, path string) error {
 	for i := range p.fields {
 		if f := &p.fields[i]; d.strict && f.required && v.Field(f.index).IsNil() {
 			return constraint("null", join(path, f.form), "not be null")

@@ -19,7 +19,7 @@ func appendJSONStruct(b []byte, v reflect.Value) []byte {
 	for i := range p.fields {
 		f := &p.fields[i]
 		fv := v.Field(f.index)
-		if fv.IsNil() {
+		if fv.IsNil() || f.in != "" {
 			continue
 		}
 		if !first {

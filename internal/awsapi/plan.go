@@ -42,6 +42,7 @@ type field struct {
 	keys     string // the enumeration of a map's keys
 	iso      bool   // a time that JSON has in ISO 8601's form, not in seconds
 	token    bool
+	in       string // where a REST service has it, see rest.go
 	min, max float64
 	bounded  bool
 	kind     kind
@@ -62,7 +63,7 @@ func planOf(t reflect.Type) *plan {
 		sf := t.Field(i)
 		f := field{index: i, name: sf.Name, form: sf.Tag.Get("form"), xml: sf.Tag.Get("xml"), item: sf.Tag.Get("item"),
 			flat: sf.Tag.Get("flat") != "", required: sf.Tag.Get("required") != "", enum: sf.Tag.Get("enum"), token: sf.Tag.Get("token") != "",
-			keys: sf.Tag.Get("keys"), iso: sf.Tag.Get("time") == "iso8601"}
+			in: sf.Tag.Get("in"), keys: sf.Tag.Get("keys"), iso: sf.Tag.Get("time") == "iso8601"}
 		if f.form == "" {
 			f.form = sf.Tag.Get("json")
 		}

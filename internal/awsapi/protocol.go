@@ -9,8 +9,7 @@ import (
 )
 
 // protocol is a family of AWS's protocols: how a call says which action it means, and how parameters, results and errors are written.
-// The service that a call is scoped to is known before its protocol is asked, so that protocols which tell actions by method and
-// path (rest-json, rest-xml) fit beside those that do it by a parameter or a header.
+// The service that a call is scoped to is known before its protocol is asked: some tell actions by method and path, others by a parameter or a header.
 type protocol interface {
 	// contentType is what answers are declared as.
 	contentType(s *Service) string
@@ -24,7 +23,7 @@ type protocol interface {
 
 	// The client's side.
 	call(s *Service, action string, in any) outbound
-	decodeResult(s *Service, action string, r io.Reader, dst any) error
+	decodeResult(s *Service, action string, resp *http.Response, dst any) error
 	decodeError(r io.Reader, status int) *Error
 }
 
@@ -37,8 +36,9 @@ type parameters interface {
 
 // outbound is a call as a client sends it.
 type outbound struct {
-	header http.Header
-	body   []byte
+	method, path string // "" for a POST to /
+	header       http.Header
+	body         []byte
 }
 
 // protocolOf finds how a call is to be answered. While its service isn't known, the call itself has to tell.
@@ -54,8 +54,11 @@ func protocolOf(s *Service, r *http.Request) protocol {
 
 // protocolFor is how a service is called.
 func protocolFor(s *Service) protocol {
-	if s.Protocol == "json" {
+	switch s.Protocol {
+	case "json":
 		return jsonProtocol{}
+	case restJSON:
+		return restProtocol{}
 	}
 	return formProtocol{}
 }
@@ -102,8 +105,8 @@ func (formProtocol) call(s *Service, action string, in any) outbound {
 		body: []byte(encodeForm(s, action, in).Encode())}
 }
 
-func (formProtocol) decodeResult(s *Service, action string, r io.Reader, dst any) error {
-	return decodeResult(s, action, r, dst)
+func (formProtocol) decodeResult(s *Service, action string, resp *http.Response, dst any) error {
+	return decodeResult(s, action, resp.Body, dst)
 }
 
 func (formProtocol) decodeError(r io.Reader, status int) *Error { return decodeError(r, status) }
@@ -174,8 +177,8 @@ func (p jsonProtocol) call(s *Service, action string, in any) outbound {
 		body: appendJSONStruct(nil, reflect.ValueOf(in).Elem())}
 }
 
-func (jsonProtocol) decodeResult(s *Service, _ string, r io.Reader, dst any) error {
-	body, err := io.ReadAll(r)
+func (jsonProtocol) decodeResult(s *Service, _ string, resp *http.Response, dst any) error {
+	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return err
 	}

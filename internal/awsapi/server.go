@@ -73,6 +73,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Content-Type", protocol.contentType(service))
 	header.Set("X-Amzn-Requestid", call.RequestID)
+	if p, ok := protocol.(restProtocol); ok {
+		if err == nil {
+			status = p.head(h, res, header)
+		} else {
+			header.Set("X-Amzn-Errortype", code)
+		}
+	}
 	header.Set("Content-Length", fmt.Sprint(len(body)))
 	if status == http.StatusRequestEntityTooLarge {
 		header.Set("Connection", "close")
@@ -96,21 +103,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // answer authenticates and dispatches a request. The service is nil while it isn't known.
 func (s *Server) answer(r *http.Request, call *Call) (*Service, *handler, any, error) {
-	if r.URL.Path != "/" && r.URL.Path != "" {
+	query, malformed := url.ParseQuery(r.URL.RawQuery)
+	rest := s.Registry.restService(r, query)
+	if rest == nil && r.URL.Path != "/" && r.URL.Path != "" {
 		return nil, nil, nil, Errorf("InvalidAction", "There is nothing at the path %s.", shorten(r.URL.Path))
 	}
-	if r.Method != http.MethodPost && r.Method != http.MethodGet {
+	if rest == nil && r.Method != http.MethodPost && r.Method != http.MethodGet {
 		return nil, nil, nil, Errorf("InvalidAction", "Calls are POST or GET, not %s.", shorten(r.Method))
 	}
 	body, err := readBody(r)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
+	if malformed != nil {
 		return nil, nil, nil, InvalidParameterValue("The query string is malformed")
 	}
-	who, scope, denied := s.Auth.whole(r, query, body)
+	who, scope, denied := s.Auth.whole(r, query, body, rest.leavesBodyUnsigned(r))
 	service := s.Registry.services[scope]
 	action, in, err := protocolOf(service, r).route(service, r, query, body)
 	call.Action = shorten(action)
@@ -130,6 +138,28 @@ func (s *Server) answer(r *http.Request, call *Call) (*Service, *handler, any, e
 	}
 	res, err := s.protect(r.Context(), h, call, in)
 	return service, h, res, err
+}
+
+// restService is the REST service that a call claims to be scoped to, nil for none: paths and methods are those services' own. Whether the claim is true is
+// for the signature to say.
+func (r *Registry) restService(req *http.Request, query url.Values) *Service {
+	sig, err := parseSignature(req, query)
+	if err != nil {
+		return nil
+	}
+	if s := r.services[sig.service]; s != nil && s.Protocol == restJSON {
+		return s
+	}
+	return nil
+}
+
+// leavesBodyUnsigned tells whether a call's action lets the body be out of the signature.
+func (s *Service) leavesBodyUnsigned(r *http.Request) bool {
+	if s == nil {
+		return false
+	}
+	action, _, ok := s.ActionAt(r.Method, r.URL.EscapedPath())
+	return ok && s.Routes[action].UnsignedBody
 }
 
 func readBody(r *http.Request) ([]byte, error) {
@@ -167,7 +197,7 @@ func (r *Registry) find(service *Service, action string) (*handler, error) {
 
 // unbuilt refuses an action as a region of AWS does that lacks it.
 func unbuilt(service *Service, format string, args ...any) *Error {
-	if service.Protocol == "json" {
+	if service.Protocol == "json" || service.Protocol == restJSON {
 		return Errorf("UnknownOperationException", format, args...)
 	}
 	return Unsupported(format, args...)

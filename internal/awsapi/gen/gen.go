@@ -4,6 +4,7 @@ package gen
 import (
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ce"
+	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ebs"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ec2instanceconnect"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen/ecr"
@@ -13,6 +14,7 @@ import (
 )
 
 //go:generate go run ../modelgen -service ce -version 2017-10-25 -out ce
+//go:generate go run ../modelgen -service ebs -version 2019-11-02 -out ebs
 //go:generate go run ../modelgen -service ec2 -version 2016-11-15 -out ec2
 //go:generate go run ../modelgen -service ec2-instance-connect -version 2018-04-02 -out ec2instanceconnect
 //go:generate go run ../modelgen -service ecr -version 2015-09-21 -out ecr
@@ -21,5 +23,5 @@ import (
 
 // Services lists all that the endpoint knows, AWS's and nacre's own. An action without a handler is refused as not built.
 func Services() []*awsapi.Service {
-	return []*awsapi.Service{ec2.Service, ec2instanceconnect.Service, ecr.Service, ce.Service, pricing.Service, sts.Service, nacre.Service}
+	return []*awsapi.Service{ec2.Service, ec2instanceconnect.Service, ebs.Service, ecr.Service, ce.Service, pricing.Service, sts.Service, nacre.Service}
 }

@@ -7,17 +7,28 @@ import (
 	"strings"
 )
 
-// json tells whether the service speaks AWS JSON: one name a member, and errors that the model lists.
-func (g *generator) json() bool { return g.model.Metadata.Protocol == "json" }
+// json tells whether the service speaks AWS JSON, or REST with JSON: one name a member, and errors that the model lists.
+func (g *generator) json() bool { return g.model.Metadata.Protocol == "json" || g.rest() }
+
+// rest tells whether method and path say which action a call means.
+func (g *generator) rest() bool { return g.model.Metadata.Protocol == "rest-json" }
 
 // jsonTag carries what the JSON codec needs.
-func (g *generator) jsonTag(member string, r *reference, required bool) string {
+func (g *generator) jsonTag(member string, r *reference, required, payload bool) string {
 	s := g.model.Shapes[r.Shape]
 	name := r.LocationName
 	if name == "" {
 		name = member
 	}
 	tags := []string{fmt.Sprintf(`json:%q`, name)}
+	switch {
+	case payload && s.Type != "blob":
+		panic("modelgen: the payload " + member + " is no blob, which no codec knows yet")
+	case payload:
+		tags = append(tags, `in:"payload"`)
+	case r.Location != "":
+		tags = append(tags, fmt.Sprintf(`in:%q`, r.Location))
+	}
 	// An enumeration is that of the innermost values.
 	innermost, of := r.Shape, s
 	for of.Type == "list" || of.Type == "map" {
@@ -36,6 +47,16 @@ func (g *generator) jsonTag(member string, r *reference, required bool) string {
 		tags = append(tags, `time:"iso8601"`)
 	}
 	return strings.Join(append(tags, constraints(s, r, required)...), " ")
+}
+
+// writeRoutes writes where a REST service's actions are.
+func (g *generator) writeRoutes(b *bytes.Buffer) {
+	b.WriteString("\n// routes are how the model's actions are called.\nvar routes = map[string]awsapi.Route{\n")
+	for _, name := range sortedKeys(g.model.Operations) {
+		op := g.model.Operations[name]
+		fmt.Fprintf(b, "\t%q: {Method: %q, Path: %q, Status: %d, UnsignedBody: %v},\n", name, op.HTTP.Method, op.HTTP.RequestURI, op.HTTP.ResponseCode, op.AuthType == "v4-unsigned-body")
+	}
+	b.WriteString("}\n")
 }
 
 // writeExceptions writes the table of the service's errors.

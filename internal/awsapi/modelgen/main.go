@@ -33,8 +33,14 @@ type model struct {
 		XMLNamespace string `json:"xmlNamespace"`
 	} `json:"metadata"`
 	Operations map[string]struct {
-		Input  *reference `json:"input"`
-		Output *reference `json:"output"`
+		HTTP struct {
+			Method       string `json:"method"`
+			RequestURI   string `json:"requestUri"`
+			ResponseCode int    `json:"responseCode"`
+		} `json:"http"`
+		AuthType string     `json:"authtype"`
+		Input    *reference `json:"input"`
+		Output   *reference `json:"output"`
 	} `json:"operations"`
 	Shapes map[string]*shape `json:"shapes"`
 }
@@ -42,6 +48,7 @@ type model struct {
 type reference struct {
 	Shape            string `json:"shape"`
 	LocationName     string `json:"locationName"`
+	Location         string `json:"location"`
 	QueryName        string `json:"queryName"`
 	ResultWrapper    string `json:"resultWrapper"`
 	Flattened        bool   `json:"flattened"`
@@ -65,6 +72,7 @@ type shape struct {
 		Code           string `json:"code"`
 		HTTPStatusCode int    `json:"httpStatusCode"`
 	} `json:"error"`
+	Payload         string `json:"payload"`
 	Flattened       bool   `json:"flattened"`
 	TimestampFormat string `json:"timestampFormat"`
 }
@@ -254,7 +262,7 @@ func (g *generator) writeShapes(b *bytes.Buffer) {
 		}
 		for _, member := range sortedKeys(s.Members) {
 			r := s.Members[member]
-			fmt.Fprintf(&body, "\t%s %s `%s`\n", exported(member), g.goType(r.Shape, false), g.tag(member, r, required[member]))
+			fmt.Fprintf(&body, "\t%s %s `%s`\n", exported(member), g.goType(r.Shape, false), g.tag(member, r, required[member], s.Payload == member))
 		}
 		body.WriteString("}\n\n")
 	}
@@ -307,10 +315,10 @@ func identifier(value string) string {
 }
 
 // tag carries what the codecs need: names in forms and in XML, list items, and constraints.
-func (g *generator) tag(member string, r *reference, required bool) string {
+func (g *generator) tag(member string, r *reference, required, payload bool) string {
 	s := g.model.Shapes[r.Shape]
 	if g.json() {
-		return g.jsonTag(member, r, required)
+		return g.jsonTag(member, r, required, payload)
 	}
 	xml := r.LocationName
 	if xml == "" {
@@ -368,6 +376,9 @@ func (g *generator) writeActions(b *bytes.Buffer) {
 	special := fmt.Sprintf("Namespace: %q,", namespace)
 	if g.json() {
 		special = fmt.Sprintf("JSONVersion: %q, TargetPrefix: %q,", meta.JSONVersion, meta.TargetPrefix)
+		if g.rest() {
+			special = "Routes: routes,"
+		}
 	}
 	name := meta.SigningName
 	if name == "" {
@@ -412,6 +423,9 @@ func (g *generator) writeActions(b *bytes.Buffer) {
 	b.WriteString("}\n")
 	if g.json() {
 		g.writeExceptions(b)
+	}
+	if g.rest() {
+		g.writeRoutes(b)
 	}
 }
 

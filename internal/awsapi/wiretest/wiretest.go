@@ -55,6 +55,9 @@ var requestID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`
 func Check(c Call) []string {
 	var problems []string
 	fault := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	if c.Service != nil && c.Service.Protocol == restProtocol {
+		return checkREST(c)
+	}
 	if c.Service != nil && c.Service.Protocol == "json" || c.Service == nil && strings.HasPrefix(c.Header.Get("Content-Type"), jsonType) {
 		return checkJSON(c)
 	}
@@ -207,7 +210,7 @@ type transport struct {
 
 // RoundTrip implements http.RoundTripper.
 func (c transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Path != "/" && r.URL.Path != "" {
+	if r.URL.Path != "/" && r.URL.Path != "" && restService(r, c.services) == nil {
 		return c.base.RoundTrip(r)
 	}
 	var body []byte
@@ -251,9 +254,12 @@ func report(tell func(string), r *http.Request, request []byte, status int, head
 		call.Action = target[strings.LastIndexByte(target, '.')+1:]
 	}
 	for _, s := range services {
-		if scope := "/" + s.Name + "/aws4_request"; strings.Contains(r.Header.Get("Authorization"), scope) || strings.Contains(form.Get("X-Amz-Credential"), scope) {
+		if scope := "/" + s.Name + "/aws4_request"; scoped(r, s) || strings.Contains(form.Get("X-Amz-Credential"), scope) {
 			call.Service = s
 		}
+	}
+	if s := restService(r, services); s != nil {
+		call.Action, _, _ = s.ActionAt(r.Method, r.URL.EscapedPath())
 	}
 	for _, problem := range Check(call) {
 		tell(fmt.Sprintf("the answer to %s: %s", call.Action, problem))

@@ -77,6 +77,7 @@ var chapters = map[string]struct {
 }{
 	"ec2":                  {"EC2", ec2Groups},
 	"ec2-instance-connect": {"EC2 Instance Connect", []group{open("Keys for a minute", `.`)}},
+	"ebs":                  {"EBS direct", []group{open("Snapshots, block by block", `.`)}},
 	"ce":                   {"Cost Explorer", []group{open("Costs and usage", `.`)}},
 	"pricing":              {"Price List", []group{open("Products and prices", `.`)}},
 	"ecr": {"ECR", []group{
