@@ -30,6 +30,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/registry"
 	"github.com/nacre-cloud/nacre/internal/registry/wire"
 	"github.com/nacre-cloud/nacre/internal/service/billing"
+	"github.com/nacre-cloud/nacre/internal/service/ebs"
 	"github.com/nacre-cloud/nacre/internal/service/ec2"
 	"github.com/nacre-cloud/nacre/internal/service/ecr"
 	"github.com/nacre-cloud/nacre/internal/service/instanceconnect"
@@ -193,6 +194,7 @@ func apiHandler(s *store.Store, region cloud.Region, gateway *control.Gateway, h
 	own.Register(actions)
 	billing.New(s).Register(actions)
 	ecr.New(ecr.Config{Store: s, Registry: repositories, Logger: log.With("part", "ecr")}).Register(actions)
+	ebs.New(ebs.Config{Store: s, Nodes: gateway, Rand: rand.Reader, Now: time.Now, Logger: log.With("part", "ebs")}).Register(actions)
 	mux := http.NewServeMux()
 	mux.Handle("/", &awsapi.Server{Registry: actions, Auth: auth, Logger: log.With("part", "api"), Observe: health.Call})
 	mux.Handle(wire.Root, &wire.Handler{Registry: repositories, Logger: log.With("part", "registry")})

@@ -228,6 +228,14 @@ func (a *Agent) answer(ctx context.Context, q agentrpc.Query) {
 			ans.Error, ans.Console = "", &agentrpc.ConsoleAnswer{Output: out, Written: at}
 		}
 	}
+	if q.Blocks != nil {
+		found, err := a.volumes.askBlocks(ctx, *q.Blocks)
+		if err != nil {
+			ans.Error = err.Error()
+		} else {
+			ans.Error, ans.Blocks = "", found
+		}
+	}
 	if q.Inspect != nil {
 		found, err := a.inspect(ctx, *q.Inspect)
 		if err != nil {

@@ -33,6 +33,8 @@ func (a *Agent) reach(ctx context.Context, to agentrpc.Target) (io.ReadWriteClos
 	switch {
 	case to.Console != "":
 		return a.cfg.Driver.Attach(ctx, to.Console)
+	case to.Block != nil:
+		return a.volumes.blockEnd(ctx, *to.Block)
 	case to.Screen != "":
 		if a.cfg.VMs == nil {
 			return nil, errNoScreens

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/nacre-cloud/nacre/internal/agent/volume"
 	"github.com/nacre-cloud/nacre/internal/agent/volume/daemon"
@@ -30,12 +33,14 @@ type volumes struct {
 	wishes  map[string]any // *agentrpc.Volume or *agentrpc.Snapshot by id
 	working map[string]bool
 	locks   map[cloud.VolumeID]*sync.Mutex
+
+	atOnce *semaphore.Weighted // blocks that are carried
 }
 
 var errNoVolumes = errors.New("this server keeps no volumes; `nacre doctor` tells what is missing")
 
 func newVolumes(a *Agent) *volumes {
-	return &volumes{a: a, wishes: map[string]any{}, working: map[string]bool{}, locks: map[cloud.VolumeID]*sync.Mutex{}}
+	return &volumes{a: a, wishes: map[string]any{}, working: map[string]bool{}, locks: map[cloud.VolumeID]*sync.Mutex{}, atOnce: semaphore.NewWeighted(blocksAtOnce)}
 }
 
 // lock keeps a volume from being opened, closed and changed at the same time.
@@ -183,19 +188,26 @@ func (v *volumes) snapshot(ctx context.Context, w *agentrpc.Snapshot) error {
 		switch {
 		case w.Delete:
 			err = parts.Backend.DeleteSnapshot(ctx, w.ID)
+		case w.Complete:
+			err = v.complete(ctx, w.ID)
 		case w.Source != "":
 			err = parts.Backend.CopySnapshot(ctx, w.Source, w.ID, w.Encrypted)
 		default:
 			err = v.snapshotOf(ctx, parts, w)
 		}
 	}
-	if errors.Is(err, volume.ErrNotFound) || errors.Is(err, volume.ErrTooManyLayers) || errors.Is(err, errNoVolumes) || errors.Is(err, keyring.ErrNoKey) {
+	if hopeless(err) {
 		st.Error, err = err.Error(), nil
 	}
 	if err == nil {
 		v.a.out.put("snapshot/"+string(w.ID), &agentrpc.FromAgent{Snapshot: st})
 	}
 	return err
+}
+
+// hopeless tells whether a snapshot that failed so can never be made.
+func hopeless(err error) bool {
+	return slices.ContainsFunc([]error{volume.ErrNotFound, volume.ErrTooManyLayers, volume.ErrSealed, volume.ErrRotten, errNoVolumes, keyring.ErrNoKey}, func(is error) bool { return errors.Is(err, is) })
 }
 
 func (v *volumes) snapshotOf(ctx context.Context, parts *Volumes, w *agentrpc.Snapshot) error {

@@ -140,6 +140,8 @@ type Snapshot struct {
 	Delete bool
 	// Encrypted says that a copy is to be encrypted.
 	Encrypted bool `json:",omitempty"`
+	// Complete says that it is made of the blocks that were written to it.
+	Complete bool `json:",omitempty"`
 }
 
 // Images are the digests that the node's store has to keep; others may go.
@@ -162,6 +164,7 @@ type Query struct {
 	Break   cloud.InstanceID `json:",omitempty"`
 	Inspect *InspectQuery    `json:",omitempty"`
 	Build   *BuildQuery      `json:",omitempty"`
+	Blocks  *BlocksQuery     `json:",omitempty"`
 }
 
 // ConsoleQuery asks for the end of a machine's console, Limit bytes at most.
@@ -312,6 +315,7 @@ type Answer struct {
 	Error   string
 	Console *ConsoleAnswer `json:",omitempty"`
 	Inspect *InspectAnswer `json:",omitempty"`
+	Blocks  *BlocksAnswer  `json:",omitempty"`
 	Build   *BuildAnswer   `json:",omitempty"`
 }
 

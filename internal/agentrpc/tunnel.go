@@ -30,6 +30,7 @@ type Target struct {
 	Console cloud.InstanceID `json:",omitempty"` // a machine's serial line, or what a container writes
 	Screen  cloud.InstanceID `json:",omitempty"` // a machine's screen, by RFB (RFC 6143)
 	Export  *Export          `json:",omitempty"` // an image, as SendWhole sends it
+	Block   *BlockTarget     `json:",omitempty"` // a block of a snapshot
 }
 
 // Export is an image of the node's store, and the format that it is sent in.

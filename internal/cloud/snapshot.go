@@ -30,4 +30,15 @@ type Snapshot struct {
 	// Captured is the instance whose node makes it together with others, "" for one that is made by itself.
 	Captured InstanceID `json:",omitempty"`
 	Origin   Origin
+
+	// Written says that it was written block by block, over the snapshot Parent, "" for zeros. Writing says that its writer has not said yet that all is there: then
+	// Progress is how far he says he is, in percent.
+	Written, Writing bool
+	Parent           SnapshotID
+	Progress         int
+}
+
+// BlockTokenKey is what the tokens of snapshots' blocks are signed with.
+type BlockTokenKey struct {
+	Key []byte
 }

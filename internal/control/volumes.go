@@ -41,8 +41,8 @@ func (d desired) wantVolumes(r store.Reader, node cloud.NodeID) {
 		if s.Captured != "" {
 			continue // its instance's machine makes it
 		}
-		if s.State == cloud.SnapshotPending || s.State == cloud.SnapshotDeleting && !needed[s.ID] {
-			d.snapshots[s.ID] = agentrpc.Snapshot{ID: s.ID, Volume: s.Volume, Source: s.Source, Delete: s.State == cloud.SnapshotDeleting, Encrypted: s.Encrypted}
+		if s.State == cloud.SnapshotPending && !s.Writing || s.State == cloud.SnapshotDeleting && !needed[s.ID] {
+			d.snapshots[s.ID] = agentrpc.Snapshot{ID: s.ID, Volume: s.Volume, Source: s.Source, Complete: s.Written, Delete: s.State == cloud.SnapshotDeleting, Encrypted: s.Encrypted}
 		}
 	}
 }
@@ -136,7 +136,7 @@ func applySnapshotStatus(ctx context.Context, s *store.Store, node cloud.NodeID,
 		case st.Gone && snap.State == cloud.SnapshotDeleting:
 			store.Delete(tx, store.Snapshots, snap.ID)
 		case !st.Gone && snap.State == cloud.SnapshotPending:
-			snap.State, snap.Failure = cloud.SnapshotCompleted, st.Error
+			snap.State, snap.Failure, snap.Writing = cloud.SnapshotCompleted, st.Error, false
 			if st.Error != "" {
 				snap.State = cloud.SnapshotError
 			}

@@ -15,6 +15,7 @@ var (
 	Claims              = newTable("claims", func(c *Claim) ClaimKey { return c.Key })
 	AccountSettings     = newTable("account-settings", func(s *cloud.AccountSettings) cloud.AccountID { return s.Account })
 	ConsoleHostKeys     = newTable("console-host-keys", func(*cloud.ConsoleHostKey) RegionKey { return theRegion })
+	BlockTokenKeys      = newTable("block-token-keys", func(*cloud.BlockTokenKey) RegionKey { return theRegion })
 	AccessKeysByAccount = newIndexOf(AccessKeys, func(k *cloud.AccessKey) cloud.AccountID { return k.Account })
 	ClaimsByOwner       = newIndexOf(Claims, func(c *Claim) string { return c.Owner })
 )
@@ -31,6 +32,11 @@ func Region(r Reader) (*cloud.Region, bool) { return Get(r, Regions, theRegion) 
 // ConsoleHostKey returns the key of the endpoint's consoles; there is none before it was made.
 func ConsoleHostKey(r Reader) (*cloud.ConsoleHostKey, bool) {
 	return Get(r, ConsoleHostKeys, theRegion)
+}
+
+// BlockTokenKey returns what the tokens of snapshots' blocks are signed with; there is none before the first was given out.
+func BlockTokenKey(r Reader) (*cloud.BlockTokenKey, bool) {
+	return Get(r, BlockTokenKeys, theRegion)
 }
 
 // ClientTokenKey is made by TokenKey.

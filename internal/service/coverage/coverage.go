@@ -14,6 +14,7 @@ import (
 	"github.com/nacre-cloud/nacre/internal/awsapi"
 	"github.com/nacre-cloud/nacre/internal/awsapi/gen"
 	"github.com/nacre-cloud/nacre/internal/service/billing"
+	"github.com/nacre-cloud/nacre/internal/service/ebs"
 	"github.com/nacre-cloud/nacre/internal/service/ec2"
 	"github.com/nacre-cloud/nacre/internal/service/ecr"
 	"github.com/nacre-cloud/nacre/internal/service/instanceconnect"
@@ -36,6 +37,7 @@ request gives it; the tables list those, and a name stands for all parameters be
 func Page() []byte {
 	registry := awsapi.NewRegistry(gen.Services()...)
 	ec2.New(ec2.Config{}).Register(registry)
+	ebs.New(ebs.Config{}).Register(registry)
 	sts.Register(registry)
 	instanceconnect.New(instanceconnect.Config{}).Register(registry)
 	nacre.New(nacre.Config{}).Register(registry)

@@ -177,7 +177,7 @@ func snapshotProgress(s *cloud.Snapshot) string {
 	if s.State == cloud.SnapshotCompleted {
 		return "100%"
 	}
-	return "0%"
+	return fmt.Sprintf("%d%%", s.Progress)
 }
 
 func snapshotShape(r store.Reader, s *cloud.Snapshot) ec2.Snapshot {

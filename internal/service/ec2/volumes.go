@@ -189,6 +189,9 @@ func usableSnapshot(tx *store.Tx, account cloud.AccountID, id string) (*cloud.Sn
 	if err == nil && from.State == cloud.SnapshotError {
 		err = awsapi.Errorf("IncorrectState", "Snapshot '%s' is in the 'error' state.", from.ID)
 	}
+	if err == nil && from.Written && from.State == cloud.SnapshotPending {
+		err = awsapi.Errorf("IncorrectState", "Snapshot '%s' is in the 'pending' state: it is still being written.", from.ID)
+	}
 	return from, err
 }
 

@@ -254,6 +254,10 @@ func link(from, to string, r record) error {
 		if err := os.Link(filepath.Join(from, name), filepath.Join(to, name)); err != nil {
 			return err
 		}
+		// Its sums are made some time after it.
+		if err := os.Link(filepath.Join(from, name+sumsSuffix), filepath.Join(to, name+sumsSuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }
@@ -264,11 +268,14 @@ func (b *Backend) DeleteSnapshot(_ context.Context, id cloud.SnapshotID) error {
 		return nil
 	}
 	defer b.lock(string(id))()
-	if _, err := os.Stat(b.snapshotDir(id)); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err := b.remove(b.snapshotDir(id)); err != nil {
-		return fmt.Errorf("delete snapshot %s: %w", id, err)
+	defer b.forget(id)
+	for _, dir := range []string{b.snapshotDir(id), b.stagingDir(id)} {
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := b.remove(dir); err != nil {
+			return fmt.Errorf("delete snapshot %s: %w", id, err)
+		}
 	}
 	return nil
 }

@@ -61,18 +61,21 @@ type Backend struct {
 	held  map[cloud.InstanceID]map[cloud.VolumeID]bool // what the records say
 
 	shredding sync.Mutex
+
+	stacks  stacks
+	suspect func() // is told when a reader has met rot
 }
 
 var _ volume.Backend = (*Backend)(nil)
 
 // Open makes the directories. It starts nothing.
 func Open(cfg Config) (*Backend, error) {
-	b := &Backend{cfg: cfg, locks: map[string]*sync.Mutex{}, held: map[cloud.InstanceID]map[cloud.VolumeID]bool{}}
+	b := &Backend{cfg: cfg, locks: map[string]*sync.Mutex{}, held: map[cloud.InstanceID]map[cloud.VolumeID]bool{}, suspect: func() {}}
 	var err error
 	if b.img, err = exec.LookPath("qemu-img"); err != nil {
 		return nil, errors.New("volumes need qemu-img, which is not installed; `nacre doctor --install` installs it")
 	}
-	for _, dir := range []string{"", volumesDir, snapshotsDir, makingDir} {
+	for _, dir := range []string{"", volumesDir, snapshotsDir, stagingDir, makingDir} {
 		if err := os.MkdirAll(filepath.Join(cfg.Dir, dir), 0o711); err != nil {
 			return nil, fmt.Errorf("make the volumes' directory: %w", err)
 		}
