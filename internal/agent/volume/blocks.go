@@ -48,8 +48,8 @@ type Staging struct {
 	Idle   time.Duration    // for how long nothing may be written before it is given up
 }
 
-// Blocks is a backend whose snapshots are read and written block by block. What it reads was verified, once the checksums of the snapshot's layers are made; what
-// it was told to write is on the disk when the call returns. Every call may be repeated.
+// Blocks is a backend whose snapshots are read and written block by block. What it
+// was told to write is on the disk when the call returns. Every call may be repeated.
 type Blocks interface {
 	// ListBlocks tells which blocks of a snapshot may hold more than zeros, from an index on, so many at most.
 	ListBlocks(ctx context.Context, id cloud.SnapshotID, from int64, most int) (BlockList, error)
