@@ -34,7 +34,7 @@ type imageView struct {
 
 func imageCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Make, bring in, list and remove images"}
-	cmd.AddCommand(imageBakeCommand(g), imageBuildCommand(g), imageImportCommand(g), imagePullCommand(g), imageCreateCommand(g), imageExportCommand(g), imageLsCommand(g), imageRmCommand(g))
+	cmd.AddCommand(imageBakeCommand(g), imageBuildCommand(g), imageImportCommand(g), imagePullCommand(g), imageCreateCommand(g), imageExportCommand(g), imageInspectCommand(g), imageDuCommand(g), imageLsCommand(g), imageRmCommand(g))
 	return cmd
 }
 

@@ -183,7 +183,7 @@ func openNode(ctx context.Context, o upOptions, region cloud.Region, images *ima
 		Node: cloud.Node{ID: id.ID, Zone: region.Zones[0].Name, Engines: engines, Guests: guests,
 			HostPaths: allowed, CPUFactor: o.cpuFactor, MemoryFactor: o.memoryFactor},
 		TemplateMiB: o.templateMiB,
-		MachinesDir: o.dir.machines(), FlowLogsDir: o.dir.flowLogs(), Driver: driver, VMs: hypervisor, Accelerator: accelerator,
+		MachinesDir: o.dir.machines(), FlowLogsDir: o.dir.flowLogs(), VolumesDir: o.dir.volumes(), Driver: driver, VMs: hypervisor, Accelerator: accelerator,
 		Memory: func() (reclaim.Server, error) { return agent.ServerMemory(reserve) }, Network: net, Images: images, Volumes: volumes, Access: sshaccess.New(sshaccess.Config{Logger: log.With("component", "ssh")}),
 		SFTPServer: sftp, MetadataSecret: id.MetadataSecret, OpenUpload: open, Builds: builds, Control: conn, Now: time.Now, Logger: log,
 	})

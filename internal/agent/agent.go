@@ -32,6 +32,7 @@ type Config struct {
 	Node        cloud.Node
 	MachinesDir string         // a directory a machine
 	FlowLogsDir string         // where flow logs are written
+	VolumesDir  string         // where volumes and snapshots are, for weighing them
 	Driver      machine.Driver // of all machines
 	VMs         Hypervisor     // the one among them that runs virtual machines; nil where there is none
 	// Accelerator tells by what virtual machines of an architecture are executed, "kvm" or "tcg". It may take as long as a proof

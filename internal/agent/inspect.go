@@ -49,6 +49,40 @@ func (a *Agent) inspect(ctx context.Context, q agentrpc.InspectQuery) (*agentrpc
 	return &agentrpc.InspectAnswer{Inspection: &out}, nil
 }
 
+// inspectImages looks at an image's layers, or weighs everything.
+func (a *Agent) inspectImages(ctx context.Context, q agentrpc.ImagesQuery) (*agentrpc.ImagesAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, inspectLimit)
+	defer cancel()
+	if err := a.looks.Acquire(ctx, 1); err != nil {
+		return nil, fmt.Errorf("others are being looked at: %w", err)
+	}
+	defer a.looks.Release(1)
+	if q.Digest == "" {
+		use, err := a.cfg.Images.Weigh(ctx, a.cfg.VolumesDir)
+		return &agentrpc.ImagesAnswer{Use: &use}, err
+	}
+	made, err := a.cfg.Images.Layers(ctx, q.Digest)
+	if err != nil {
+		return nil, err
+	}
+	known, err := a.knownMachines()
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range known {
+		its, ok, err := a.readRecord(id)
+		if err != nil || !ok || a.templates.holds(id) {
+			continue
+		}
+		for n := range made.Layers {
+			if l := &made.Layers[n]; slices.Contains(l.Images, its.Digest) {
+				l.Instances = append(l.Instances, id)
+			}
+		}
+	}
+	return &agentrpc.ImagesAnswer{Makeup: &made}, nil
+}
+
 // reason is why a machine is executed as it is.
 func (a *Agent) reason(architecture, accelerator string) string {
 	if architecture != Architecture {

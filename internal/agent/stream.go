@@ -244,6 +244,11 @@ func (a *Agent) answer(ctx context.Context, q agentrpc.Query) {
 			ans.Error, ans.Inspect = "", found
 		}
 	}
+	if q.Images != nil {
+		found, err := a.inspectImages(ctx, *q.Images)
+		done(err)
+		ans.Images = found
+	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return
 	}

@@ -165,6 +165,12 @@ type Query struct {
 	Inspect *InspectQuery    `json:",omitempty"`
 	Build   *BuildQuery      `json:",omitempty"`
 	Blocks  *BlocksQuery     `json:",omitempty"`
+	Images  *ImagesQuery     `json:",omitempty"`
+}
+
+// ImagesQuery asks what an image is made of; without one, where the bytes of all are.
+type ImagesQuery struct {
+	Digest string `json:",omitempty"`
 }
 
 // ConsoleQuery asks for the end of a machine's console, Limit bytes at most.
@@ -317,6 +323,7 @@ type Answer struct {
 	Inspect *InspectAnswer `json:",omitempty"`
 	Blocks  *BlocksAnswer  `json:",omitempty"`
 	Build   *BuildAnswer   `json:",omitempty"`
+	Images  *ImagesAnswer  `json:",omitempty"`
 }
 
 // BuildAnswer has no steps where the node does not know the build any more. Next is the offset to go on from.
@@ -324,6 +331,12 @@ type BuildAnswer struct {
 	Steps  []cloud.BuildStep
 	Output []byte
 	Next   int64
+}
+
+// ImagesAnswer is one of the two.
+type ImagesAnswer struct {
+	Makeup *cloud.ImageMakeup `json:",omitempty"`
+	Use    *cloud.ImageUse    `json:",omitempty"`
 }
 
 // ConsoleAnswer is the end of a console and when it was last written to.

@@ -219,6 +219,18 @@ func (g *Gateway) Build(ctx context.Context, node cloud.NodeID, q agentrpc.Build
 	return *ans.Build, nil
 }
 
+// Images asks a node what an image is made of, or, of no image, where the bytes of all are.
+func (g *Gateway) Images(ctx context.Context, node cloud.NodeID, digest string) (*cloud.ImageMakeup, *cloud.ImageUse, error) {
+	ans, err := g.ask(ctx, node, agentrpc.Query{Images: &agentrpc.ImagesQuery{Digest: digest}})
+	switch {
+	case err != nil:
+		return nil, nil, fmt.Errorf("look at images: %w", err)
+	case ans.Images == nil || ans.Error != "":
+		return nil, nil, fmt.Errorf("look at images: %s", ans.Error)
+	}
+	return ans.Images.Makeup, ans.Images.Use, nil
+}
+
 func (g *Gateway) ask(ctx context.Context, node cloud.NodeID, q agentrpc.Query) (agentrpc.Answer, error) {
 	g.mu.Lock()
 	ses := g.nodes[node]

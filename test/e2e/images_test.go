@@ -80,6 +80,12 @@ func TestAnImageOfAContainerIsWhatItWroteOverSharedLayers(t *testing.T) {
 	if said, err := c.Try("image", "create", *first.InstanceId, "rebooted"); err == nil || !strings.Contains(said, "already in use") {
 		t.Errorf("a second image of the name: %s", said)
 	}
+	if out := c.Nacre("image", "inspect", "rebooted", "--layers"); !strings.Contains(out, "/bin/busybox") || !strings.Contains(out, running) || !strings.Contains(out, *first.InstanceId) {
+		t.Errorf("its layers are shown as\n%s", out)
+	}
+	if out := c.Nacre("image", "du"); !strings.Contains(out, running) || !strings.Contains(out, "total") {
+		t.Errorf("the bytes are shown as\n%s", out)
+	}
 	// It leaves as an archive, and comes back.
 	archive := filepath.Join(t.TempDir(), "exported.tar")
 	c.Nacre("image", "export", "rebooted", archive)

@@ -37,10 +37,19 @@ const (
 type node struct {
 	asked   cloud.Look
 	found   *cloud.Inspection
+	made    *cloud.ImageMakeup
+	use     *cloud.ImageUse
 	refused string
 	err     error
 	build   agentrpc.BuildQuery
 	built   agentrpc.BuildAnswer
+}
+
+func (n *node) Images(_ context.Context, _ cloud.NodeID, digest string) (*cloud.ImageMakeup, *cloud.ImageUse, error) {
+	if digest == "" {
+		return nil, n.use, n.err
+	}
+	return n.made, nil, n.err
 }
 
 func (n *node) Open(context.Context, cloud.NodeID, agentrpc.Target) (io.ReadWriteCloser, error) {

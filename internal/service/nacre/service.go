@@ -17,6 +17,8 @@ import (
 // Nodes asks nodes. Inspect has an instance's node look inside it; refused says, for whoever asked, why what the look asks for can't be found.
 type Nodes interface {
 	Inspect(ctx context.Context, node cloud.NodeID, id cloud.InstanceID, look cloud.Look) (found *cloud.Inspection, refused string, err error)
+	// Images tells what an image is made of, or, of no image, where the bytes of all are.
+	Images(ctx context.Context, node cloud.NodeID, digest string) (*cloud.ImageMakeup, *cloud.ImageUse, error)
 	// Open has a node open a tunnel, whose end is the caller's to close.
 	Open(ctx context.Context, node cloud.NodeID, to agentrpc.Target) (io.ReadWriteCloser, error)
 	Build(ctx context.Context, node cloud.NodeID, q agentrpc.BuildQuery) (agentrpc.BuildAnswer, error)
@@ -50,4 +52,5 @@ func New(cfg Config) *Service { return &Service{cfg: cfg, store: cfg.Store} }
 func (s *Service) Register(r *awsapi.Registry) {
 	s.registerInspect(r)
 	s.registerBuilds(r)
+	s.registerImages(r)
 }
