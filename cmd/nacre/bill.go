@@ -35,7 +35,8 @@ Times are UTC. The operator's account sees all accounts' costs, every other acco
 		Example: `  nacre bill
   nacre bill --month 2026-10 --by account
   nacre bill --by tag:team
-  nacre bill --forecast`,
+  nacre bill --forecast
+  nacre bill export --format parquet --file november.parquet`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			api, err := g.connect()
@@ -56,6 +57,7 @@ Times are UTC. The operator's account sees all accounts' costs, every other acco
 	f.StringVar(&o.month, "month", "", "the `MONTH`, such as 2026-11 (default the current one)")
 	f.StringVar(&o.by, "by", "type", "what the costs are told apart `BY`: account, service, type, instance, or tag:KEY")
 	f.BoolVar(&o.forecast, "forecast", false, "say too what the whole month comes to if what runs now goes on")
+	c.AddCommand(billExportCommand(g))
 	return c
 }
 

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"encoding/csv"
 	"encoding/json"
+	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +84,42 @@ func TestPricesAreShownEditedAndSet(t *testing.T) {
 		}
 		if _, _, err := c.nacre("prices", "set", file); err == nil || !strings.Contains(err.Error(), file) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestABillIsExportedInFOCUS(t *testing.T) {
+	c := newTestCloud(t)
+	now := time.Now().UTC()
+	month := time.Date(now.Year(), now.Month()-1, 1, 0, 0, 0, 0, time.UTC)
+	c.update(func(tx *store.Tx) {
+		store.Put(tx, store.Usages, &cloud.Usage{Charge: cloud.Charge{Kind: cloud.UsageVolume, Type: "gp3", GiB: 8, IOPS: 4000}, Resource: "vol-1", Account: c.account, Number: 1,
+			Start: month.Add(time.Hour), End: month.Add(50 * time.Hour), Tags: cloud.Tags{"team": "red"}})
+	})
+	flag := "--month=" + month.Format("2006-01")
+	out, _, err := c.nacre("bill", "export", flag)
+	lines, broken := csv.NewReader(strings.NewReader(out)).ReadAll()
+	if err != nil || broken != nil || len(lines) != 1+2*3 { // storage and operations, of three days
+		t.Fatalf("%v, %v\n%s", err, broken, out)
+	}
+	cost, sum := slices.Index(lines[0], "BilledCost"), new(big.Rat)
+	for _, l := range lines[1:] {
+		x, _ := new(big.Rat).SetString(l[cost])
+		sum.Add(sum, x)
+	}
+	if bill, _, err := c.nacre("bill", flag); err != nil || !strings.Contains(bill, sum.FloatString(6)) {
+		t.Errorf("the export adds up to %s, and the bill is (%v)\n%s", sum.FloatString(6), err, bill)
+	}
+	file := filepath.Join(t.TempDir(), "bill.parquet")
+	if _, said, err := c.nacre("bill", "export", flag, "--format", "parquet", "--file", file); err != nil || !strings.Contains(said, "6 charges") {
+		t.Fatal(said, err)
+	}
+	if b, err := os.ReadFile(file); err != nil || !bytes.HasPrefix(b, []byte("PAR1")) || !bytes.HasSuffix(b, []byte("PAR1")) {
+		t.Errorf("the file is no Parquet: %v", err)
+	}
+	for _, wrong := range [][]string{{"--format", "xlsx"}, {"--month", "May"}, {"--file", filepath.Join(t.TempDir(), "no", "where")}} {
+		if out, _, err := c.nacre(append([]string{"bill", "export"}, wrong...)...); err == nil {
+			t.Errorf("%v is answered %s", wrong, out)
 		}
 	}
 }

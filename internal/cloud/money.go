@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"fmt"
+	"math/big"
 	"math/bits"
 	"strconv"
 	"strings"
@@ -92,4 +93,24 @@ func (p Price) scaled(n, d int64) Price {
 	lo, carry := bits.Add64(lo, uint64(d)/2, 0)
 	q, _ := bits.Div64((hi+carry)%uint64(d), lo, uint64(d))
 	return Price(q)
+}
+
+// FineDigits are the decimals that Fine writes: so many that what it cuts off is less than the smallest difference that two costs can have.
+const FineDigits = 20
+
+// Fine is the cost in dollars, cut off after FineDigits decimals. Sums of the differences between one Fine and the next
+// round to the same micro-dollar as the costs that they stand for.
+func (c Cost) Fine() *big.Int {
+	parts := new(big.Int).SetUint64(c.hi)
+	parts.Lsh(parts, 64).Or(parts, new(big.Int).SetUint64(c.lo))
+	parts.Mul(parts, ten(FineDigits-priceDigits))
+	return parts.Div(parts, big.NewInt(monthSeconds))
+}
+
+func ten(n int64) *big.Int { return new(big.Int).Exp(big.NewInt(10), big.NewInt(n), nil) }
+
+// FineString writes a whole number of 10^-FineDigits.
+func FineString(n *big.Int) string {
+	whole, part := new(big.Int).QuoRem(n, ten(FineDigits), new(big.Int))
+	return strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%s.%020s", whole, part), "0"), ".")
 }

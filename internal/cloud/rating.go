@@ -1,6 +1,9 @@
 package cloud
 
-import "time"
+import (
+	"math/big"
+	"time"
+)
 
 // Item is what one row of the ledger comes to at one price. A row of a volume may come to several.
 type Item struct {
@@ -74,4 +77,14 @@ func Total(items []Item) Cost {
 		sum = sum.Add(items[i].Cost)
 	}
 	return sum
+}
+
+// FineQuantity is the quantity of a price's unit that seconds times units are, in 10^-FineDigits, cut off.
+func FineQuantity(unit Unit, unitSeconds *big.Int) *big.Int {
+	per := int64(monthSeconds)
+	if unit == UnitHours {
+		per = hourSeconds
+	}
+	n := new(big.Int).Mul(unitSeconds, ten(FineDigits))
+	return n.Div(n, big.NewInt(per))
 }

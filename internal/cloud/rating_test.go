@@ -126,3 +126,16 @@ func FuzzPrices(f *testing.F) {
 		}
 	})
 }
+
+func TestFineAmountsAreWrittenToTheLastDecimal(t *testing.T) {
+	for price, want := range map[Price]string{0: "0", dollar: "0.00027777777777777777", 3600: "0.000000000001", 3 * 3600 * dollar: "3"} {
+		if got := FineString(price.perHour(1).Fine()); got != want {
+			t.Errorf("a second at %s an hour is %s, want %s", price, got, want)
+		}
+	}
+	for seconds, want := range map[int64]string{1: "0.00027777777777777777", 5400: "1.5"} {
+		if got := FineString(FineQuantity(UnitHours, big.NewInt(seconds))); got != want {
+			t.Errorf("%d seconds are %s hours, want %s", seconds, got, want)
+		}
+	}
+}

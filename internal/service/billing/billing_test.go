@@ -113,7 +113,7 @@ func codeOf(err error) string {
 var (
 	micro = cloud.Charge{Kind: cloud.UsageInstance, Type: "t3.micro", Isolation: cloud.IsolationVM}
 	boxed = cloud.Charge{Kind: cloud.UsageInstance, Type: "t3.micro", Isolation: cloud.IsolationContainer}
-	big   = cloud.Charge{Kind: cloud.UsageInstance, Type: "c5.18xlarge", Isolation: cloud.IsolationVM}
+	huge  = cloud.Charge{Kind: cloud.UsageInstance, Type: "c5.18xlarge", Isolation: cloud.IsolationVM}
 	ip    = cloud.Charge{Kind: cloud.UsageAddress}
 )
 
@@ -122,7 +122,7 @@ func team(t *testing.T) *world {
 	w := newWorld(t)
 	w.used(w.root, "i-1", micro, cloud.Tags{"team": "red"}, on(2, 0), on(2, 10))
 	w.used(w.root, "i-2", boxed, cloud.Tags{"team": "blue"}, on(2, 22), on(3, 2))
-	w.used(tenant, "i-3", big, nil, on(3, 0), on(3, 2))
+	w.used(tenant, "i-3", huge, nil, on(3, 0), on(3, 2))
 	w.used(tenant, "eipalloc-1", ip, cloud.Tags{"team": "red"}, on(1, 0), on(5, 4))
 	return w
 }

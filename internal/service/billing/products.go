@@ -75,8 +75,10 @@ func memoryWords(mib int64) string {
 }
 
 // sku names a product, the same at every price.
-func (p *product) sku() string {
-	return strings.ToUpper(strings.NewReplacer(".", "", ":", "", "-", "").Replace(p.attributes["usagetype"]))
+func (p *product) sku() string { return sku(p.attributes["usagetype"]) }
+
+func sku(usageType string) string {
+	return strings.ToUpper(strings.NewReplacer(".", "", ":", "", "-", "").Replace(usageType))
 }
 
 // The codes of AWS's price list for what is on demand and paid by the hour or month.

@@ -26,6 +26,7 @@ func New(s *store.Store) *Service { return &Service{s} }
 func (s *Service) Register(r *awsapi.Registry) {
 	awsapi.Handle(r, nacre.ActionGetPrices, s.getPrices, awsapi.Honours("Day"))
 	awsapi.Handle(r, nacre.ActionPutPrices, s.putPrices, awsapi.Honours("PriceList"))
+	awsapi.Handle(r, nacre.ActionListCharges, s.charges, awsapi.Honours("Month", "AsOf", "MaxResults", "NextToken"))
 	awsapi.Handle(r, ce.ActionGetCostAndUsage, s.costAndUsage, awsapi.Honours("TimePeriod", "Granularity", "Filter", "GroupBy", "Metrics"))
 	awsapi.Handle(r, ce.ActionGetCostAndUsageWithResources, s.costAndUsageWithResources, awsapi.Honours("TimePeriod", "Granularity", "Filter", "GroupBy", "Metrics"))
 	awsapi.Handle(r, ce.ActionGetCostForecast, s.forecast, awsapi.Honours("TimePeriod", "Granularity", "Filter", "Metric"))
