@@ -163,6 +163,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.wg.Go(func() { a.volumes.watchDaemons(ctx) })
 	a.wg.Go(func() { a.volumes.watchIdle(ctx) })
 	a.wg.Go(func() { a.templates.tend(ctx) })
+	a.wg.Go(func() { a.imports.tend(ctx) })
 	if a.cfg.VMs != nil {
 		a.wg.Go(func() { a.tend(ctx) })
 	}

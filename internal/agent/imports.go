@@ -31,6 +31,8 @@ type imports struct {
 	// fresh are digests that an import of this life brought: the control plane may not have
 	// registered them yet.
 	fresh map[string]bool
+	// unwanted are those that nobody kept at the last look.
+	unwanted map[string]bool
 }
 
 type importRun struct {
@@ -228,7 +230,24 @@ func (im *imports) keep(digests []string) {
 	im.mu.Unlock()
 }
 
-// collect removes the images that nobody keeps. A failure is not the machines' concern; the next
+// collectEvery is the time between looks for images that nobody keeps. One that nobody keeps at two looks goes.
+const collectEvery = time.Minute
+
+// tend collects until ctx ends.
+func (im *imports) tend(ctx context.Context) {
+	look := time.NewTicker(collectEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-look.C:
+			im.collect(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// collect removes the images that nobody keeps and nobody kept at the last look. A failure is not the machines' concern; the next
 // collection tries again.
 func (im *imports) collect(ctx context.Context) {
 	found, err := im.a.cfg.Images.List(ctx)
@@ -236,22 +255,32 @@ func (im *imports) collect(ctx context.Context) {
 		im.a.log.Error("list the images of this server", "error", err)
 		return
 	}
-	im.mu.Lock()
-	var drop []string
-	for _, run := range im.active {
-		if run.result == nil {
-			found = nil // it may be bringing one of these; the next collection sees
-		}
-	}
-	for _, img := range found {
-		if im.kept != nil && !im.kept[img.Digest] && !im.fresh[img.Digest] {
-			drop = append(drop, img.Digest)
-		}
-	}
-	im.mu.Unlock()
-	for _, d := range drop {
+	for _, d := range im.unkept(found) {
 		if err := im.a.cfg.Images.Delete(ctx, d); err != nil && !errors.Is(err, context.Canceled) {
 			im.a.log.Error("remove an image that nobody keeps", "digest", d, "error", err)
 		}
 	}
+}
+
+// unkept notes which of the images nobody keeps, and lists those of which that was so at the last look too.
+func (im *imports) unkept(found []image.Image) (drop []string) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	for _, run := range im.active {
+		if run.result == nil {
+			found = nil // it may be bringing one of these; a later look sees
+		}
+	}
+	unwanted := map[string]bool{}
+	for _, img := range found {
+		if im.kept == nil || im.kept[img.Digest] || im.fresh[img.Digest] {
+			continue
+		}
+		unwanted[img.Digest] = true
+		if im.unwanted[img.Digest] {
+			drop = append(drop, img.Digest)
+		}
+	}
+	im.unwanted = unwanted
+	return drop
 }

@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/nacre-cloud/nacre/internal/agent/image"
+	"github.com/nacre-cloud/nacre/internal/agentrpc"
 	"github.com/nacre-cloud/nacre/internal/cloud"
 )
 
@@ -29,4 +31,31 @@ func TestImagesOfAnotherArchitectureAreOfVirtualMachinesAlone(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestAnImageThatNobodyKeepsAtTwoLooksGoes(t *testing.T) {
+	im := &imports{active: map[cloud.ImportTaskID]*importRun{}, fresh: map[string]bool{"brought": true}}
+	found := []image.Image{{Digest: "brought"}, {Digest: "kept"}, {Digest: "old"}}
+	look := func(want ...string) {
+		t.Helper()
+		if got := im.unkept(found); !slices.Equal(got, want) {
+			t.Errorf("it removes %v, not %v", got, want)
+		}
+	}
+	look() // the control plane has not said what it keeps
+	look()
+	im.keep([]string{"kept"})
+	look()
+	im.keep([]string{"kept", "old"}) // registered again
+	look()
+	im.keep([]string{"kept"})
+	look()
+	im.active["import-ami-1"] = &importRun{}
+	look() // it may be bringing one
+	im.active["import-ami-1"].result = &agentrpc.ImportStatus{}
+	look()
+	look("old")
+	im.keep([]string{"brought"})
+	look("old")
+	look("kept", "old")
 }
