@@ -121,8 +121,8 @@ func TestAnImageOfAContainerIsWhatItWroteOverSharedLayers(t *testing.T) {
 	}
 }
 
-// sequel writes numbers to two places in turn, each when the last is on its disk, and says when it has begun.
-const sequel = `(n=0; while :; do n=$((n+1)); printf '%08d' $n | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync,notrunc 2>/dev/null; printf '%08d' $n | dd of=/dev/vdc bs=512 count=1 conv=sync,fsync,notrunc 2>/dev/null; done) >/dev/null 2>&1 & sleep 1`
+// sequel writes numbers of eight digits to two places in turn, each when the last is on its disk, and says when it has begun.
+const sequel = `(n=10000000; while :; do n=$((n+1)); printf $n | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync,notrunc 2>/dev/null; printf $n | dd of=/dev/vdc bs=512 count=1 conv=sync,fsync,notrunc 2>/dev/null; done) >/dev/null 2>&1 & sleep 1`
 
 func TestAnImageOfAVirtualMachineIsItsDisksAtOneInstant(t *testing.T) {
 	t.Parallel()
