@@ -18,7 +18,7 @@ const (
 )
 
 type parquetWriter struct {
-	out     *parquet.Writer
+	out     *parquet.GenericWriter[any]
 	indexes []int // of Columns, in the schema's order
 	rows    int
 }
@@ -44,7 +44,7 @@ func Parquet(w io.Writer) Writer {
 		at[c.Name] = i
 	}
 	schema := parquet.NewSchema("focus", group)
-	p := &parquetWriter{out: parquet.NewWriter(w, schema, parquet.KeyValueMetadata("focus_version", Version))}
+	p := &parquetWriter{out: parquet.NewGenericWriter[any](w, schema, parquet.KeyValueMetadata("focus_version", Version))}
 	for _, path := range schema.Columns() {
 		p.indexes = append(p.indexes, at[path[0]])
 	}

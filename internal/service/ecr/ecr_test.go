@@ -266,7 +266,7 @@ func TestLayersAreSentInPartsCheckedAndDownloadedByALink(t *testing.T) {
 func TestATokenIsAPasswordForTheRegistryAtTheEndpoint(t *testing.T) {
 	w := newWorld(t)
 	data := must[*sdk.GetAuthorizationTokenOutput](t)(w.GetAuthorizationToken(t.Context(), &sdk.GetAuthorizationTokenInput{})).AuthorizationData[0]
-	if left := data.ExpiresAt.Sub(time.Now()); *data.ProxyEndpoint != w.url || left < 11*time.Hour || left > 12*time.Hour {
+	if left := time.Until(*data.ExpiresAt); *data.ProxyEndpoint != w.url || left < 11*time.Hour || left > 12*time.Hour {
 		t.Errorf("got %s until %v", *data.ProxyEndpoint, data.ExpiresAt)
 	}
 	pair, err := base64.StdEncoding.DecodeString(*data.AuthorizationToken)
