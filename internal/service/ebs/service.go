@@ -1,8 +1,8 @@
 // Package ebs answers the EBS direct API: snapshots read, compared and written block by block, without a volume or an instance.
 //
 // Snapshots are EC2's, kept in the same table; their bytes never stay here: a block goes from the node that keeps it to the caller, or back, within the call, and one
-// is in memory a call at most. What a node reads was held against the checksums that it made when the snapshot's layers were frozen; what a caller writes is
-// held against his, and is on the node's disk when he is answered.
+// is in memory a call at most. What a caller writes is held against his checksum, and is on
+// the node's disk when he is answered.
 package ebs
 
 import (
@@ -118,7 +118,7 @@ func (s *Service) answer(call *awsapi.Call, id cloud.SnapshotID, err error) erro
 	case agentrpc.RefusedTooLong:
 		return invalid("INVALID_SNAPSHOT_ID", "The parent of the snapshot '%s' is made of too many snapshots already; start one without a parent.", id)
 	}
-	return internal("The block is damaged: what is on the disk is not what was written. It is repaired where the same content is kept elsewhere; DescribeSnapshots tells.")
+	return internal("The block is damaged: what is on the disk is not what was written. Other blocks of the snapshot can be read; the operator finds the file in nacre's log.")
 }
 
 func (s *Service) update(ctx context.Context, call *awsapi.Call, fn func(*store.Tx) error) error {

@@ -62,15 +62,14 @@ type Backend struct {
 
 	shredding sync.Mutex
 
-	stacks  stacks
-	suspect func() // is told when a reader has met rot
+	stacks stacks
 }
 
 var _ volume.Backend = (*Backend)(nil)
 
 // Open makes the directories. It starts nothing.
 func Open(cfg Config) (*Backend, error) {
-	b := &Backend{cfg: cfg, locks: map[string]*sync.Mutex{}, held: map[cloud.InstanceID]map[cloud.VolumeID]bool{}, suspect: func() {}}
+	b := &Backend{cfg: cfg, locks: map[string]*sync.Mutex{}, held: map[cloud.InstanceID]map[cloud.VolumeID]bool{}}
 	var err error
 	if b.img, err = exec.LookPath("qemu-img"); err != nil {
 		return nil, errors.New("volumes need qemu-img, which is not installed; `nacre doctor --install` installs it")

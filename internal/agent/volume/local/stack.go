@@ -272,10 +272,7 @@ func (b *Backend) ReadBlock(ctx context.Context, id cloud.SnapshotID, index int6
 			return nil, err
 		}
 		if err := s.read((*[qcow2.Cluster]byte)(out[i*qcow2.Cluster:]), index*perBlock+i); err != nil {
-			if err = rot(err); errors.Is(err, volume.ErrRotten) {
-				b.suspect()
-			}
-			return nil, fmt.Errorf("the block %d of snapshot %s: %w", index, id, err)
+			return nil, fmt.Errorf("the block %d of snapshot %s: %w", index, id, rot(err))
 		}
 	}
 	return out, nil
