@@ -52,6 +52,9 @@ const (
 	threads    = 128
 	quitGrace  = 20 * time.Second
 	readyLimit = 20 * time.Second
+	// answerLimit is how long a daemon that is ready has for its first answer to the kernel, and serveTries how often one that gives none is started anew.
+	answerLimit = 20 * time.Second
+	serveTries  = 3
 )
 
 // Config says where daemons are kept.
@@ -162,14 +165,19 @@ func (s *Server) Serve(ctx context.Context, g volume.Graph) (Device, error) {
 		s.mu.Unlock()
 	}()
 	spec := machine.Spec{ID: k, Boot: 1, Dir: filepath.Dir(g.Layers[0].Path), Hostname: "volume", IDBase: IDBase, Resources: machine.Resources{Memory: memory, PIDs: threads}}
-	_, err := s.Keeper.Start(ctx, spec)
-	if err == nil {
-		err = attachLoop(s.exportPath(k))
+	for try := 1; ; try++ {
+		_, err := s.Keeper.Start(ctx, spec)
+		if err == nil {
+			err = attachLoop(s.exportPath(k))
+		}
+		if err == nil {
+			return s.Device(ctx, g.ID)
+		}
+		stopped := s.Stop(context.WithoutCancel(ctx), g.ID)
+		if !errors.Is(err, errSilent) || try == serveTries || stopped != nil || ctx.Err() != nil {
+			return Device{}, errors.Join(fmt.Errorf("make a device of volume %s: %w", g.ID, err), stopped)
+		}
 	}
-	if err != nil {
-		return Device{}, errors.Join(fmt.Errorf("make a device of volume %s: %w", g.ID, err), s.Stop(context.WithoutCancel(ctx), g.ID))
-	}
-	return s.Device(ctx, g.ID)
 }
 
 // Device is that of a volume whose daemon runs; an error for others.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -54,9 +55,41 @@ func unmountExport(path string) error {
 	}
 }
 
+// errSilent is returned where a daemon runs and does not answer the kernel.
+var errSilent = errors.New("its daemon does not answer the kernel")
+
+// openShown opens what a daemon shows. The kernel waits for a daemon's first answer for ever, and no signal ends that: after the limit the
+// connection is cut, for all who wait.
+func openShown(path string, limit time.Duration) (*os.File, error) {
+	type result struct {
+		f   *os.File
+		err error
+	}
+	opened := make(chan result, 1)
+	go func() {
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		opened <- result{f, err}
+	}()
+	patience := time.NewTimer(limit)
+	defer patience.Stop()
+	select {
+	case r := <-opened:
+		return r.f, r.err
+	case <-patience.C:
+	}
+	if err := unix.Unmount(path, unix.MNT_FORCE|unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		return nil, fmt.Errorf("%w, and cutting it off fails: %w", errSilent, err)
+	}
+	r := <-opened
+	if r.err == nil {
+		r.f.Close()
+	}
+	return nil, errSilent
+}
+
 // attachLoop lets a free loop device stand on a file.
 func attachLoop(path string) error {
-	backing, err := os.OpenFile(path, os.O_RDWR, 0)
+	backing, err := openShown(path, answerLimit)
 	if err != nil {
 		return fmt.Errorf("open what its daemon shows: %w", err)
 	}
