@@ -209,23 +209,6 @@ func (s *Sums) page(n int64) ([]byte, error) {
 	return p, nil
 }
 
-// Each tells all digests in order.
-func (s *Sums) Each(visit func(cluster int64, d Digest) error) error {
-	var p []byte
-	for i := range s.Clusters() {
-		if i%perPage == 0 {
-			var err error
-			if p, err = s.page(i / perPage); err != nil {
-				return err
-			}
-		}
-		if err := visit(i, Digest(p[i%perPage*sha256.Size:])); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Check tells whether a cluster is what it was.
 func (s *Sums) Check(b *[qcow2.Cluster]byte, offset int64) error {
 	d, err := s.Digest(offset / qcow2.Cluster)
